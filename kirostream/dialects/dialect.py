@@ -1,0 +1,127 @@
+"""What a dialect is: the faces every language has.
+
+The server's face reads requests and writes answers; the client's face writes requests and reads answers. A dialect is
+never given an account or a URL (that is a provider), a clock or randomness (ids and times come in a `Heading`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from kirostream.errors import KirostreamError
+from kirostream.turn.events import TurnEvent
+from kirostream.turn.model import Model
+from kirostream.turn.request import TurnRequest
+from kirostream.turn.result import TurnResult
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""HTTP header fields in wire order, names in lower case. The same type as `net.exchange.Headers`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What a writer may not make up itself: ids and times.
+
+    `turn` is 32 hex digits, the stem of every id in the answer; `created` is unix seconds; `request_id` is the id of
+    the HTTP request (``req_...``), which error bodies repeat.
+    """
+
+    turn: str
+    created: int
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the place adds to a request that the question itself does not hold.
+
+    `model` is the upstream's id of the model. `profile_arn` and the rest are empty where the place has none.
+    """
+
+    model: Model
+    conversation_id: str = ""
+    continuation_id: str = ""
+    profile_arn: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """An upstream's error body, as its wire words it. Empty strings where it says nothing."""
+
+    code: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """An error in a dialect's words: a whole HTTP answer."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Reader(Protocol):
+    """Reads one streamed answer. Its events obey `turn.grammar`."""
+
+    def feed(self, data: bytes) -> list[TurnEvent]:
+        """Take the next bytes, in any cut.
+
+        Raises:
+            RemoteProtocolError: the bytes are not what the dialect allows.
+        """
+
+    def close(self) -> list[TurnEvent]:
+        """The upstream has closed the stream in good order.
+
+        Raises:
+            StreamCut: the turn was not whole.
+        """
+
+
+class Writer(Protocol):
+    """Writes one streamed answer. The same events always give the same bytes."""
+
+    def write(self, event: TurnEvent) -> list[bytes]:
+        """The wire blocks that say `event`; empty where the dialect has nothing to say."""
+
+    def heartbeat(self) -> bytes:
+        """A block that says nothing and keeps the connection alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One language.
+
+    Attributes:
+        name: its name in settings, logs and `TurnRequest.spoken_in`.
+        path: its public route, None where it is spoken upstream only.
+        content_type: of a streamed answer.
+        read_request: a client's body and headers to a question. Raises MalformedRequest.
+        write_request: a question to an upstream's body.
+        writer: for one streamed answer.
+        reader: for one streamed answer of an upstream.
+        write_result: a whole answer.
+        read_result: an upstream's whole answer. Raises RemoteProtocolError.
+        write_error: an error as a whole HTTP answer; the second argument is the request id.
+        read_error: an upstream's error body; the first argument holds the response headers.
+    """
+
+    name: str
+    path: str | None
+    content_type: bytes
+    read_request: Callable[[bytes, Headers], TurnRequest]
+    write_request: Callable[[TurnRequest, Stamp], bytes]
+    writer: Callable[[TurnRequest, Heading], Writer]
+    reader: Callable[[TurnRequest, Model], Reader]
+    write_result: Callable[[TurnRequest, TurnResult, Heading], bytes]
+    read_result: Callable[[bytes], TurnResult]
+    write_error: Callable[[KirostreamError, str], ErrorReply]
+    read_error: Callable[[Headers, bytes], Complaint]
+
+
+Registry: TypeAlias = Mapping[str, Dialect]

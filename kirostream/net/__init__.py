@@ -1,0 +1,1 @@
+"""Plumbing: HTTP in and out. Knows no domain; imports only `errors`."""

@@ -1,0 +1,116 @@
+"""What a handler sees of one HTTP request and its answer. No server library shows through.
+
+A door (`net.http1`) makes an `Exchange` and calls a `Handler` with it. Rules:
+
+- Headers are pairs of bytes in wire order, names in lower case.
+- `start` once, then `send` any number of times, then `finish`. A whole answer goes by `reply`.
+- The door cancels the handler when the client goes away, and turns an exception the handler lets out into a 500 before
+  `start`, or into a cut connection after it. It owns every deadline of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import trio
+
+from kirostream.errors import KirostreamError
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+
+class PeerGone(KirostreamError):
+    """The client closed or reset its connection."""
+
+    level = "debug"
+
+
+class PeerStalled(KirostreamError):
+    """The client did not read what was sent within the write deadline; its connection was cut."""
+
+    level = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """The head of a request.
+
+    `path` is the target without its query, still percent-encoded; `query` is without the question mark; `peer` is for
+    logs, ``127.0.0.1:51234``.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Headers
+    peer: str = ""
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header, None where it is absent. `name` is in lower case."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+class Exchange(Protocol):
+    """One request and its answer."""
+
+    @property
+    def request(self) -> HttpRequest:
+        """The head of the request."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the head of the answer was sent."""
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body, decompressed (gzip, zstd).
+
+        Args:
+            limit: bytes, of the decompressed body.
+
+        Raises:
+            RequestTooLarge: the body is over the limit.
+            MalformedRequest: the coding is unknown or the data is not in it.
+            PeerGone: the client left before the body was whole.
+        """
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head. Without ``content-length`` the body is chunked.
+
+        Raises:
+            PeerGone, PeerStalled: as for `send`.
+        """
+
+    async def send(self, data: bytes) -> None:
+        """Send a part of the body, at once.
+
+        Raises:
+            PeerGone: the client is not there any more.
+            PeerStalled: the client does not read; the write deadline passed.
+        """
+
+    async def finish(self) -> None:
+        """The body is whole."""
+
+    async def reply(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer: head, ``content-length``, body, end."""
+
+    def abort(self) -> None:
+        """Cut the connection without ending the body: an honest way to say that the answer is not whole.
+
+        A client's HTTP library reports an incomplete body. Nothing can be sent afterwards.
+        """
+
+    async def upgrade(self) -> trio.abc.Stream:
+        """Leave HTTP and take over the raw stream, with what was already read put back in front.
+
+        Raises:
+            LocalProtocolError: the answer was already started.
+        """
+
+
+Handler: TypeAlias = Callable[[Exchange], Awaitable[None]]

@@ -1,0 +1,1 @@
+"""The model in the middle: what is asked (`request`), what is answered (`events`, `result`). Pure."""

@@ -1,0 +1,27 @@
+"""What is known of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_WINDOW: Final = 200_000
+"""Tokens; the window assumed where a catalogue gives none (kiro-protocol.md section 7.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model of a catalogue.
+
+    `window` and `max_output` are tokens. `rate` is what a turn costs relative to the provider's base rate.
+    """
+
+    id: str
+    name: str = ""
+    description: str = ""
+    window: int = DEFAULT_WINDOW
+    max_output: int = 64_000
+    images: bool = True
+    rate: float | None = None
+    efforts: tuple[str, ...] = ()
+    """Words of the native effort scale, empty where the model does not advertise native thinking."""

@@ -1,0 +1,157 @@
+"""What a client asks, in no dialect's words.
+
+Rules:
+
+- Everything is frozen and slotted; tuples, not lists. A rule that changes a request makes a new one.
+- JSON that only passes through (tool arguments, tool schemas) stays raw: `RawJson`, UTF-8 bytes of one JSON value,
+  checked by the reader that made it. It is parsed where it has to change, and nowhere else.
+- Image data stays base64 text, as both sides of the wire have it.
+- What only one dialect knows rides in `extras` and comes out again when the upstream speaks that dialect.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+RawJson: TypeAlias = bytes
+"""UTF-8 bytes of one whole JSON value."""
+
+EMPTY: Mapping[str, RawJson] = MappingProxyType({})
+
+
+class Role(enum.Enum):
+    """Who speaks. SYSTEM stands only where a client puts a system message between the turns."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image. `media_type` is ``image/png`` and the like; `data` is base64 without a prefix."""
+
+    media_type: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What a model thought in an earlier turn, as the client sends it back.
+
+    `redacted` holds the opaque data of a thought that the model did not show; `text` is then empty.
+    """
+
+    text: str
+    signature: str = ""
+    redacted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call the model made. `arguments` is the raw JSON of one object."""
+
+    id: str
+    name: str
+    arguments: RawJson
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What came of a call. `call_id` is the `ToolCall.id` it answers."""
+
+    call_id: str
+    content: tuple[Text | Image, ...]
+    is_error: bool = False
+
+
+ContentBlock: TypeAlias = Text | Image | Thought | ToolCall | ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the conversation, oldest first."""
+
+    role: Role
+    content: tuple[ContentBlock, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool the model may call. `schema` is the raw JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    schema: RawJson
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether and which tool has to be called. `name` is set for ``tool`` only."""
+
+    mode: Literal["auto", "any", "none", "tool"] = "auto"
+    name: str = ""
+    parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the model picks tokens. None: the upstream's default. `max_tokens` counts output tokens."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """Whether the model shall think aloud, and how much.
+
+    `effort` is a word of the upstream's scale (``low`` ... ``max``), empty where the client gave none;
+    `budget` is a count of tokens.
+    """
+
+    enabled: bool = False
+    budget: int | None = None
+    effort: str = ""
+
+
+AUTO = ToolChoice()
+THINKING_OFF = Thinking()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRequest:
+    """One question to a model.
+
+    Attributes:
+        model: the name as the client wrote it; answers echo it.
+        spoken_in: the name of the dialect that read it.
+        session: the client's own name for the conversation, empty where it gave none (client-apis section 6).
+        include_usage: a streamed chat answer ends with a usage chunk only where this is set.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    system: tuple[Text, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = AUTO
+    sampling: Sampling = field(default_factory=Sampling)
+    thinking: Thinking = THINKING_OFF
+    stream: bool = False
+    include_usage: bool = False
+    session: str = ""
+    spoken_in: str = ""
+    extras: Mapping[str, RawJson] = field(default=EMPTY)

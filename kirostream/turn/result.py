@@ -1,0 +1,109 @@
+"""A whole answer, and the way between it and its events.
+
+``fold(unfold(result)) == result`` for every result; ``unfold(fold(events))`` says the same as `events` in the fewest
+events. A streamed and a whole answer of one turn are the same by construction: both come from the same events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from kirostream.errors import LocalProtocolError
+from kirostream.turn.events import (
+    BlockDelta,
+    BlockEnded,
+    BlockKind,
+    BlockStarted,
+    Stop,
+    TurnEnded,
+    TurnEvent,
+    TurnFailed,
+    TurnStarted,
+    UsageKnown,
+    escape,
+    unescape,
+)
+from kirostream.turn.request import Text, Thought, ToolCall
+from kirostream.turn.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class TurnResult:
+    """What the model answered. `model` is the upstream's name for it."""
+
+    content: tuple[Text | Thought | ToolCall, ...]
+    stop: Stop
+    usage: Usage = field(default_factory=Usage)
+    model: str = ""
+    stop_sequence: str = ""
+
+
+def fold(events: Iterable[TurnEvent]) -> TurnResult:
+    """The whole answer.
+
+    Raises:
+        KirostreamError: the turn failed; the error it failed with.
+        LocalProtocolError: the events stop before the turn ends.
+    """
+    model = ""
+    usage = Usage()
+    started: dict[int, BlockStarted] = {}
+    pieces: dict[int, list[bytes]] = {}
+    signatures: dict[int, str] = {}
+    for event in events:
+        match event:
+            case BlockDelta(index=index, pieces=more):
+                pieces[index].extend(more)
+            case BlockStarted(index=index):
+                started[index] = event
+                pieces[index] = []
+            case BlockEnded(index=index, signature=signature):
+                signatures[index] = signature
+            case TurnStarted():
+                model, usage = event.model, event.usage
+            case UsageKnown():
+                usage = event.usage
+            case TurnEnded(stop=stop, usage=usage, stop_sequence=stop_sequence):
+                blocks = (_block(start, pieces[i], signatures.get(i, "")) for i, start in sorted(started.items()))
+                return TurnResult(tuple(blocks), stop, usage, model, stop_sequence)
+            case TurnFailed(error=error):
+                raise error
+            case _:
+                pass  # Foreign has no place in a whole answer yet
+    raise LocalProtocolError("the events stop before the turn ends")
+
+
+def _block(start: BlockStarted, pieces: list[bytes], signature: str) -> Text | Thought | ToolCall:
+    match start.kind:
+        case BlockKind.TEXT:
+            return Text(unescape(pieces))
+        case BlockKind.THINKING:
+            return Thought(unescape(pieces), signature)
+        case BlockKind.REDACTED:
+            return Thought("", signature, start.data)
+        case BlockKind.TOOL_CALL:
+            return ToolCall(start.call_id, start.name, unescape(pieces).encode() or b"{}")
+
+
+def unfold(result: TurnResult) -> Iterator[TurnEvent]:
+    """The events that say `result`, one delta a block."""
+    yield TurnStarted(result.model, result.usage)
+    for index, block in enumerate(result.content):
+        match block:
+            case Text(text=text):
+                yield from _bracket(BlockStarted(index, BlockKind.TEXT), text)
+            case Thought(redacted=data) if data:
+                yield from _bracket(BlockStarted(index, BlockKind.REDACTED, data=data), "", block.signature)
+            case Thought(text=text, signature=signature):
+                yield from _bracket(BlockStarted(index, BlockKind.THINKING), text, signature)
+            case ToolCall(id=call_id, name=name, arguments=arguments):
+                yield from _bracket(BlockStarted(index, BlockKind.TOOL_CALL, call_id, name), arguments.decode())
+    yield TurnEnded(result.stop, result.usage, result.stop_sequence)
+
+
+def _bracket(start: BlockStarted, text: str, signature: str = "") -> Iterator[TurnEvent]:
+    yield start
+    if text:
+        yield BlockDelta(start.index, (escape(text),))
+    yield BlockEnded(start.index, signature)

@@ -1,0 +1,55 @@
+"""Token counts, and how the different sources of them rank (kiro-protocol.md section 3.6)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a turn cost. All counts are tokens.
+
+    `input_tokens` excludes what came from or went into a cache (Anthropic's reading; OpenAI's ``prompt_tokens`` is
+    `prompt_tokens`). `estimated` marks counts that no upstream vouched for. `credits` is the upstream's own currency,
+    None where it did not say. `context_percentage` is 0 to 100, None where unknown.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    thinking_tokens: int = 0
+    credits: float | None = None
+    context_percentage: float | None = None
+    estimated: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All tokens of the prompt, cached ones included."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and answer together."""
+        return self.prompt_tokens + self.output_tokens
+
+    def from_context(self, percentage: float, window: int, estimated_output: int) -> Usage:
+        """These counts, corrected by the share of the context window that the upstream reports as used.
+
+        The percentage arrives after the output, so it is read as prompt plus answer; the prompt is what is left after
+        our estimate of the answer, and never less than what was estimated before (section 3.6, "recommended").
+
+        Args:
+            percentage: 0 to 100, a float32 on the wire.
+            window: the model's context window in tokens.
+            estimated_output: our estimate of the answer so far, in tokens.
+        """
+        used = round(percentage * window / 100)
+        return dataclasses.replace(
+            self,
+            input_tokens=max(self.input_tokens, used - estimated_output),
+            output_tokens=estimated_output,
+            context_percentage=percentage,
+            estimated=True,
+        )
