@@ -26,6 +26,7 @@
     │   ├── UpstreamRefused          400       CLIENT   it rejects the request's content
     │   └── ContextOverflow          400       CLIENT   the conversation is too long for the model
     ├── NoAccount                    503       OPERATOR no account can serve; says what to do
+    ├── ShuttingDown             503       OPERATOR the gateway stops; the same request works on the next one
     ├── ProtocolError
     │   ├── RemoteProtocolError      502       UPSTREAM the peer broke its protocol
     │   │   └── FrameError                     UPSTREAM a broken event-stream frame; fault and offset
@@ -239,6 +240,14 @@ class NoAccount(KirostreamError):
     blame = Blame.OPERATOR
     status = 503
     level: ClassVar[Level] = "error"
+
+
+class ShuttingDown(KirostreamError):
+    """The gateway is being stopped. Nothing is wrong with the request."""
+
+    blame = Blame.OPERATOR
+    status = 503
+    level: ClassVar[Level] = "info"
 
 
 class ProtocolError(KirostreamError):

@@ -154,4 +154,4 @@ class TurnRequest:
     include_usage: bool = False
     session: str = ""
     spoken_in: str = ""
-    extras: Mapping[str, RawJson] = field(default=EMPTY)
+    extras: Mapping[str, RawJson] = field(default_factory=lambda: EMPTY)

@@ -1,0 +1,96 @@
+"""Who may call: the gateway's own key, in any of the places clients put it (client-apis.md section 0.3)."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from kirostream.errors import KeyRejected, StoreError
+from kirostream.net.exchange import HttpRequest
+from kirostream.stores.files import atomic_write
+
+KEY_HEADERS: Final = (b"x-api-key", b"api-key")
+KEY_FILE: Final = "key"
+
+
+def load_or_make_key(data_dir: Path) -> tuple[str, bool]:
+    """The gateway's own key, made on the first run and kept in a file only its owner can read.
+
+    Returns:
+        The key, and whether it was made just now (then it has to be shown).
+
+    Raises:
+        StoreError: the file cannot be read or written.
+    """
+    path = data_dir / KEY_FILE
+    try:
+        key = path.read_text().strip()
+        if key:
+            return key, False
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"The key file {path} cannot be read: {error}. Mend it, or delete it to get a new key."
+        ) from error
+    key = f"ks-{secrets.token_urlsafe(32)}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        atomic_write(path, key.encode() + b"\n", mode=0o600)
+    except OSError as error:
+        raise StoreError(
+            f"The key file {path} cannot be written: {error}. Choose another place with KIROSTREAM_DATA_DIR."
+        ) from error
+    return key, True
+
+
+class Callers:
+    """Checks keys. Several keys may be valid at once; all comparisons take the same time."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = tuple(key.encode() for key in keys if key)
+
+    def __repr__(self) -> str:
+        return f"<Callers {len(self._keys)} keys>"
+
+    def check(self, request: HttpRequest) -> str:
+        """Let a request in.
+
+        Returns:
+            A name for who calls, which holds nothing of the key.
+
+        Raises:
+            KeyRejected: no key came, or a wrong one.
+        """
+        offered = _offered(request)
+        if not offered:
+            raise KeyRejected(
+                "No API key came with the request. "
+                "Send the gateway's key as `Authorization: Bearer KEY` or `x-api-key: KEY`."
+            )
+        valid = False
+        for key in self._keys:
+            for candidate in offered:
+                valid |= hmac.compare_digest(key, candidate)
+        if not valid:
+            raise KeyRejected(
+                "Incorrect API key provided: it is not the key of this gateway. "
+                f"Its key is in the file `{KEY_FILE}` of the data directory, or in PROXY_API_KEY."
+            )
+        return "default"
+
+
+def _offered(request: HttpRequest) -> list[bytes]:
+    """Every key the request carries. Two may arrive together; either may be the right one."""
+    found = []
+    for name, value in request.headers:
+        if name == b"authorization":
+            scheme, _, rest = value.partition(b" ")
+            if scheme.lower() == b"bearer" and rest:
+                found.append(rest.strip())
+        elif name in KEY_HEADERS and value:
+            found.append(value.strip())
+    return found

@@ -1,0 +1,46 @@
+"""The public routes: one POST route a dialect, the list of models, and signs of life."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kirostream._version import __version__
+from kirostream.dialects import DIALECTS
+from kirostream.errors import KirostreamError
+from kirostream.gateway.callers import Callers
+from kirostream.gateway.models import ModelsHandler, speaks_anthropic
+from kirostream.gateway.sse import Heartbeats
+from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, id_headers, new_request_id
+from kirostream.net.exchange import Exchange, Headers, HttpRequest
+from kirostream.net.router import Router
+from kirostream.relay.relay import Relay
+
+HEALTHY: Final = f'{{"status":"ok","service":"kirostream","version":"{__version__}"}}'.encode()
+
+
+async def _healthy(exchange: Exchange) -> None:
+    """The process answers. Says nothing of accounts: this route needs no key."""
+    await exchange.reply(200, (JSON,), HEALTHY)
+
+
+def make_router(relay: Relay, callers: Callers, heartbeats: Heartbeats, settings: GatewaySettings) -> Router:
+    """Everything the gateway serves."""
+    router = Router()
+    router.add("GET", "/", _healthy)
+    router.add("GET", "/health", _healthy)
+    router.add("GET", "/api/hello", _healthy)  # Claude Code asks for it before its first call
+    models = ModelsHandler(relay, callers)
+    router.add("GET", "/v1/models", models.list)
+    router.add("GET", "/v1/models/{id}", models.one)
+    for dialect in DIALECTS.values():
+        if dialect.path:
+            router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, settings))
+    return router
+
+
+def refuse(error: KirostreamError, request: HttpRequest | None) -> tuple[int, Headers, bytes]:
+    """How the door words an error that no handler answered, in the language the client most likely speaks."""
+    anthropic = request is not None and (request.path.endswith("/messages") or speaks_anthropic(request))
+    request_id = new_request_id()
+    reply = DIALECTS["anthropic" if anthropic else "openai_chat"].write_error(error, request_id)
+    return reply.status, (*reply.headers, *id_headers(request_id)), reply.body

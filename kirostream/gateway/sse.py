@@ -1,0 +1,95 @@
+"""The pump: from a turn's rendering to a client, and the heartbeats of all pumps.
+
+A pump sends what has piled up since its last send, in one write: coalescing is natural, never timed. It arms no timer
+of its own: one task (`Heartbeats.run`) sweeps over all live pumps and wakes the ones that were silent for too long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import trio
+
+from kirostream.net.exchange import Exchange
+from kirostream.relay.log import Cursor, Rendering, TurnLog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """How answers are streamed."""
+
+    heartbeat: float = field(
+        default=10.0, metadata={"help": "Silence after which a streaming client gets a sign of life.", "unit": "s"}
+    )
+    hold_head: float = field(
+        default=20.0,
+        metadata={
+            "help": "How long the status line waits for the first event, so that an early error keeps its status.",
+            "unit": "s",
+        },
+    )
+
+
+class Pump:
+    """Sends one rendering to one client."""
+
+    __slots__ = ("_at", "_exchange", "_log", "_rendering", "last_sent")
+
+    def __init__(self, exchange: Exchange, log: TurnLog, rendering: Rendering) -> None:
+        self._exchange = exchange
+        self._log = log
+        self._rendering = rendering
+        self._at = Cursor()
+        self.last_sent = trio.current_time()
+
+    def nudge(self) -> None:
+        """Wake the pump, so that it sends a heartbeat."""
+        self._log.nudge()
+
+    async def run(self) -> None:
+        """Send until the turn is over. The head has to be sent already.
+
+        Raises:
+            PeerGone, PeerStalled: the client is not there, or does not read.
+        """
+        log, rendering, send = self._log, self._rendering, self._exchange.send
+        while True:
+            more = await log.beyond(self._at.event)
+            if more:
+                data, self._at = rendering.read(self._at)
+                log.mark_read(self._at.event)
+            elif log.finished:
+                return
+            else:
+                data = rendering.heartbeat()
+            if data:
+                await send(data)
+                self.last_sent = trio.current_time()
+
+
+class Heartbeats:
+    """Wakes the pumps that have been silent for too long."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._pumps: set[Pump] = set()
+
+    def __repr__(self) -> str:
+        return f"<Heartbeats {len(self._pumps)} pumps, every {self._interval:g} s>"
+
+    def add(self, pump: Pump) -> None:
+        """Watch over a pump."""
+        self._pumps.add(pump)
+
+    def discard(self, pump: Pump) -> None:
+        """Forget a pump."""
+        self._pumps.discard(pump)
+
+    async def run(self) -> None:
+        """Sweep until cancelled. A pump is woken within a quarter of the interval after it is due."""
+        while True:
+            await trio.sleep(self._interval / 4)
+            due = trio.current_time() - self._interval
+            for pump in self._pumps:
+                if pump.last_sent <= due:
+                    pump.nudge()

@@ -1,0 +1,120 @@
+"""Turns over HTTP: read the request, ask the relay, stream or reply.
+
+The head is held until the first event of the answer, so that an upstream's refusal keeps its HTTP status. After
+`hold_head` seconds the client gets its 200 and heartbeats; what fails then, fails as an event of the dialect. A failure
+after the head is never a short answer: the writer says it, and where it cannot, the connection is cut.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from kirostream.dialects.dialect import Dialect, ErrorReply
+from kirostream.errors import KirostreamError
+from kirostream.gateway.callers import Callers
+from kirostream.gateway.sse import Heartbeats, Pump, StreamSettings
+from kirostream.net.exchange import Exchange, Headers, PeerGone, PeerStalled
+from kirostream.relay.log import Rendering
+from kirostream.relay.relay import LiveTurn, Relay
+from kirostream.turn.events import TurnFailed
+from kirostream.turn.request import TurnRequest
+from kirostream.turn.result import fold
+
+JSON: Final = (b"content-type", b"application/json")
+STREAM_HEADERS: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+"""A proxy in between must neither keep nor hold back a stream (client-apis.md section 0.5)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """The public API."""
+
+    host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on. Beyond loopback a key is needed."})
+    port: int = field(default=8000, metadata={"help": "Port to listen on; 0 lets the system choose."})
+    key: str = field(
+        default="", metadata={"help": "The key clients send. Empty: one is made on the first run.", "secret": True}
+    )
+    body_limit: int = field(
+        default=32 << 20, metadata={"help": "Largest request body, after decompression.", "unit": "bytes"}
+    )
+    grace: float = field(
+        default=30.0, metadata={"help": "How long streams in flight may go on after a stop signal.", "unit": "s"}
+    )
+    stream: StreamSettings = field(default_factory=StreamSettings)
+
+
+def new_request_id() -> str:
+    """An id for one HTTP exchange, for its headers, error bodies and log lines."""
+    return f"req_{uuid.uuid4().hex[:24]}"
+
+
+def id_headers(request_id: str) -> Headers:
+    """Both spellings: SDKs of either side expose theirs, and note its absence."""
+    value = request_id.encode()
+    return ((b"request-id", value), (b"x-request-id", value))
+
+
+class TurnsHandler:
+    """Serves one dialect's path."""
+
+    def __init__(
+        self, dialect: Dialect, relay: Relay, callers: Callers, heartbeats: Heartbeats, settings: GatewaySettings
+    ) -> None:
+        self._dialect = dialect
+        self._relay = relay
+        self._callers = callers
+        self._heartbeats = heartbeats
+        self._settings = settings
+
+    def __repr__(self) -> str:
+        return f"<TurnsHandler {self._dialect.name}>"
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Serve one request."""
+        request_id = new_request_id()
+        try:
+            caller = self._callers.check(exchange.request)
+            body = await exchange.body(self._settings.body_limit)
+            request = self._dialect.read_request(body, exchange.request.headers)
+            del body  # up to 32 MiB, not needed while the turn runs
+            async with self._relay.turn(request, request_id=request_id, scope=caller) as live:
+                if request.stream:
+                    await self._stream(exchange, request, live)
+                else:
+                    await self._reply(exchange, request, live)
+        except (PeerGone, PeerStalled):
+            raise
+        except KirostreamError as error:
+            if exchange.started:
+                raise
+            await _refuse(exchange, self._dialect.write_error(error, request_id), request_id)
+
+    async def _reply(self, exchange: Exchange, request: TurnRequest, live: LiveTurn) -> None:
+        await live.over.wait()
+        result = fold(live.log.events)
+        body = self._dialect.write_result(request, result, live.heading)
+        await exchange.reply(200, (JSON, *id_headers(live.heading.request_id)), body)
+
+    async def _stream(self, exchange: Exchange, request: TurnRequest, live: LiveTurn) -> None:
+        log = live.log
+        with trio.move_on_after(self._settings.stream.hold_head):
+            await log.beyond(0)
+        if log.events and isinstance(log.events[0], TurnFailed):
+            raise log.events[0].error
+        headers = ((b"content-type", self._dialect.content_type), *STREAM_HEADERS, *id_headers(live.heading.request_id))
+        await exchange.start(200, headers)
+        pump = Pump(exchange, log, Rendering(log, self._dialect.writer(request, live.heading)))
+        self._heartbeats.add(pump)
+        try:
+            await pump.run()
+        finally:
+            self._heartbeats.discard(pump)
+        await exchange.finish()
+
+
+async def _refuse(exchange: Exchange, reply: ErrorReply, request_id: str) -> None:
+    await exchange.reply(reply.status, (*reply.headers, *id_headers(request_id)), reply.body)

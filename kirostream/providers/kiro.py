@@ -1,0 +1,240 @@
+"""Kiro (Amazon Q Developer): endpoints, headers, the profile, the catalogue (kiro-protocol.md sections 1, 4, 6.2, 7).
+
+One persona a request, as section 1.2 recommends: the IDE's, over the REST form of the endpoint. The device identity in
+the user agent belongs to the account and never changes (section 1.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from kirostream.accounts.account import Account, AuthMethod, Token
+from kirostream.dialects import DIALECTS
+from kirostream.dialects.dialect import Complaint, Dialect, Headers, Stamp
+from kirostream.dialects.kiro.errors import classify
+from kirostream.errors import RemoteProtocolError, UpstreamError
+from kirostream.providers.provider import Call, UpstreamRequest
+from kirostream.turn.model import DEFAULT_WINDOW, Model
+from kirostream.turn.request import TurnRequest
+
+REGIONS: Final = ("us-east-1", "eu-central-1", "us-gov-east-1", "us-gov-west-1")
+"""Regions with a data plane (kiro-protocol.md section 1.1)."""
+
+ORIGIN: Final = "AI_EDITOR"
+
+FALLBACK_MODELS: Final = tuple(
+    Model(model_id, name, window=window)
+    for model_id, name, window in (
+        ("auto", "Auto", 1_000_000),
+        ("claude-sonnet-4.5", "Claude Sonnet 4.5", 200_000),
+        ("claude-sonnet-4", "Claude Sonnet 4", 200_000),
+        ("claude-haiku-4.5", "Claude Haiku 4.5", 200_000),
+        ("claude-opus-4.5", "Claude Opus 4.5", 200_000),
+    )
+)
+"""Shown while the catalogue cannot be read (section 7.1): the ids every tier has had."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KiroSettings:
+    """How Kiro is addressed."""
+
+    endpoint: str = field(
+        default="",
+        metadata={
+            "help": "Base URL of the service. Empty: the public endpoint of the account's region.",
+            "unit": "URL",
+        },
+    )
+    region: str = field(
+        default="",
+        metadata={"help": "API region. Empty: the region of the profile ARN, else the one nearest to the account's."},
+    )
+    agent_mode: str = field(default="vibe", metadata={"help": "vibe or spec; what the IDE calls its agent mode."})
+    share_content: bool = field(
+        default=False,
+        metadata={"help": "Whether the vendor may use the content of your requests to improve the service."},
+    )
+    ide_version: str = field(default="0.12.155", metadata={"help": "The IDE version named in the user agent."})
+
+
+def api_region(explicit: str, profile_arn: str, sso_region: str) -> str:
+    """The region of the generation host (section 1.1, "recommended").
+
+    An SSO region without a data plane maps to the nearest one that has it.
+    """
+    parts = profile_arn.split(":")
+    wanted = explicit or (parts[3] if len(parts) > 3 else "") or sso_region
+    if wanted in REGIONS:
+        return wanted
+    return "eu-central-1" if wanted.startswith("eu-") else "us-east-1"
+
+
+class _TokenLimits(msgspec.Struct, rename="camel"):
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+
+class _Effort(msgspec.Struct):
+    enum: list[str] = []
+
+
+class _EffortHolder(msgspec.Struct):
+    effort: _Effort | None = None
+
+
+class _OutputConfig(msgspec.Struct):
+    properties: _EffortHolder | None = None
+
+
+class _FieldProperties(msgspec.Struct):
+    output_config: _OutputConfig | None = None
+    reasoning: _OutputConfig | None = None
+
+
+class _FieldSchema(msgspec.Struct):
+    properties: _FieldProperties | None = None
+
+    def efforts(self) -> tuple[str, ...]:
+        for holder in (self.properties.output_config, self.properties.reasoning) if self.properties else ():
+            if holder and holder.properties and holder.properties.effort:
+                return tuple(holder.properties.effort.enum)
+        return ()
+
+
+class _Model(msgspec.Struct, rename="camel"):
+    model_id: str
+    model_name: str | None = None
+    description: str | None = None
+    rate_multiplier: float | None = None
+    token_limits: _TokenLimits | None = None
+    supported_input_types: list[str] | None = None
+    additional_model_request_fields_schema: _FieldSchema | None = None
+
+
+class _ModelPage(msgspec.Struct, rename="camel"):
+    models: list[_Model]
+    next_token: str | None = None
+
+
+_read_page = msgspec.json.Decoder(_ModelPage).decode
+
+
+class KiroProvider:
+    """The place. One instance serves every account."""
+
+    name = "kiro"
+    fallback_models: Sequence[Model] = FALLBACK_MODELS
+
+    def __init__(self, settings: KiroSettings | None = None) -> None:
+        self.settings = settings or KiroSettings()
+
+    def __repr__(self) -> str:
+        return f"<KiroProvider {self.settings.endpoint or 'public endpoints'}>"
+
+    @property
+    def dialect(self) -> Dialect:
+        """Kiro's own."""
+        return DIALECTS["kiro"]
+
+    def base_url(self, account: Account, token: Token) -> str:
+        """Scheme and host of the service for this account, without a slash at the end (section 1.1, E2)."""
+        if self.settings.endpoint:
+            return self.settings.endpoint.rstrip("/")
+        region = api_region(self.settings.region or account.api_region, token.profile_arn, account.region)
+        return f"https://q.{region}.amazonaws.com"
+
+    def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
+        """See `Provider.prepare`. REST form of ``generateAssistantResponse`` (section 1.1, E2)."""
+        body = self.dialect.write_request(
+            request,
+            Stamp(
+                model=call.model,
+                conversation_id=call.conversation_id,
+                continuation_id=call.continuation_id,
+                profile_arn=token.profile_arn,
+                origin=ORIGIN,
+            ),
+        )
+        headers = [
+            *self._headers(account, token, f"attempt={call.attempt}; max={call.attempts}", call.invocation_id),
+            (b"content-type", b"application/json"),
+            (b"accept", b"application/vnd.amazon.eventstream, application/json"),
+            (b"x-amzn-kiro-agent-mode", self.settings.agent_mode.encode()),
+        ]
+        return UpstreamRequest("POST", f"{self.base_url(account, token)}/generateAssistantResponse", headers, body)
+
+    def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
+        """See `Provider.classify`; section 4.3's table."""
+        return classify(complaint, status, _retry_after(headers))
+
+    def list_models(self, account: Account, token: Token, page: str = "") -> UpstreamRequest:
+        """See `Provider.list_models` (section 6.2)."""
+        query = {"origin": ORIGIN, "maxResults": "50"}
+        if token.profile_arn:
+            query["profileArn"] = token.profile_arn
+        if page:
+            query["nextToken"] = page
+        url = f"{self.base_url(account, token)}/ListAvailableModels?{urlencode(query, quote_via=quote)}"
+        return UpstreamRequest("GET", url, [*self._headers(account, token, "attempt=1; max=1", "")])
+
+    def read_models(self, body: bytes) -> tuple[list[Model], str]:
+        """See `Provider.read_models` (section 6.3)."""
+        try:
+            page = _read_page(body)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise RemoteProtocolError(f"the list of models cannot be read: {error}") from error
+        return [_model(entry) for entry in page.models], page.next_token or ""
+
+    def _headers(self, account: Account, token: Token, attempt: str, invocation_id: str) -> list[tuple[bytes, bytes]]:
+        """What every call carries (section 1.3)."""
+        version, machine = self.settings.ide_version, account.machine_id
+        agent = (
+            f"aws-sdk-js/1.0.34 ua/2.1 os/linux lang/js md/nodejs#22.21.1 "
+            f"api/codewhispererstreaming#1.0.34 m/E KiroIDE-{version}-{machine}"
+        )
+        headers = [
+            (b"authorization", b"Bearer " + token.access.reveal().encode()),
+            (b"user-agent", agent.encode()),
+            (b"x-amz-user-agent", f"aws-sdk-js/1.0.34 KiroIDE {version} {machine}".encode()),
+            (b"x-amzn-codewhisperer-optout", b"false" if self.settings.share_content else b"true"),
+            (b"amz-sdk-request", attempt.encode()),
+        ]
+        if invocation_id:
+            headers.append((b"amz-sdk-invocation-id", invocation_id.encode()))
+        if account.auth is AuthMethod.API_KEY:
+            headers.append((b"tokentype", b"API_KEY"))
+        elif account.auth is AuthMethod.EXTERNAL_IDP:
+            headers.append((b"tokentype", b"EXTERNAL_IDP"))
+        return headers
+
+
+def _model(entry: _Model) -> Model:
+    limits = entry.token_limits or _TokenLimits()
+    schema = entry.additional_model_request_fields_schema
+    return Model(
+        id=entry.model_id,
+        name=entry.model_name or entry.model_id,
+        description=entry.description or "",
+        window=limits.max_input_tokens or DEFAULT_WINDOW,
+        max_output=limits.max_output_tokens or 64_000,
+        images="IMAGE" in (entry.supported_input_types or ["IMAGE"]),
+        rate=entry.rate_multiplier,
+        efforts=schema.efforts() if schema else (),
+    )
+
+
+def _retry_after(headers: Headers) -> float | None:
+    """Seconds of a ``retry-after`` header, None where there is none or it is a date."""
+    for name, value in headers:
+        if name == b"retry-after":
+            try:
+                return max(0.0, float(value))
+            except ValueError:
+                return None
+    return None

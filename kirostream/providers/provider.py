@@ -1,0 +1,78 @@
+"""What a provider is: a place that answers turns.
+
+A provider never touches the bytes of a turn (its dialect does) and never sends anything (the relay does): it says what
+to send, and what an answer that is not a turn means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kirostream.accounts.account import Account, Token
+from kirostream.dialects.dialect import Complaint, Dialect, Headers
+from kirostream.errors import UpstreamError
+from kirostream.turn.model import Model
+from kirostream.turn.request import TurnRequest
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """One HTTP request, ready to be sent. It holds a bearer token: never log it."""
+
+    method: str
+    url: str
+    headers: Headers
+    body: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"<UpstreamRequest {self.method} {self.url}, {len(self.body)} bytes>"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the relay adds to one try of one turn.
+
+    `conversation_id` is stable over the turns of a conversation, `continuation_id` over the tool rounds of one user
+    message, `invocation_id` is new for every request; all three are UUIDs. `attempt` counts from 1.
+    """
+
+    model: Model
+    conversation_id: str
+    continuation_id: str
+    invocation_id: str
+    attempt: int = 1
+    attempts: int = 3
+
+
+class Provider(Protocol):
+    """A place."""
+
+    @property
+    def name(self) -> str:
+        """Its name in settings and logs."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The language it speaks."""
+
+    @property
+    def fallback_models(self) -> Sequence[Model]:
+        """The models to show while the catalogue cannot be read. Never a whitelist."""
+
+    def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
+        """The request that asks for a turn."""
+
+    def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
+        """What a refusal means."""
+
+    def list_models(self, account: Account, token: Token, page: str = "") -> UpstreamRequest:
+        """The request for one page of the catalogue. `page` is what `read_models` gave, empty for the first."""
+
+    def read_models(self, body: bytes) -> tuple[list[Model], str]:
+        """One page of the catalogue, and the name of the next (empty: there is none).
+
+        Raises:
+            RemoteProtocolError: the body is no catalogue.
+        """

@@ -1,0 +1,110 @@
+"""One try on one account: token, request, and the stream read to its end.
+
+Deadlines live here, at the caller of every read. One cancel scope guards the whole stream; its deadline moves with
+every read, which costs a fraction of a scope a read:
+
+- `first_event`: from the request until the upstream says anything of the turn;
+- `idle`: between two reads afterwards;
+- `total`: the whole try.
+
+Bytes read before a fault are delivered before it is raised: the codec hands out good frames first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from kirostream.accounts.account import Account, Token
+from kirostream.dialects.dialect import Reader
+from kirostream.errors import KirostreamError, UpstreamTimeout
+from kirostream.net.client import ClientResponse, HttpClient
+from kirostream.providers.provider import Call, Provider
+from kirostream.relay.log import TurnLog
+from kirostream.turn.events import TurnFailed
+from kirostream.turn.request import TurnRequest
+
+ERROR_BODY_LIMIT: Final = 256 * 1024
+"""Bytes of an upstream error body that are read; real ones are under a kilobyte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """How long an upstream may take."""
+
+    first_event: float = field(
+        default=120.0,
+        metadata={"help": "From the request to the first event of the answer. Models think first.", "unit": "s"},
+    )
+    idle: float = field(default=300.0, metadata={"help": "Between two reads of a stream.", "unit": "s"})
+    total: float = field(default=3600.0, metadata={"help": "One try of one turn, from start to end.", "unit": "s"})
+
+
+async def attempt(
+    request: TurnRequest,
+    call: Call,
+    *,
+    account: Account,
+    token: Token,
+    provider: Provider,
+    client: HttpClient,
+    log: TurnLog,
+    deadlines: Deadlines,
+    on_first_event: Callable[[], None],
+) -> None:
+    """Ask once, and append the whole answer to `log`.
+
+    Raises:
+        KirostreamError: whatever went wrong; where the log already holds events, the answer is not whole.
+    """
+    upstream = provider.prepare(request, call, account, token)
+    started = trio.current_time()
+    waiting_for = "first event"
+    with trio.CancelScope(deadline=started + min(deadlines.first_event, deadlines.total)) as patience:
+        async with client.stream(upstream.method, upstream.url, upstream.headers, upstream.body) as response:
+            await _refuse_unless_ok(response, provider)
+            reader = provider.dialect.reader(request, call.model)
+            total = started + deadlines.total
+            while not log.finished:
+                data = await response.read_some()
+                said_before = bool(log.events)
+                _take(reader, data, log)
+                if log.events:
+                    if not said_before:
+                        waiting_for = "idle"
+                        on_first_event()
+                    await log.room()
+                    patience.deadline = min(trio.current_time() + deadlines.idle, total)
+    if patience.cancelled_caught:
+        raise _timeout(waiting_for, started, deadlines)
+
+
+def _take(reader: Reader, data: bytes, log: TurnLog) -> None:
+    """Hand bytes to the reader and events to the log. A refusal in the first event is raised, not logged."""
+    events = reader.feed(data) if data else reader.close()
+    if events and not log.events and isinstance(events[0], TurnFailed):
+        raise events[0].error
+    log.append(events)
+
+
+async def _refuse_unless_ok(response: ClientResponse, provider: Provider) -> None:
+    if response.status == 200:
+        return
+    body = await response.read_all(ERROR_BODY_LIMIT)
+    complaint = provider.dialect.read_error(response.headers, body)
+    raise provider.classify(response.status, response.headers, complaint)
+
+
+def _timeout(waiting_for: str, started: float, deadlines: Deadlines) -> KirostreamError:
+    if trio.current_time() - started >= deadlines.total:
+        return UpstreamTimeout(
+            f"The answer took longer than {deadlines.total:g} s in all (relay.total).", reason="total"
+        )
+    if waiting_for == "idle":
+        return UpstreamTimeout(f"The upstream fell silent for {deadlines.idle:g} s (relay.idle).", reason="idle")
+    return UpstreamTimeout(
+        f"The upstream said nothing for {deadlines.first_event:g} s (relay.first_event).", reason="first_event"
+    )

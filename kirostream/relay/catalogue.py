@@ -1,0 +1,98 @@
+"""The models of an account: read from the upstream, kept for an hour; a short list stands in while it cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from kirostream.accounts.account import Account, Token
+from kirostream.errors import KirostreamError
+from kirostream.net.client import HttpClient
+from kirostream.providers.provider import Provider
+from kirostream.telemetry.facts import CatalogueLoaded
+from kirostream.telemetry.recorder import Recorder
+from kirostream.turn.model import Model
+
+PAGES = 20
+"""Pages read at the most; the service has two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueSettings:
+    """How long the list of models holds."""
+
+    refresh: float = field(default=3600.0, metadata={"help": "Seconds a list of models is used.", "unit": "s"})
+    retry: float = field(default=60.0, metadata={"help": "Pause after a list that could not be read.", "unit": "s"})
+    deadline: float = field(default=10.0, metadata={"help": "For reading the list.", "unit": "s"})
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """A list of models. `complete`: it is the upstream's own."""
+
+    models: Sequence[Model]
+    complete: bool
+
+
+class Catalogue:
+    """The models of one account, read at most once at a time."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        client: HttpClient,
+        recorder: Recorder,
+        settings: CatalogueSettings | None = None,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._provider = provider
+        self._client = client
+        self._recorder = recorder
+        self._settings = settings or CatalogueSettings()
+        self._clock = clock
+        self._lock = trio.Lock()
+        self._known = Models(provider.fallback_models, complete=False)
+        self._stale_at = float("-inf")
+
+    def __repr__(self) -> str:
+        kind = "complete" if self._known.complete else "fallback"
+        return f"<Catalogue {len(self._known.models)} models, {kind}>"
+
+    async def models(self, account: Account, token: Token) -> Models:
+        """The list, read anew where it is stale. A failure to read keeps the old one."""
+        if self._clock() < self._stale_at:
+            return self._known
+        async with self._lock:
+            if self._clock() < self._stale_at:
+                return self._known
+            try:
+                with trio.fail_after(self._settings.deadline):
+                    self._known = Models(await self._read(account, token), complete=True)
+            except (KirostreamError, trio.TooSlowError) as error:
+                self._stale_at = self._clock() + self._settings.retry
+                self._note(f"{type(error).__name__}: {error}")
+            else:
+                self._stale_at = self._clock() + self._settings.refresh
+                self._note("")
+            return self._known
+
+    async def _read(self, account: Account, token: Token) -> list[Model]:
+        found: list[Model] = []
+        page = ""
+        for _ in range(PAGES):
+            ask = self._provider.list_models(account, token, page)
+            status, headers, body = await self._client.fetch(ask.method, ask.url, ask.headers, ask.body)
+            if status != 200:
+                raise self._provider.classify(status, headers, self._provider.dialect.read_error(headers, body))
+            models, page = self._provider.read_models(body)
+            found += models
+            if not page:
+                break
+        return found
+
+    def _note(self, error: str) -> None:
+        self._recorder.record(
+            CatalogueLoaded(provider=self._provider.name, models=len(self._known.models), error=error)
+        )

@@ -1,0 +1,280 @@
+"""The relay: takes a question, keeps trying until there is an answer, and owns every turn in flight.
+
+A turn belongs to the relay, not to the connection that asked: its pump runs in the relay's nursery and writes into the
+turn's log. `Relay.turn` is a context: leaving it before the turn is over (the client went away) cancels the pump and
+with it the upstream call, and waits until both are gone.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from kirostream.accounts.account import Account
+from kirostream.accounts.keeper import TokenKeeper
+from kirostream.dialects.dialect import Heading
+from kirostream.errors import KirostreamError, LocalProtocolError
+from kirostream.net.client import HttpClient
+from kirostream.providers.provider import Call, Provider
+from kirostream.relay.attempt import Deadlines, attempt
+from kirostream.relay.catalogue import Catalogue, Models
+from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried, decide
+from kirostream.relay.log import WINDOW, TurnLog
+from kirostream.relay.resolver import ModelSettings, resolve
+from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
+from kirostream.telemetry.recorder import Recorder
+from kirostream.turn.events import TurnEnded, TurnFailed
+from kirostream.turn.model import Model
+from kirostream.turn.request import Role, Text, TurnRequest
+from kirostream.turn.usage import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings:
+    """How the relay works."""
+
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    failover: FailoverSettings = field(default_factory=FailoverSettings)
+    models: ModelSettings = field(default_factory=ModelSettings)
+
+
+class LiveTurn:
+    """One turn in flight."""
+
+    def __init__(self, request: TurnRequest, heading: Heading, model: Model) -> None:
+        self.request = request
+        self.heading = heading
+        self.model = model
+        # A whole answer is folded at its end, so nothing holds its pump back on the way.
+        self.log = TurnLog(WINDOW if request.stream else sys.maxsize)
+        self.attempts = 0
+        self.first_event: float | None = None
+        """Seconds from the start to the first event, None before it."""
+        self.over = trio.Event()
+        """Set when the pump has ended, whatever the reason."""
+        self.scope = trio.CancelScope()
+        """Holds the pump. Cancelling it closes the upstream connection."""
+
+    def fail(self, error: KirostreamError) -> None:
+        """End the turn now, with an error that its watchers see."""
+        self.scope.cancel()
+        self.log.append([TurnFailed(error)])
+
+    def __repr__(self) -> str:
+        return f"<LiveTurn {self.heading.turn} {self.model.id}, attempt {self.attempts}, {self.log!r}>"
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySnapshot:
+    """Counts of turns."""
+
+    in_flight: int
+    started: int
+    answered: int
+    failed: int
+    left: int
+
+
+class Relay:
+    """Owns the turns of one account. Make one with `open_relay`."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        account: Account,
+        keeper: TokenKeeper,
+        provider: Provider,
+        client: HttpClient,
+        catalogue: Catalogue,
+        recorder: Recorder,
+        settings: RelaySettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._nursery = nursery
+        self._account = account
+        self._keeper = keeper
+        self._provider = provider
+        self._client = client
+        self._catalogue = catalogue
+        self._recorder = recorder
+        self._settings = settings
+        self._clock = clock
+        self._turns: dict[str, LiveTurn] = {}
+        self._started = self._answered = self._failed = self._left = 0
+
+    def __repr__(self) -> str:
+        return f"<Relay {self.snapshot()}>"
+
+    def snapshot(self) -> RelaySnapshot:
+        """How many turns there were."""
+        return RelaySnapshot(len(self._turns), self._started, self._answered, self._failed, self._left)
+
+    def fail_all(self, error: KirostreamError) -> None:
+        """End every turn in flight with `error`: the last act before the process stops."""
+        for live in self._turns.values():
+            live.fail(error)
+
+    async def models(self) -> Models:
+        """The models that can be asked for. Never fails for want of the upstream."""
+        try:
+            token = await self._keeper.token(self._account)
+        except KirostreamError:
+            return Models(self._provider.fallback_models, complete=False)
+        return await self._catalogue.models(self._account, token)
+
+    @asynccontextmanager
+    async def turn(self, request: TurnRequest, *, request_id: str = "", scope: str = "") -> AsyncIterator[LiveTurn]:
+        """Ask `request`, and stay with the turn.
+
+        Args:
+            request: the question.
+            request_id: of the HTTP request, for error bodies.
+            scope: who asks; conversations of two callers never share an id.
+
+        Raises:
+            UnknownModel: no model of this name.
+        """
+        known = await self.models()
+        model = resolve(request.model, known.models, aliases=self._settings.models.aliases, complete=known.complete)
+        heading = Heading(uuid.uuid4().hex, int(self._clock()), request_id)
+        live = LiveTurn(request, heading, model)
+        self._turns[heading.turn] = live
+        self._started += 1
+        self._nursery.start_soon(self._pump, live, scope)
+        try:
+            yield live
+        finally:
+            live.scope.cancel()
+            with trio.CancelScope(shield=True):  # ends as soon as the pump has closed its connection
+                await live.over.wait()
+
+    async def _pump(self, live: LiveTurn, scope: str) -> None:
+        """The life of a turn: tries, until the log is finished or the scope is cancelled."""
+        began = trio.current_time()
+        try:
+            with live.scope:
+                try:
+                    await self._answer(live, scope, began)
+                except KirostreamError as error:
+                    live.log.append([TurnFailed(error)])
+                except Exception as error:  # noqa: BLE001  a bug of ours ends this turn, and no other
+                    self._recorder.record(
+                        Faulted(where="relay", error=repr(error), trace="".join(traceback.format_exception(error)))
+                    )
+                    live.log.append([TurnFailed(LocalProtocolError("The gateway failed while it read the answer."))])
+        finally:
+            del self._turns[live.heading.turn]
+            self._settle(live, trio.current_time() - began)
+            live.over.set()
+
+    async def _answer(self, live: LiveTurn, scope: str, began: float) -> None:
+        conversation, continuation = conversation_ids(live.request, scope)
+        settings = self._settings.failover
+        tried = Tried()
+
+        def on_first_event() -> None:
+            live.first_event = trio.current_time() - began
+
+        while True:
+            tried = Tried(tried.attempts + 1, tried.refreshed)
+            live.attempts = tried.attempts
+            token = await self._keeper.token(self._account)
+            try:
+                await attempt(
+                    live.request,
+                    Call(
+                        model=live.model,
+                        conversation_id=conversation,
+                        continuation_id=continuation,
+                        invocation_id=str(uuid.uuid4()),
+                        attempt=tried.attempts,
+                        attempts=settings.attempts,
+                    ),
+                    account=self._account,
+                    token=token,
+                    provider=self._provider,
+                    client=self._client,
+                    log=live.log,
+                    deadlines=self._settings.deadlines,
+                    on_first_event=on_first_event,
+                )
+            except KirostreamError as error:
+                decision = decide(error, tried, committed=bool(live.log.events), settings=settings)
+                self._note(live, error, decision)
+                if decision.action is Action.GIVE_UP:
+                    raise
+                if decision.action is Action.REFRESH:
+                    self._keeper.reject(token)
+                    tried = Tried(tried.attempts, refreshed=True)
+                await trio.sleep(decision.delay)
+            else:
+                return
+
+    def _note(self, live: LiveTurn, error: KirostreamError, decision: Decision) -> None:
+        self._recorder.record(
+            AttemptFailed(
+                turn=live.heading.turn,
+                account=self._account.label,
+                error=type(error).__name__,
+                reason=error.reason,
+                blame=error.blame.value,
+                action=decision.action.value,
+                message=error.message,
+            )
+        )
+
+    def _settle(self, live: LiveTurn, seconds: float) -> None:
+        usage, error = Usage(), ""
+        match live.log.events[-1] if live.log.events else None:
+            case TurnEnded(stop=stop, usage=usage):
+                outcome = stop.value
+                self._answered += 1
+            case TurnFailed(error=failure):
+                outcome, error = "failed", type(failure).__name__
+                self._failed += 1
+            case _:
+                outcome = "left"
+                self._left += 1
+        self._recorder.record(
+            TurnFinished(
+                turn=live.heading.turn,
+                dialect=live.request.spoken_in,
+                model_asked=live.request.model,
+                model_used=live.model.id,
+                account=self._account.label,
+                outcome=outcome,
+                attempts=live.attempts,
+                seconds=round(seconds, 6),
+                first_event=live.first_event,
+                input_tokens=usage.prompt_tokens,
+                output_tokens=usage.output_tokens,
+                credits=usage.credits,
+                error=error,
+            )
+        )
+
+
+_NAMESPACE = uuid.UUID("8f1a1f2e-53f0-5c0e-9f0b-6b69726f7374")
+
+
+def conversation_ids(request: TurnRequest, scope: str) -> tuple[str, str]:
+    """Stable UUIDs of the conversation and of the user's last utterance (kiro-protocol.md section 2.3).
+
+    The conversation is named by the client's session, else by its first user message; the continuation by the
+    conversation and the last message a person wrote, so that the tool rounds of one task share it.
+    """
+    spoken = [
+        "".join(block.text for block in message.content if isinstance(block, Text))
+        for message in request.messages
+        if message.role is Role.USER
+    ]
+    said = [text for text in spoken if text]
+    conversation = uuid.uuid5(_NAMESPACE, "\n".join((scope, request.session or (said[0] if said else ""))))
+    return str(conversation), str(uuid.uuid5(conversation, said[-1] if said else ""))

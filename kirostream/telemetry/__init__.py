@@ -1,0 +1,1 @@
+"""What happened, told once: rooms state facts, sinks decide what becomes of them."""

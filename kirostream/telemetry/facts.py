@@ -1,0 +1,106 @@
+"""Facts: what happened, in the past tense, without bodies, headers or secrets.
+
+A fact is a frozen dataclass. Times are seconds, sizes are bytes. `level` says how loud a log shall be about it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from kirostream.errors import Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceChanged:
+    """A part of the process started or stopped."""
+
+    level: ClassVar[Level] = "info"
+    service: str
+    state: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeFinished:
+    """One HTTP request was answered. `status` is 0 where the client left before an answer began."""
+
+    level: ClassVar[Level] = "debug"
+    method: str
+    path: str
+    status: int
+    sent: int
+    seconds: float
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnFinished:
+    """One turn is over.
+
+    `outcome` is the stop reason, ``failed`` or ``left`` (the client went away). `first_event` is None where nothing
+    came.
+    """
+
+    level: ClassVar[Level] = "info"
+    turn: str
+    dialect: str
+    model_asked: str
+    model_used: str
+    account: str
+    outcome: str
+    attempts: int
+    seconds: float
+    first_event: float | None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    credits: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed:
+    """One try on one account failed. `action` is what the relay does next."""
+
+    level: ClassVar[Level] = "warning"
+    turn: str
+    account: str
+    error: str
+    reason: str
+    blame: str
+    action: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRefreshed:
+    """An account has a new access token. `expires_in` is in seconds."""
+
+    level: ClassVar[Level] = "info"
+    account: str
+    expires_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueLoaded:
+    """The upstream's list of models was read, or could not be (`error` says why)."""
+
+    level: ClassVar[Level] = "info"
+    provider: str
+    models: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faulted:
+    """A bug of ours. `trace` is the traceback, for the log alone."""
+
+    level: ClassVar[Level] = "error"
+    where: str
+    error: str
+    trace: str
+
+
+Fact: TypeAlias = (
+    ServiceChanged | ExchangeFinished | TurnFinished | AttemptFailed | TokenRefreshed | CatalogueLoaded | Faulted
+)

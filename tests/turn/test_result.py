@@ -1,0 +1,26 @@
+"""A streamed and a whole answer are two forms of one thing."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.turns import RESULT
+from hypothesis import given
+
+from kirostream.errors import LocalProtocolError, StreamCut
+from kirostream.turn.events import BlockKind, BlockStarted, TurnFailed, TurnStarted
+from kirostream.turn.result import TurnResult, fold, unfold
+
+
+@given(RESULT)
+def test_fold_undoes_unfold(result: TurnResult) -> None:
+    assert fold(unfold(result)) == result
+
+
+def test_fold_raises_what_the_turn_failed_with() -> None:
+    with pytest.raises(StreamCut, match="gone"):
+        fold([TurnStarted("m"), BlockStarted(0, BlockKind.TEXT), TurnFailed(StreamCut("gone"))])
+
+
+def test_fold_refuses_a_turn_without_an_end() -> None:
+    with pytest.raises(LocalProtocolError):
+        fold([TurnStarted("m")])
