@@ -1,0 +1,1 @@
+"""Plumbing that keeps things: whole files, sealed secrets. It knows no domain."""

@@ -1,0 +1,114 @@
+"""Secrets at rest: one sealed file a record, AES-256-GCM, under a key that only this user can read.
+
+A record is ``KSS1``, 12 bytes of nonce, and the ciphertext with its tag. The record's name is part of what the tag covers,
+so that records cannot be swapped. The key is 32 random bytes in ``key`` beside the records, 0600, made once. It keeps
+secrets out of backups, greps and shoulder views of single files; it does not protect from who can read the whole folder.
+
+Everything here blocks (small files): call it in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from kirostream.errors import StoreError
+from kirostream.stores.files import OS, FileOps, atomic_write, create_exclusive, private_folder, read_file
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_MAGIC: Final = b"KSS1"
+_NONCE: Final = 12
+_KEY: Final = 32
+
+
+class SealedStore:
+    """Named records of bytes in a folder. Tasks and processes may share it; a record is replaced as a whole.
+
+    Args:
+        folder: made on the first write.
+    """
+
+    def __init__(self, folder: Path, *, ops: FileOps = OS) -> None:
+        self._folder = folder
+        self._ops = ops
+        self._cipher: AESGCM | None = None
+
+    def __repr__(self) -> str:
+        return f"<SealedStore {self._folder}>"
+
+    def get(self, name: str) -> bytes | None:
+        """The record, None where there is none.
+
+        Raises:
+            StoreError: it cannot be read, or was not sealed under this name with this key.
+        """
+        path = self.path_of(name)
+        if not path.exists():
+            return None
+        sealed = read_file(path)
+        if not sealed.startswith(_MAGIC) or len(sealed) < len(_MAGIC) + _NONCE + 16:
+            raise self._broken(path)
+        from cryptography.exceptions import InvalidTag  # here: it costs as much as the rest of the start
+
+        nonce = sealed[len(_MAGIC) : len(_MAGIC) + _NONCE]
+        try:
+            return self._aead().decrypt(nonce, sealed[len(_MAGIC) + _NONCE :], self._bound_to(name))
+        except InvalidTag:
+            raise self._broken(path) from None
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep `data` as the record.
+
+        Raises:
+            StoreError: it cannot be written; the old record is still there.
+        """
+        private_folder(self._folder)
+        nonce = secrets.token_bytes(_NONCE)  # random: 2**32 records under one key are far away
+        sealed = _MAGIC + nonce + self._aead().encrypt(nonce, data, self._bound_to(name))
+        atomic_write(self.path_of(name), sealed, ops=self._ops)
+
+    def delete(self, name: str) -> None:
+        """Forget the record. It may be gone already."""
+        self.path_of(name).unlink(missing_ok=True)
+
+    def path_of(self, name: str) -> Path:
+        """The record's file. Its name is a digest: a record's name may hold what a file's name may not."""
+        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.sealed"
+
+    @staticmethod
+    def _bound_to(name: str) -> bytes:
+        return b"kirostream/sealed/1\0" + name.encode()
+
+    @staticmethod
+    def _broken(path: Path) -> StoreError:
+        return StoreError(
+            f"cannot unseal {path}: it was changed, or the key beside it is another one; restore both from one backup,"
+            " or delete the file and log in again",
+            reason="unsealable",
+        )
+
+    def _aead(self) -> AESGCM:
+        if self._cipher is None:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+            self._cipher = AESGCM(self._key())
+        return self._cipher
+
+    def _key(self) -> bytes:
+        path = self._folder / "key"
+        if not path.exists():
+            private_folder(self._folder)
+            create_exclusive(path, secrets.token_bytes(_KEY), ops=self._ops)  # False: another process was faster
+        key = read_file(path, limit=4096)
+        if len(key) != _KEY:
+            raise StoreError(f"cannot use {path}: a key has {_KEY} bytes, this file has {len(key)}; restore it from a backup")
+        if sys.platform != "win32" and stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+            raise StoreError(f"cannot use {path}: others may read it; run: chmod 600 {path}", reason="permissions")
+        return key
