@@ -10,6 +10,7 @@
     │   ├── NoSuchRoute              404       nothing at this path
     │   ├── UnknownModel             404       no such model, and what there is
     │   ├── MethodNotAllowed         405       the path exists, the method does not
+    │   ├── RequestTooSlow           408       head or body did not arrive within the deadline
     │   └── RequestTooLarge          413       head or body over the limit
     ├── UpstreamError                UPSTREAM  the other side failed, or said no
     │   ├── UpstreamDown             502       cannot connect, or the answer is no answer
@@ -124,6 +125,12 @@ class MethodNotAllowed(RequestError):
     def __init__(self, message: str, *, allowed: tuple[str, ...]) -> None:
         super().__init__(message)
         self.allowed = allowed
+
+
+class RequestTooSlow(RequestError):
+    """The head or the body did not arrive within its deadline."""
+
+    status = 408
 
 
 class RequestTooLarge(RequestError):

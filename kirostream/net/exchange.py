@@ -11,7 +11,7 @@ A door (`net.http1`) makes an `Exchange` and calls a `Handler` with it. Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import trio
@@ -38,13 +38,13 @@ class HttpRequest:
     """The head of a request.
 
     `path` is the target without its query, still percent-encoded; `query` is without the question mark; `peer` is for
-    logs, ``127.0.0.1:51234``.
+    logs, ``127.0.0.1:51234``. `query` and `headers` may hold keys, so `repr` leaves them out.
     """
 
     method: str
     path: str
-    query: str
-    headers: Headers
+    query: str = field(repr=False)
+    headers: Headers = field(repr=False)
     peer: str = ""
 
     def header(self, name: bytes) -> bytes | None:

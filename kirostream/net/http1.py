@@ -1,0 +1,1068 @@
+"""Door 1: HTTP/1.1 by h11, on any Trio stream.
+
+Theory
+======
+
+h11 parses and judges; it does no I/O and knows no time. This module is the rest of a server. A connection is two tasks:
+
+- The *filler* reads the stream, always, into a bounded `_Inbox`. It alone calls ``receive_some``. So the end of the
+  stream is seen while a handler works (and cancels it: an end is read as "gone", also a half-close), and bytes that a
+  client sends ahead (pipelining) wait their turn. A full inbox stops the filler, and TCP stops the client.
+- The *server* takes from the inbox, feeds h11, and runs one exchange after the other.
+
+The rules:
+
+1. h11 sees every byte of every request, and every head we send. It is fed only when it asks (``NEED_DATA``), so its
+   buffer is bounded by one read and its own limit.
+2. Body parts of a chunked answer are framed here, data and frame in one write: 0.2 us against 6 us through h11. h11
+   stays right about the connection, because its chunked writer keeps no count: it needs to hear of the head
+   (``Response``) and of the end (``EndOfMessage``, whose bytes we send), and moves to DONE on its own. So keep-alive,
+   ``Connection: close`` and pipelining stay its decision. Where a ``content-length`` was declared, h11 does count, so
+   those parts go through it.
+3. A write is tried at once on the bare file descriptor. Only what the kernel does not take goes the slow way, with a
+   deadline, in pieces; the deadline starts anew with each piece. A client that takes nothing for that long is cut off
+   with a reset, which frees what the kernel still holds for it. (Measured, one 150 B part: 58 us by ``move_on_after``
+   and ``send_all``, 46 by ``send_all``, 12 by this way.) The price: the quick way must yield by hand, see
+   `_Connection.write`.
+4. Once an answer has started, an error can only be told by cutting it: a chunked or counted body that ends early is
+   visibly not whole. A body that ends with the connection (HTTP/1.0) is reset, for a clean end would say it is whole.
+5. A connection is closed after any request that was not understood, or not read to its end. The client may still be
+   sending, and a close with unread bytes makes the kernel send a reset that can overtake our answer; so the door shuts
+   down its side, and reads on for a moment (`_Connection._linger`).
+6. Everything belongs to the connection's nursery. Cancelled passes through everywhere; nothing is shielded.
+
+The life of an answer is `_Answer`: UNSTARTED, then one of four framings, then OVER.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import logging
+import math
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Final, Literal, TypeAlias
+
+import h11
+import trio
+
+from kirostream.errors import (
+    KirostreamError,
+    LocalProtocolError,
+    MalformedRequest,
+    MethodNotAllowed,
+    RequestTooLarge,
+    RequestTooSlow,
+    SettingsError,
+)
+from kirostream.net.codings import decode, parse_codings
+from kirostream.net.exchange import Handler, Headers, HttpRequest, PeerGone, PeerStalled
+
+_log = logging.getLogger(__name__)
+
+_READ: Final = 64 << 10  # bytes, the most one read takes
+_WRITE: Final = 64 << 10  # bytes, one piece of a write that waits
+_QUICK_WRITES: Final = sys.platform != "win32"  # a socket is a file descriptor
+_YIELD_EVERY: Final = 8  # quick writes; must be a power of two
+_REST_EVERY: Final = 64  # parts of a body; must be a power of two
+_REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http1Settings:
+    """Every limit and deadline of the door. The limit of a body comes from its handler (`Exchange.body`)."""
+
+    max_head: int = field(
+        default=64 << 10, metadata={"help": "Largest request line and headers, together.", "unit": "bytes"}
+    )
+    max_headers: int = field(default=128, metadata={"help": "Most header lines of a request.", "unit": "lines"})
+    head_deadline: float = field(
+        default=15.0, metadata={"help": "From the first byte of a request to the end of its head.", "unit": "s"}
+    )
+    body_deadline: float = field(default=120.0, metadata={"help": "For the whole body of a request.", "unit": "s"})
+    idle_deadline: float = field(
+        default=75.0, metadata={"help": "How long a connection without a request stays open.", "unit": "s"}
+    )
+    write_deadline: float = field(
+        default=30.0, metadata={"help": "How long a client may take nothing of what is sent to it.", "unit": "s"}
+    )
+    linger: float = field(
+        default=2.0,
+        metadata={"help": "How long a connection is read on after an error, so that the answer arrives.", "unit": "s"},
+    )
+    max_unread: int = field(
+        default=64 << 10,
+        metadata={"help": "Most of a body that is skipped for a handler that did not read it.", "unit": "bytes"},
+    )
+    max_ahead: int = field(
+        default=64 << 10, metadata={"help": "Most that a client may send ahead of its turn.", "unit": "bytes"}
+    )
+
+
+DEFAULTS: Final = Http1Settings()
+
+Ending: TypeAlias = Literal["whole", "cut", "gone", "stalled", "upgraded"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRecord:
+    """One exchange that is over: the line of an access log.
+
+    `request` is None where no head could be read. `status` is 0 where no answer was started. `sent` counts bytes of the
+    body, without framing. `seconds` run from the end of the request's head. `ending` says how it ended: ``whole``;
+    ``cut`` by us (a fault, an abort, a shutdown); ``gone``, the client left; ``stalled``, it did not read;
+    ``upgraded``.
+    """
+
+    request: HttpRequest | None
+    status: int
+    sent: int
+    seconds: float
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSnapshot:
+    """What the door does now, and what it did since it was made.
+
+    `connections` and `active` (exchanges) are now. `served` exchanges ended, whole or not; `evicted` clients did not
+    read; `refused` requests were no requests; `faults` are exceptions that handlers let out and that are nobody's
+    answer.
+    """
+
+    connections: int
+    active: int
+    served: int
+    evicted: int
+    refused: int
+    faults: int
+    stopping: bool
+
+    def __str__(self) -> str:
+        return (
+            f"{self.connections} connections, {self.active} active, {self.served} served, {self.evicted} evicted, "
+            f"{self.refused} refused, {self.faults} faults{', stopping' if self.stopping else ''}"
+        )
+
+
+Refuse: TypeAlias = Callable[[KirostreamError, HttpRequest | None], tuple[int, Headers, bytes]]
+OnFault: TypeAlias = Callable[[HttpRequest | None, Exception], None]
+OnExchange: TypeAlias = Callable[[ExchangeRecord], None]
+
+
+def plain_refusal(error: KirostreamError, request: HttpRequest | None) -> tuple[int, Headers, bytes]:
+    """Word an error as a line of text, with the headers that its status asks for."""
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode("ascii")))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
+    return error.status, headers, error.message.encode() + b"\n"
+
+
+def log_fault(request: HttpRequest | None, fault: Exception) -> None:
+    """Tell the standard log of an exception that a handler let out."""
+    what = f"{request.method} {request.path}" if request else "a connection"
+    _log.error("fault while serving %s", what, exc_info=fault)
+
+
+def ignore_exchange(record: ExchangeRecord) -> None:
+    """Keep no access log."""
+
+
+async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
+    """Bind and listen.
+
+    Args:
+        host: a name or an address; ``""`` and ``*`` mean every interface; an IPv6 address with or without brackets.
+        port: 0 picks a free one; see ``listener.socket.getsockname()``.
+
+    Raises:
+        SettingsError: it cannot be bound. The message names host and port, and says what to do.
+    """
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    where = f"[{bare}]:{port}" if ":" in bare else f"{host or '*'}:{port}"
+    if not 0 <= port <= 65535:
+        raise SettingsError(f"Cannot listen on {where}: a port is 0 to 65535.")
+    try:
+        return await trio.open_tcp_listeners(port, host=None if bare in ("", "*") else bare)
+    except (socket.gaierror, UnicodeError):
+        raise SettingsError(
+            f"Cannot listen on {where}: the host is not known here. "
+            "Use an address of this machine, such as 127.0.0.1 (--host)."
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"Cannot listen on {where}: {_bind_advice(error)}") from None
+
+
+def _bind_advice(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use. Choose another (--port), or stop the program that has it."
+    if error.errno == errno.EACCES:
+        return "ports under 1024 need privileges. Choose a higher one (--port)."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "no interface of this machine has that address. Use one it has, such as 127.0.0.1 (--host)."
+    return f"{error.strerror or error}. Choose another address (--host, --port)."
+
+
+class Http1Door:
+    """Serves a handler over HTTP/1.1.
+
+    Args:
+        handler: called once a request, in the connection's task.
+        settings: limits and deadlines.
+        refuse: words the errors that the door answers itself, and those that the handler lets out.
+        on_fault: told of each exception that is a bug: anything but a `KirostreamError`, and `LocalProtocolError`. It
+            must not raise.
+        on_exchange: told of each exchange that is over. It must not raise or block.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        settings: Http1Settings = DEFAULTS,
+        *,
+        refuse: Refuse = plain_refusal,
+        on_fault: OnFault = log_fault,
+        on_exchange: OnExchange = ignore_exchange,
+    ) -> None:
+        self.handler: Final = handler
+        self.settings: Final = settings
+        self._refuse = refuse
+        self._on_fault = on_fault
+        self._on_exchange = on_exchange
+        self._connections: set[_Connection] = set()
+        self._accepting = trio.CancelScope()
+        self._serving: set[trio.CancelScope] = set()
+        self._end_at = math.inf  # trio time: in-flight exchanges are cancelled; inf while nobody called stop
+        self._active = 0
+        self._served = 0
+        self._evicted = 0
+        self._refused = 0
+        self._faults = 0
+        self._date = (0, b"")
+
+    def __repr__(self) -> str:
+        return f"<Http1Door: {self.snapshot()}>"
+
+    def snapshot(self) -> DoorSnapshot:
+        """The counts, now."""
+        return DoorSnapshot(
+            connections=len(self._connections),
+            active=self._active,
+            served=self._served,
+            evicted=self._evicted,
+            refused=self._refused,
+            faults=self._faults,
+            stopping=self.stopping,
+        )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._end_at != math.inf
+
+    async def serve(
+        self,
+        listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until `stop`, and until what was in flight then is over. Closes the listeners."""
+        async with trio.open_nursery() as connections:
+            with self._accepting:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._listen, list(listeners), connections)
+                    task_status.started()
+            # The nursery's scope is the grace: a second, shorter `stop` moves its deadline.
+            self._serving.add(connections.cancel_scope)
+            connections.cancel_scope.deadline = self._end_at
+
+    async def _listen(
+        self,
+        listeners: list[trio.abc.Listener[trio.abc.Stream]],
+        connections: trio.Nursery,
+        *,
+        task_status: trio.TaskStatus[list[trio.abc.Listener[trio.abc.Stream]]],
+    ) -> None:
+        await trio.serve_listeners(self._accepted, listeners, handler_nursery=connections, task_status=task_status)
+
+    async def _accepted(self, stream: trio.abc.Stream) -> None:
+        await self.serve_stream(stream, _peer_name(stream))
+
+    async def serve_stream(self, stream: trio.abc.Stream, peer: str = "") -> None:
+        """Serve one connection to its end, and close its stream.
+
+        Args:
+            stream: just accepted; TLS, if any, already on it.
+            peer: for logs.
+        """
+        connection = _Connection(self, stream, peer)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    def stop(self, grace: float) -> None:
+        """Stop accepting and close idle connections. Exchanges in flight have `grace` seconds, then they are cancelled.
+
+        A second call may shorten the grace.
+        """
+        self._end_at = min(self._end_at, trio.current_time() + grace)
+        self._accepting.cancel()
+        for scope in self._serving:
+            scope.deadline = self._end_at
+        for connection in self._connections:
+            connection.wind_down()
+
+    # What a connection asks of its door.
+
+    def date(self) -> bytes:
+        """The ``date`` header's value, made once a second."""
+        now = int(time.time())
+        if now != self._date[0]:
+            self._date = (now, formatdate(now, usegmt=True).encode("ascii"))
+        return self._date[1]
+
+    def word(self, error: KirostreamError, request: HttpRequest | None) -> tuple[int, Headers, bytes]:
+        """Word an error; a bug in `refuse` must not cost the client its answer."""
+        try:
+            return self._refuse(error, request)
+        except Exception as fault:  # noqa: BLE001  told to on_fault
+            self.note_fault(request, fault)
+            return plain_refusal(error, request)
+
+    def note_fault(self, request: HttpRequest | None, fault: Exception) -> None:
+        """Count and tell a bug."""
+        self._faults += 1
+        self._on_fault(request, fault)
+
+    def note_refusal(self, status: int, sent: int) -> None:
+        """Count and tell of a request that could not be read."""
+        self._refused += 1
+        self._on_exchange(ExchangeRecord(None, status, sent, 0.0, "whole"))
+
+    @contextmanager
+    def exchanging(self, exchange: _Http1Exchange) -> Iterator[None]:
+        """Count an exchange while it lasts, and tell of it when it is over."""
+        self._active += 1
+        since = trio.current_time()
+        try:
+            yield
+        finally:
+            self._active -= 1
+            self._served += 1
+            self._evicted += exchange.ending == "stalled"
+            seconds = trio.current_time() - since
+            self._on_exchange(
+                ExchangeRecord(exchange.request, exchange.status, exchange.sent, seconds, exchange.ending)
+            )
+
+
+def _peer_name(stream: trio.abc.Stream) -> str:
+    if not isinstance(stream, trio.SocketStream):
+        return ""
+    try:
+        name = stream.socket.getpeername()
+    except OSError:  # gone already
+        return ""
+    if not isinstance(name, tuple):  # a Unix socket
+        return "unix"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Inbox:
+    """What the client sent and nobody has parsed yet. One task fills, one takes.
+
+    Args:
+        bound: bytes; from there on the filler waits.
+        on_end: called when the client ended its side or the connection broke; not when we closed it.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, bound: int, on_end: Callable[[], None]) -> None:
+        self._stream = stream
+        self._bound = bound
+        self._on_end = on_end
+        self._scope = trio.CancelScope()
+        self._left = trio.Event()
+        self._waiting = bytearray()
+        self._arrived: trio.Event | None = None
+        self._taken: trio.Event | None = None
+        self.ended = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def fill(self) -> None:
+        """Read until the end, or until `leave`."""
+        ended_by_client = True
+        with self._scope:
+            try:
+                while data := await self._stream.receive_some(_READ):
+                    self._waiting += data
+                    self._wake_taker()
+                    while len(self._waiting) >= self._bound:
+                        self._taken = trio.Event()
+                        await self._taken.wait()
+            except trio.ClosedResourceError:
+                ended_by_client = False
+            except trio.BrokenResourceError:
+                pass
+            self.ended = True
+            self._wake_taker()
+            if ended_by_client:
+                self._on_end()
+        self._left.set()
+
+    def _wake_taker(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set()
+            self._arrived = None
+
+    async def take(self) -> bytes:
+        """All there is; waits for something. Empty at the end, however often."""
+        while not self._waiting:
+            if self.ended:
+                return b""
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        data = bytes(self._waiting)
+        self._waiting.clear()
+        if self._taken is not None:
+            self._taken.set()
+            self._taken = None
+        return data
+
+    async def leave(self) -> bytes:
+        """Stop the filler, so that somebody else may read the stream. Gives what was left over."""
+        self._scope.cancel()
+        await self._left.wait()
+        data = bytes(self._waiting)
+        self._waiting.clear()
+        return data
+
+
+class _Answer(enum.Enum):
+    """Where an answer is. The four in the middle say how its body is delimited (RFC 9112 section 6.3)."""
+
+    UNSTARTED = enum.auto()
+    EMPTY = enum.auto()  # none: HEAD, 204, 304
+    COUNTED = enum.auto()  # by content-length
+    CHUNKED = enum.auto()
+    UNTIL_CLOSE = enum.auto()  # by the end of the connection: HTTP/1.0
+    OVER = enum.auto()
+
+
+class _Connection:
+    """One client. `run` is its server task; the door and the exchanges call the rest."""
+
+    def __init__(self, door: Http1Door, stream: trio.abc.Stream, peer: str) -> None:
+        self.door: Final = door
+        self.settings: Final = door.settings
+        self.peer: Final = peer
+        self.h11: Final = h11.Connection(h11.SERVER, max_incomplete_event_size=door.settings.max_head)
+        self.inbox: Final = _Inbox(stream, door.settings.max_ahead, self._on_end)
+        self.stream: Final = stream
+        self._nursery: trio.Nursery | None = None
+        self._idle: trio.CancelScope | None = None  # while no byte of a request is here
+        self._exchange: _Http1Exchange | None = None
+        quick = _QUICK_WRITES and isinstance(stream, trio.SocketStream)
+        self._quick: trio.socket.SocketType | None = stream.socket if quick else None  # type: ignore[attr-defined]
+        self._writes = 0
+        self._write_waits = False
+        self.cut_off = False
+
+    async def run(self) -> None:
+        """Serve until the client or the door has enough. No `Exception` comes out."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self.inbox.fill)
+                await self._serve()
+                nursery.cancel_scope.cancel()
+        except Exception as fault:  # noqa: BLE001  one connection must not take the door with it; told to on_fault
+            self.door.note_fault(None, fault)
+        finally:
+            await trio.aclose_forcefully(self.stream)
+
+    async def _serve(self) -> None:
+        try:
+            while (event := await self._next_head()) is not None:
+                if not await self._one_exchange(event):
+                    break
+        except (PeerGone, PeerStalled):
+            return
+        except KirostreamError as error:
+            await self._refuse(error)
+
+    def wind_down(self) -> None:
+        """The door stops: an idle connection ends now, a busy one after its exchange."""
+        if self._idle is not None:
+            self._idle.cancel()
+
+    # Reading.
+
+    async def _next_head(self) -> h11.Request | None:
+        """The next request, or None: the client left, was silent for too long, or the door stops.
+
+        Raises:
+            MalformedRequest, RequestTooLarge, RequestTooSlow: what came is no request.
+        """
+        event = self.next_event()
+        if event is h11.NEED_DATA:
+            begun = bool(self.h11.trailing_data[0])
+            if self.door.stopping and not begun:
+                return None
+            seconds = self.settings.head_deadline if begun else self.settings.idle_deadline
+            with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
+                self._idle = None if begun else scope
+                while event is h11.NEED_DATA:
+                    data = await self.inbox.take()
+                    if not data:
+                        return None
+                    if not begun:
+                        data = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
+                        if not data:
+                            continue
+                        begun = True
+                        self._idle = None
+                        scope.deadline = trio.current_time() + self.settings.head_deadline
+                    self.h11.receive_data(data)
+                    event = self.next_event()
+            self._idle = None
+            if scope.cancelled_caught:
+                if not begun:
+                    return None
+                raise RequestTooSlow(f"The request's head did not arrive within {self.settings.head_deadline:g} s.")
+        if not isinstance(event, h11.Request):
+            raise LocalProtocolError(f"h11 gave {event!r} where a request begins")
+        self._check_head(event)
+        return event
+
+    def _check_head(self, head: h11.Request) -> None:
+        """What h11 lets through and we do not."""
+        size = len(head.method) + len(head.target) + sum(len(name) + len(value) for name, value in head.headers)
+        if size > self.settings.max_head:
+            raise RequestTooLarge(f"The request's head is over the limit of {self.settings.max_head} bytes.")
+        if len(head.headers) > self.settings.max_headers:
+            raise RequestTooLarge(f"The request has more than {self.settings.max_headers} headers.")
+        if head.http_version not in (b"1.0", b"1.1"):
+            version = head.http_version.decode("ascii")
+            raise MalformedRequest(f"HTTP/{version} is not spoken here. Use HTTP/1.1.")
+        names = [name for name, _ in head.headers]
+        if b"transfer-encoding" in names:
+            # Two framings of one body, or a framing the version does not know, are how requests are smuggled past a
+            # proxy (RFC 9112 sections 6.1 and 6.3).
+            if b"content-length" in names:
+                raise MalformedRequest("A request may have content-length or transfer-encoding, not both.")
+            if head.http_version == b"1.0":
+                raise MalformedRequest("An HTTP/1.0 request cannot have transfer-encoding.")
+
+    def next_event(self) -> Any:
+        """h11's next event, its complaints in our words.
+
+        Raises:
+            MalformedRequest, RequestTooLarge: the client broke the protocol.
+        """
+        try:
+            return self.h11.next_event()
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint == 431:
+                raise RequestTooLarge(
+                    f"The request's head is over the limit of {self.settings.max_head} bytes."
+                ) from None
+            raise MalformedRequest(f"This is not HTTP/1.1: {error}.") from None
+
+    def _on_end(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_peer_end()
+
+    # Writing.
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it. A checkpoint, like every send of Trio.
+
+        The quick way does not wait, so it would never let another task run: every eighth call it yields (7 us), and
+        each time it looks for a cancellation (0.5 us).
+
+        Raises:
+            PeerGone, PeerStalled: see `Exchange.send`.
+        """
+        if self._write_waits:
+            raise LocalProtocolError("two tasks send on one exchange at the same time")
+        rest: bytes | memoryview = data
+        if self._quick is not None:
+            self._writes += 1
+            if self._writes % _YIELD_EVERY:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await trio.lowlevel.checkpoint()
+            try:
+                sent = os.write(self._quick.fileno(), data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.cut_off = True
+                raise PeerGone("The client closed the connection.") from None
+            if sent == len(data):
+                return
+            rest = memoryview(data)[sent:]
+        await self._write_and_wait(rest)
+
+    async def _write_and_wait(self, data: bytes | memoryview) -> None:
+        seconds = self.settings.write_deadline
+        self._write_waits = True
+        whole = False
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
+                for at in range(0, len(data), _WRITE):
+                    await self.stream.send_all(data[at : at + _WRITE])
+                    scope.deadline = trio.current_time() + seconds
+                whole = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise PeerGone("The client closed the connection.") from None
+        finally:
+            self._write_waits = False
+            self.cut_off = self.cut_off or not whole  # a part was sent: nothing that follows would be understood
+        if not whole:
+            self.cut(reset=True)
+            raise PeerStalled(f"The client took nothing for {seconds:g} s; its connection was cut.")
+
+    def cut(self, *, reset: bool = False) -> None:
+        """Close the stream now, in the middle of whatever it was doing.
+
+        Args:
+            reset: by RST, which also drops what the kernel has not delivered yet.
+        """
+        self.cut_off = True
+        if isinstance(self.stream, trio.SocketStream):
+            if reset and self.stream.socket.fileno() != -1:
+                self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.stream.socket.close()
+        elif self._nursery is not None:
+            self._nursery.start_soon(trio.aclose_forcefully, self.stream)
+
+    # Exchanges.
+
+    async def _one_exchange(self, head: h11.Request) -> bool:
+        """Serve one request. Returns whether the connection can take another."""
+        exchange = _Http1Exchange(self, head)
+        with self.door.exchanging(exchange):
+            self._exchange = exchange
+            try:
+                await exchange.serve()
+            finally:
+                self._exchange = None
+        if self.cut_off or exchange.ending != "whole":
+            return False
+        if not exchange.body_read and not await self._skip_body(exchange):
+            await self._linger()
+            return False
+        if self.h11.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+            if len(self.inbox) or self.h11.trailing_data[0]:
+                await self._linger()
+            return False
+        self.h11.start_next_cycle()
+        return True
+
+    async def _skip_body(self, exchange: _Http1Exchange) -> bool:
+        """Read over a small body that the handler left. Returns whether it was."""
+        if exchange.closes:
+            return False
+        left = self.settings.max_unread
+        with trio.move_on_after(self.settings.linger):
+            try:
+                while left >= 0:
+                    event = self.next_event()
+                    if isinstance(event, h11.EndOfMessage):
+                        return True
+                    if isinstance(event, h11.Data):
+                        left -= len(event.data)
+                    elif not await self.feed():
+                        return False
+            except KirostreamError:  # it is no body; the answer is out already
+                return False
+        return False
+
+    async def feed(self) -> bool:
+        """Give h11 what came, once something did. Returns False at the end of the stream."""
+        data = await self.inbox.take()
+        if data:
+            self.h11.receive_data(data)
+        return bool(data)
+
+    async def _refuse(self, error: KirostreamError) -> None:
+        """Answer what is no request, and close."""
+        if self.h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self.cut_off:
+            return
+        status, headers, body = self.door.word(error, None)
+        self.door.note_refusal(status, len(body))
+        wire = self.head(status, headers, close=True, length=len(body)) + body
+        try:
+            await self.write(wire)
+        except (PeerGone, PeerStalled):
+            return
+        await self._linger()
+
+    def head(self, status: int, headers: Headers, *, close: bool, length: int | None = None) -> bytes:
+        """A response head, as h11 writes it.
+
+        Args:
+            close: add ``connection: close``.
+            length: add ``content-length``.
+
+        Raises:
+            LocalProtocolError: the caller gave a status or a header that HTTP does not allow, or framing, which is
+                ours.
+        """
+        fields = list(headers)
+        names = {name for name, _ in fields}
+        if b"transfer-encoding" in names:
+            raise LocalProtocolError("a handler set transfer-encoding; the door frames bodies")
+        if length is not None:
+            if b"content-length" in names:
+                fields = [pair for pair in fields if pair[0] != b"content-length"]
+            fields.append((b"content-length", b"%d" % length))
+        if b"date" not in names:
+            fields.append((b"date", self.door.date()))
+        if close and b"connection" not in names:
+            fields.append((b"connection", b"close"))
+        try:
+            return self.h11.send(h11.Response(status_code=status, headers=fields, reason=_REASONS.get(status, b"")))
+        except h11.LocalProtocolError as error:
+            raise LocalProtocolError(f"a handler's answer is not HTTP: {error}") from None
+
+    async def _linger(self) -> None:
+        """Shut down our side, and read on for a moment, so that the answer is not lost to a reset."""
+        with trio.move_on_after(self.settings.linger):
+            try:
+                if isinstance(self.stream, trio.abc.HalfCloseableStream):
+                    await self.stream.send_eof()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            while await self.inbox.take():
+                pass
+
+
+class _Http1Exchange:
+    """The `Exchange` of this door."""
+
+    def __init__(self, connection: _Connection, head: h11.Request) -> None:
+        self._connection = connection
+        self._h11 = connection.h11
+        self._head = head
+        self._http11 = head.http_version == b"1.1"
+        self._request = _request_of(head, connection.peer)
+        self._answer = _Answer.UNSTARTED
+        self._scope = trio.CancelScope()
+        self._body_asked = False
+        self._in_body = False
+        self._peer_ended = False
+        self.body_read = False
+        self.closes = False
+        self.status = 0
+        self.sent = 0
+        self.ending: Ending = "cut"  # until something better is known
+
+    def __repr__(self) -> str:
+        request = self._request
+        return f"<exchange {request.method} {request.path} from {request.peer or '?'}: {self._answer.name}>"
+
+    @property
+    def request(self) -> HttpRequest:
+        return self._request
+
+    @property
+    def started(self) -> bool:
+        return self._answer is not _Answer.UNSTARTED
+
+    # The door's side.
+
+    async def serve(self) -> None:
+        """Run the handler, and see that the client gets an answer or a cut."""
+        if not _has_body(self._head):
+            self._h11.next_event()  # EndOfMessage: h11 needs no more bytes for it
+            self.body_read = True
+        with self._scope:
+            if self._connection.inbox.ended:
+                self.on_peer_end()
+            try:
+                await self._run_handler()
+            except (PeerGone, PeerStalled) as error:
+                self.ending = "gone" if isinstance(error, PeerGone) else "stalled"
+        if self._scope.cancelled_caught:
+            self.ending = "gone"
+        if self.ending in ("cut", "gone") and self.started and not self._connection.cut_off:
+            self._cut()
+
+    async def _run_handler(self) -> None:
+        error: KirostreamError
+        try:
+            await self._connection.door.handler(self)
+        except Exception as raised:  # noqa: BLE001  each becomes an answer, and a bug is told
+            fault, error = _sort_out(raised)
+            if fault is not None:
+                self._connection.door.note_fault(self._request, fault)
+        else:
+            if self._answer is _Answer.OVER:
+                return
+            error = LocalProtocolError(
+                "The handler did not answer." if not self.started else "The handler did not finish its answer."
+            )
+            self._connection.door.note_fault(self._request, error)
+        if isinstance(error, (PeerGone, PeerStalled)):
+            raise error
+        if isinstance(error, LocalProtocolError):
+            error = LocalProtocolError("The gateway failed while serving this request. Its log has the reason.")
+        if not self.started and not self._connection.cut_off:
+            status, headers, body = self._connection.door.word(error, self._request)
+            await self.reply(status, headers, body)
+
+    def on_peer_end(self) -> None:
+        """The client ended its side. It is gone: what it waits for is not worth the work."""
+        self._peer_ended = True
+        # `body` tells it by PeerGone, so that a handler sees which of the two it was. An answer that is over is no
+        # concern of the client any more: what its handler still does is its own.
+        if self._answer is not _Answer.OVER and not self._in_body:
+            self._scope.cancel()
+
+    def _cut(self) -> None:
+        # A body that ends with the connection would look whole.
+        self._connection.cut(reset=self._answer is _Answer.UNTIL_CLOSE)
+        self._answer = _Answer.OVER
+
+    # The handler's side: see `Exchange`.
+
+    async def body(self, limit: int) -> bytes:
+        if self._body_asked:
+            raise LocalProtocolError("the body was read twice")
+        self._body_asked = True
+        codings = parse_codings([value for name, value in self._head.headers if name == b"content-encoding"])
+        declared = self._request.header(b"content-length")
+        if declared is not None and int(declared) > limit:
+            raise RequestTooLarge(f"The body of {int(declared)} bytes is over the limit of {limit}.")
+        raw = await self._read_body(limit)
+        if codings and raw:
+            for coding in codings:
+                decoded = bytearray()
+                for piece in decode(coding, raw, limit):
+                    decoded += piece
+                    await trio.lowlevel.checkpoint()
+                raw = decoded
+        return bytes(raw)
+
+    async def _read_body(self, limit: int) -> bytearray:
+        raw = bytearray()
+        if self.body_read:
+            await trio.lowlevel.checkpoint()
+            return raw
+        seconds = self._connection.settings.body_deadline
+        events = 0
+        self._in_body = True
+        try:
+            with trio.move_on_after(seconds) as scope:
+                while True:
+                    event = self._connection.next_event()
+                    if event is h11.NEED_DATA:
+                        if self._h11.they_are_waiting_for_100_continue:
+                            await self._connection.write(self._h11.send(_continue()))
+                        if not await self._connection.feed():
+                            raise PeerGone("The client left before its request was whole.")
+                    elif isinstance(event, h11.Data):
+                        raw += event.data
+                        if len(raw) > limit:
+                            raise RequestTooLarge(f"The body is over the limit of {limit} bytes.")
+                        events += 1
+                        if not events % _REST_EVERY:  # a body of very small chunks is work
+                            await trio.lowlevel.checkpoint()
+                    else:
+                        self.body_read = True
+                        break
+        finally:
+            self._in_body = False
+        if scope.cancelled_caught:
+            raise RequestTooSlow(f"The body did not arrive within {seconds:g} s.")
+        if self._peer_ended:  # it sent all, and left: what `on_peer_end` held back
+            self._scope.cancel()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return raw
+
+    async def start(self, status: int, headers: Headers) -> None:
+        wire = self._begin(status, headers, None)
+        await self._connection.write(wire)
+
+    def _begin(self, status: int, headers: Headers, length: int | None) -> bytes:
+        if self._answer is not _Answer.UNSTARTED:
+            raise LocalProtocolError("an answer was started twice")
+        method = self._request.method
+        if method == "CONNECT" and 200 <= status < 300:
+            raise LocalProtocolError("a CONNECT is accepted by upgrade, not by start")
+        if status in (204, 304):
+            length = None
+        self.closes = self._connection.door.stopping or not (self.body_read or self._body_is_small())
+        wire = self._connection.head(status, headers, close=self.closes, length=length)
+        self.status = status
+        if method == "HEAD" or status in (204, 304):
+            self._answer = _Answer.EMPTY
+        elif length is not None or any(name == b"content-length" for name, _ in headers):
+            self._answer = _Answer.COUNTED
+        else:
+            self._answer = _Answer.CHUNKED if self._http11 else _Answer.UNTIL_CLOSE
+        return wire
+
+    def _body_is_small(self) -> bool:
+        """Whether a body that nobody read can be skipped, so that the connection lives on."""
+        declared = self._request.header(b"content-length")
+        small = declared is not None and int(declared) <= self._connection.settings.max_unread
+        return small and not self._h11.they_are_waiting_for_100_continue
+
+    async def send(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is _Answer.CHUNKED:
+            if not data:  # an empty chunk would be the last
+                await trio.lowlevel.checkpoint()
+                return
+            self.sent += len(data)
+            await self._connection.write(b"%x\r\n%b\r\n" % (len(data), data))
+        elif answer is _Answer.COUNTED:
+            self.sent += len(data)
+            await self._connection.write(self._count(data))
+        elif answer is _Answer.UNTIL_CLOSE:
+            self.sent += len(data)
+            await self._connection.write(data)
+        elif answer is _Answer.EMPTY:
+            await trio.lowlevel.checkpoint()
+        else:
+            raise self._misused("send")
+
+    def _count(self, data: bytes) -> bytes:
+        try:
+            return self._h11.send(h11.Data(data=data))
+        except h11.LocalProtocolError as error:
+            raise LocalProtocolError(f"a handler's answer is not HTTP: {error}") from None
+
+    async def finish(self) -> None:
+        if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
+            raise self._misused("finish")
+        wire = self._end()
+        if wire:
+            await self._connection.write(wire)
+        self.ending = "whole"
+
+    def _end(self) -> bytes:
+        try:
+            wire = self._h11.send(h11.EndOfMessage())
+        except h11.LocalProtocolError as error:
+            raise LocalProtocolError(f"a handler's answer is not HTTP: {error}") from None
+        self._answer = _Answer.OVER
+        return wire
+
+    async def reply(self, status: int, headers: Headers, body: bytes) -> None:
+        wire = self._begin(status, headers, len(body))
+        if self._answer is _Answer.COUNTED:
+            self.sent += len(body)
+            wire += self._count(body)
+        wire += self._end()
+        await self._connection.write(wire)
+        self.ending = "whole"
+
+    def abort(self) -> None:
+        if self._answer is not _Answer.OVER:
+            self._cut()
+
+    async def upgrade(self) -> trio.abc.Stream:
+        if self._answer is not _Answer.UNSTARTED:
+            raise LocalProtocolError("an answer was started; the connection cannot be taken over any more")
+        if not self.body_read:
+            raise LocalProtocolError("the request has a body that was not read; read it before the upgrade")
+        self._answer = _Answer.OVER
+        self.ending = "upgraded"
+        rest = await self._connection.inbox.leave()
+        return _TakenOver(self._connection.stream, self._h11.trailing_data[0] + rest)
+
+    def _misused(self, what: str) -> KirostreamError:
+        if self._connection.cut_off:
+            return PeerGone("The connection was cut.")
+        return LocalProtocolError(
+            f"{what} before start" if self._answer is _Answer.UNSTARTED else f"{what} after the end of the answer"
+        )
+
+
+class _TakenOver(trio.abc.Stream):
+    """A stream with what was already read of it put back in front."""
+
+    def __init__(self, stream: trio.abc.Stream, front: bytes) -> None:
+        self._stream = stream
+        self._front = front
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self._front:
+            return await self._stream.receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        data, self._front = self._front[:max_bytes], self._front[len(self._front[:max_bytes]) :]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _continue() -> h11.InformationalResponse:
+    return h11.InformationalResponse(status_code=100, headers=[], reason=_REASONS[100])
+
+
+def _has_body(head: h11.Request) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0) for name, value in head.headers
+    )
+
+
+def _request_of(head: h11.Request, peer: str) -> HttpRequest:
+    target = head.target.decode("ascii")
+    if not target.startswith("/"):
+        # A proxy's form, `http://host/path`; every server must take it (RFC 9112 section 3.2.2). `*` and CONNECT's
+        # `host:port` stay as they are.
+        scheme, mark, rest = target.partition("://")
+        if mark and scheme.lower() in ("http", "https"):
+            _, slash, path = rest.partition("/")
+            target = slash + path or "/"
+    path, _, query = target.partition("?")
+    return HttpRequest(head.method.decode("ascii"), path, query, tuple(head.headers), peer)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _sort_out(raised: Exception) -> tuple[Exception | None, KirostreamError]:
+    """What a handler let out: the bug to tell, if it is one, and the error to answer with.
+
+    A group (of a nursery inside the handler) is a bug if one of its leaves is. Otherwise the first leaf that is not
+    about the connection speaks for it: that the client left is often only what the others did to it.
+    """
+    known = [leaf for leaf in _leaves(raised) if isinstance(leaf, KirostreamError)]
+    bugs = [leaf for leaf in _leaves(raised) if not isinstance(leaf, KirostreamError)]
+    bugs += [leaf for leaf in known if isinstance(leaf, LocalProtocolError)]
+    if bugs:
+        return raised, LocalProtocolError("The handler failed.")
+    return None, min(known, key=lambda error: isinstance(error, (PeerGone, PeerStalled)))
