@@ -12,6 +12,7 @@ Times are unix seconds. Anything secret is a `Secret`, never a bare `str`.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import hmac
 import math
@@ -20,13 +21,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, Literal, NewType, NoReturn, TypeAlias
+from typing import Final, NewType, NoReturn
 
 AccountId = NewType("AccountId", str)
 """Names an account for as long as it is configured; see `account_id`."""
 
-AuthMethod: TypeAlias = Literal["social", "idc", "external_idp", "api_key"]
-"""How the account signed in (kiro-protocol.md section 5.1). Builder ID is ``idc`` with provider ``BuilderId``."""
+
+class AuthMethod(enum.StrEnum):
+    """How the account signed in (kiro-protocol.md section 5.1)."""
+
+    SOCIAL = "social"
+    """Google or GitHub, brokered by Kiro's own service."""
+    IDC = "idc"
+    """AWS SSO OIDC: an organisation's IAM Identity Center, or a Builder ID (`profiles.is_builder_id`)."""
+    EXTERNAL_IDP = "external_idp"
+    """An organisation's own identity provider; the bearer is that provider's token."""
+    API_KEY = "api_key"
+    """A long-lived key, used as the bearer; never refreshed."""
+
 
 BUILDER_ID_START_URL: Final = "https://view.awsapps.com/start"
 DEFAULT_REGION: Final = "us-east-1"
@@ -98,7 +110,7 @@ class Credential:
     `scopes` matter to an external identity provider alone. `extra` is what else the source said.
     """
 
-    method: AuthMethod
+    auth: AuthMethod
     key: str = ""
     refresh_token: Secret = NO_SECRET
     access_token: Secret = NO_SECRET
@@ -115,7 +127,7 @@ class Credential:
     extra: Mapping[str, object] = field(default=EMPTY, repr=False, compare=False)
 
     def valid_until(self) -> float:
-        """When the access token ends: 0 without one; without a stated end, `NEVER` if it cannot be refreshed, else 0."""
+        """When the access token ends: 0 without one. One of unknown end counts as over where it can be refreshed."""
         if not self.access_token:
             return 0.0
         if self.expires_at is not None:
@@ -135,14 +147,15 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Who may call. `label` is for people and holds no whole address; `machine_id` is 64 hex digits, of this account alone.
+    """Who may call. `label` is for people and holds no whole address.
 
-    `api_region` is the operator's choice, empty where the profile ARN decides (`profiles.api_region`).
+    `machine_id` is 64 hex digits, of this account alone (kiro-protocol.md section 1.4).
+    `region` is that of the sign-in; `api_region` is the operator's choice, empty where the profile ARN decides.
     """
 
     id: AccountId
     label: str
-    auth_method: AuthMethod
+    auth: AuthMethod
     region: str = DEFAULT_REGION
     api_region: str = ""
     provider: str = ""
@@ -161,27 +174,29 @@ def account_id(kind: str, place: str, key: str = "") -> AccountId:
 
 def account_label(credential: Credential) -> str:
     """What a person recognises, without giving an address away: ``a***@example.com (Google)``, ``BuilderId``."""
-    who = credential.provider or {"idc": "IAM Identity Center", "api_key": "API key"}.get(credential.method, "")
+    who = credential.provider or _NAMES.get(credential.auth, "")
     email = credential.extra.get("email")
     if isinstance(email, str) and "@" in email:
         name, _, domain = email.partition("@")
         masked = f"{name[:1]}***@{domain}"
         return f"{masked} ({who})" if who else masked
-    return who or credential.method
+    return who or credential.auth.value
 
+
+_NAMES: Final = {AuthMethod.IDC: "IAM Identity Center", AuthMethod.API_KEY: "API key"}
 
 _METHODS: Final[Mapping[str, AuthMethod]] = {
-    "social": "social",
-    "google": "social",
-    "github": "social",
-    "idc": "idc",
-    "iam": "idc",
-    "sso": "idc",
-    "builderid": "idc",
-    "enterprise": "idc",
-    "internal": "idc",
-    "externalidp": "external_idp",
-    "apikey": "api_key",
+    "social": AuthMethod.SOCIAL,
+    "google": AuthMethod.SOCIAL,
+    "github": AuthMethod.SOCIAL,
+    "idc": AuthMethod.IDC,
+    "iam": AuthMethod.IDC,
+    "sso": AuthMethod.IDC,
+    "builderid": AuthMethod.IDC,
+    "enterprise": AuthMethod.IDC,
+    "internal": AuthMethod.IDC,
+    "externalidp": AuthMethod.EXTERNAL_IDP,
+    "apikey": AuthMethod.API_KEY,
 }
 
 
@@ -197,7 +212,7 @@ _LATEST: Final = 253402300799.0  # the end of the year 9999, which datetime can 
 def read_expiry(value: object) -> float | None:
     """Unix seconds from what sources write: RFC 3339 with up to 9 fractional digits, unix seconds or milliseconds.
 
-    A time without an offset is UTC (the registration files of the AWS SSO cache have none). Numbers may come as strings.
+    A time without an offset is UTC (the registration files of the AWS SSO cache have none). Numbers may be strings.
     None for anything else: an end nobody can read is an unknown end (kiro-protocol.md section 5.5).
     """
     if isinstance(value, bool):
@@ -227,7 +242,7 @@ def _read_rfc3339(text: str) -> float | None:
 
 
 def write_expiry(at: float, like: object = "") -> str | int | float:
-    """`at` (unix seconds) in the style of `like`: a number stays a number of its unit, text keeps its fraction's width."""
+    """`at` (unix seconds) in the style of `like`: a number keeps its unit, text the width of its fraction."""
     if isinstance(like, int | float) and not isinstance(like, bool):
         return round(at * 1000) if like >= _MILLISECONDS_FROM else round(at)
     digits = 3

@@ -5,8 +5,8 @@ takes the old file's name in one step; the folder is flushed last, so that the n
 and a crash between any two steps, sees the old file or the new one. What a crash can leave behind is a stray
 ``.<name>.*.tmp`` with mode 0600.
 
-Locks are advisory (flock, or msvcrt on Windows), held on a file of their own that is never deleted: deleting it would let
-two processes lock two files of the same name. The kernel drops a lock when its process dies.
+Locks are advisory (flock, or msvcrt on Windows), held on a file of their own that is never deleted: deleting it would
+let two processes lock two files of the same name. The kernel drops a lock when its process dies.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import errno
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -87,6 +85,16 @@ def read_file(path: Path, *, limit: int = 4 << 20) -> bytes:
     if len(data) > limit:
         raise StoreError(f"cannot read {path}: it is over {limit} bytes, so it is not the file it is taken for")
     return data
+
+
+def read_if_there(path: Path) -> bytes | None:
+    """The same, None where there is no such file."""
+    try:
+        return read_file(path)
+    except StoreError as error:
+        if error.reason == "ENOENT":
+            return None
+        raise
 
 
 def private_folder(folder: Path) -> Path:
@@ -187,37 +195,54 @@ def _discard(path: str) -> None:
         pass
 
 
-@asynccontextmanager
-async def file_lock(path: Path, timeout: float) -> AsyncIterator[None]:
-    """Hold the lock file `path`, alone among all processes and tasks that ask for it.
+class FileLock:
+    """A lock on a file of its own, held by one task of one process at a time. Use it with ``async with``.
 
-    It asks without blocking and sleeps in between, so that waiting can be cancelled and needs no thread.
+    Waiting asks without blocking and sleeps in between, so it needs no thread and can be cancelled: the deadline is the
+    caller's.
 
     Args:
-        path: a file of its own; made if it is not there.
-        timeout: seconds to wait for another holder.
-
-    Raises:
-        StoreError: the file cannot be opened, or somebody else holds it for longer than `timeout`.
+        path: made if it is not there; never deleted.
     """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-    except OSError as error:
-        raise file_trouble(path, "lock", error) from error
-    try:
-        until = trio.current_time() + timeout
-        pause = 0.01
-        while not _try_lock(fd, path):
-            if trio.current_time() >= until:
-                raise StoreError(f"cannot lock {path}: another process has held it for {timeout:g} s", reason="locked")
-            await trio.sleep(min(pause, max(until - trio.current_time(), 0)))
-            pause = min(pause * 2, 0.25)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __repr__(self) -> str:
+        return f"<FileLock {self._path}, {'free' if self._fd < 0 else 'held'}>"
+
+    async def acquire(self) -> None:
+        """Wait for it.
+
+        Raises:
+            StoreError: the file cannot be opened or locked.
+        """
         try:
-            yield
-        finally:
-            _unlock(fd)
-    finally:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        except OSError as error:
+            raise file_trouble(self._path, "lock", error) from error
+        try:
+            pause = 0.01
+            while not _try_lock(fd, self._path):
+                await trio.sleep(pause)
+                pause = min(pause * 2, 0.25)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let the next one in."""
+        fd, self._fd = self._fd, -1
+        _unlock(fd)
         os.close(fd)
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.release()
 
 
 if sys.platform == "win32":

@@ -1,8 +1,8 @@
 """Secrets at rest: one sealed file a record, AES-256-GCM, under a key that only this user can read.
 
-A record is ``KSS1``, 12 bytes of nonce, and the ciphertext with its tag. The record's name is part of what the tag covers,
-so that records cannot be swapped. The key is 32 random bytes in ``key`` beside the records, 0600, made once. It keeps
-secrets out of backups, greps and shoulder views of single files; it does not protect from who can read the whole folder.
+A record is ``KSS1``, 12 bytes of nonce, and the ciphertext with its tag. The record's name is part of what the tag
+covers, so that records cannot be swapped. The key is 32 random bytes in ``key`` beside the records, 0600, made once. It
+keeps secrets out of greps and copies of single files; it does not protect from who can read the whole folder.
 
 Everything here blocks (small files): call it in a thread.
 """
@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kirostream.errors import StoreError
-from kirostream.stores.files import OS, FileOps, atomic_write, create_exclusive, private_folder, read_file
+from kirostream.stores.files import (
+    OS,
+    FileOps,
+    atomic_write,
+    create_exclusive,
+    private_folder,
+    read_file,
+    read_if_there,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -50,9 +58,9 @@ class SealedStore:
             StoreError: it cannot be read, or was not sealed under this name with this key.
         """
         path = self.path_of(name)
-        if not path.exists():
+        sealed = read_if_there(path)
+        if sealed is None:
             return None
-        sealed = read_file(path)
         if not sealed.startswith(_MAGIC) or len(sealed) < len(_MAGIC) + _NONCE + 16:
             raise self._broken(path)
         from cryptography.exceptions import InvalidTag  # here: it costs as much as the rest of the start
@@ -103,12 +111,14 @@ class SealedStore:
 
     def _key(self) -> bytes:
         path = self._folder / "key"
-        if not path.exists():
+        if not os.path.exists(path):
             private_folder(self._folder)
             create_exclusive(path, secrets.token_bytes(_KEY), ops=self._ops)  # False: another process was faster
         key = read_file(path, limit=4096)
         if len(key) != _KEY:
-            raise StoreError(f"cannot use {path}: a key has {_KEY} bytes, this file has {len(key)}; restore it from a backup")
+            raise StoreError(
+                f"cannot use {path}: a key has {_KEY} bytes, this file has {len(key)}; restore it from a backup"
+            )
         if sys.platform != "win32" and stat.S_IMODE(os.stat(path).st_mode) & 0o077:
             raise StoreError(f"cannot use {path}: others may read it; run: chmod 600 {path}", reason="permissions")
         return key

@@ -1,0 +1,239 @@
+"""Finding a credential: what was chosen first, then where the Kiro programs keep theirs.
+
+A place somebody chose (argument, environment, settings) has to work: what is wrong with it is raised, never passed over
+for another account. A usual place that does not work is noted, and the next one is tried; when none is left, the notes
+are the answer.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kirostream.accounts.account import (
+    DEFAULT_REGION,
+    Account,
+    AuthMethod,
+    Credential,
+    Secret,
+    account_id,
+    account_label,
+)
+from kirostream.accounts.devices import Devices
+from kirostream.accounts.sources.cli_sqlite import CliDatabase, database_files
+from kirostream.accounts.sources.direct import DirectSource
+from kirostream.accounts.sources.env import HeldToken
+from kirostream.accounts.sources.fields import expand
+from kirostream.accounts.sources.ide_json import IdeFile, profile_files, token_file
+from kirostream.accounts.sources.source import SHORTEST_REFRESH_TOKEN, CredentialSource
+from kirostream.errors import SettingsError, StoreError
+from kirostream.stores.sealed import SealedStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountSettings:
+    """Which credential is used. Empty: the first one found (Kiro IDE, kiro-cli, amazon-q)."""
+
+    cli_db_file: str = field(default="", metadata={"help": "Database of kiro-cli.", "unit": "path"})
+    creds_file: str = field(default="", metadata={"help": "Token file of the Kiro IDE.", "unit": "path"})
+    refresh_token: str = field(
+        default="", repr=False, metadata={"help": "Refresh token of a social sign-in.", "secret": True}
+    )
+    api_key: str = field(default="", repr=False, metadata={"help": "API key (ksk_...).", "secret": True})
+    profile_arn: str = field(default="", metadata={"help": "Profile ARN. Empty: what the credential says."})
+    region: str = field(default="", metadata={"help": "Region of the sign-in, for a refresh token given here."})
+    api_region: str = field(default="", metadata={"help": "Region of the API. Empty: what the credential says."})
+
+
+VARIABLES: Mapping[str, str] = {
+    "KIRO_CLI_DB_FILE": "cli_db_file",
+    "KIRO_CREDS_FILE": "creds_file",
+    "REFRESH_TOKEN": "refresh_token",
+    "KIRO_API_KEY": "api_key",
+    "PROFILE_ARN": "profile_arn",
+    "KIRO_REGION": "region",
+    "KIRO_API_REGION": "api_region",
+}
+"""Environment variables of the tools kirostream follows, and the fields of `AccountSettings` they mean."""
+
+
+def from_environment(env: Mapping[str, str]) -> AccountSettings:
+    """What the environment chooses. Blank values choose nothing."""
+    return AccountSettings(**{name: env.get(variable, "").strip() for variable, name in VARIABLES.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An account, and where its credential lives. `notes` are remarks for a person, without secrets."""
+
+    account: Account
+    source: CredentialSource
+    credential: Credential
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """What was found, the preferred one first, and what every place that was looked at said."""
+
+    found: tuple[Found, ...]
+    looked: tuple[str, ...]
+
+    def require(self) -> Found:
+        """The preferred account.
+
+        Raises:
+            SettingsError: there is none; the message says where it was looked for and how to get one.
+        """
+        if self.found:
+            return self.found[0]
+        raise SettingsError(self.explain(), reason="no_credential")
+
+    def explain(self) -> str:
+        """Where it was looked, and how to get a credential; several lines."""
+        return "\n".join(
+            [
+                "No usable Kiro credential was found. Looked at:",
+                *(f"  - {line}" for line in self.looked),
+                "Get one in any of these ways, then start again:",
+                "  - sign in with the Kiro IDE (https://kiro.dev) on this machine;",
+                "  - or install kiro-cli and run: kiro-cli login",
+                "  - or set KIRO_CREDS_FILE, KIRO_CLI_DB_FILE or REFRESH_TOKEN to a credential you have.",
+            ]
+        )
+
+
+async def discover(
+    *chosen: tuple[str, AccountSettings],
+    env: Mapping[str, str],
+    home: Path,
+    data_dir: Path,
+    platform: str = sys.platform,
+    usual_places: bool = True,
+    time_source: Callable[[], float] = time.time,
+) -> Discovery:
+    """Find credentials.
+
+    Args:
+        chosen: what people chose and where (``"the command line"``), the strongest first. The first that names a
+            credential decides; profile and regions may come from any of them.
+        env: the environment; used to find folders, nothing is chosen by it (see `from_environment`).
+        home: the user's home folder.
+        data_dir: our own: rotated tokens and device identities are kept there.
+        platform: as `sys.platform`.
+        usual_places: whether to look where the Kiro programs keep theirs if nothing was chosen.
+        time_source: unix seconds.
+
+    Raises:
+        SettingsError, StoreError: what was chosen cannot be used; the message says why and what to do.
+    """
+    devices = Devices(data_dir)
+    arn = _first(chosen, "profile_arn")
+    api_region = _first(chosen, "api_region")
+    looked = []
+    for origin, settings in chosen:
+        source = _chosen(origin, settings, chosen, arn, api_region, home, data_dir)
+        if source is not None:
+            found = await _look_at(source, devices, time_source())
+            return Discovery(found=found, looked=(f"{source.describe()}: used",))
+        looked.append(f"{origin}: names no credential")
+    if not usual_places:
+        return Discovery(found=(), looked=tuple(looked))
+    places: list[tuple[Path, CredentialSource]] = []
+    path = token_file(home)
+    profiles = profile_files(env, home, platform)
+    places.append((path, IdeFile(path, home=home, profiles=profiles, profile_arn=arn, api_region=api_region)))
+    for path in database_files(env, home, platform):
+        places.append((path, CliDatabase(path, profile_arn=arn, api_region=api_region)))
+    everything: list[Found] = []
+    for path, source in places:
+        try:
+            if not path.exists():
+                looked.append(f"{source.describe()}: not there")
+                continue
+            everything.extend(await _look_at(source, devices, time_source()))
+            looked.append(f"{source.describe()}: usable")
+        except OSError as error:
+            looked.append(f"{source.describe()}: {error.strerror}")
+        except (SettingsError, StoreError) as error:
+            looked.append(error.message)
+    return Discovery(found=tuple(everything), looked=tuple(looked))
+
+
+async def given(credential: Credential, data_dir: Path, *, name: str) -> Found:
+    """An account whose credential is handed over in memory, as the simulator does."""
+    (found,) = await _look_at(DirectSource(credential, name=name), Devices(data_dir), 0.0)
+    return found
+
+
+def _first(chosen: tuple[tuple[str, AccountSettings], ...], name: str) -> str:
+    return next((value for _, settings in chosen if (value := getattr(settings, name))), "")
+
+
+def _chosen(
+    origin: str,
+    settings: AccountSettings,
+    chosen: tuple[tuple[str, AccountSettings], ...],
+    arn: str,
+    api_region: str,
+    home: Path,
+    data_dir: Path,
+) -> CredentialSource | None:
+    """The source this layer names: the database before the file before the token, as the older tools have it."""
+    if settings.cli_db_file:
+        return CliDatabase(expand(settings.cli_db_file, home), profile_arn=arn, api_region=api_region)
+    if settings.creds_file:
+        return IdeFile(expand(settings.creds_file, home), home=home, profile_arn=arn, api_region=api_region)
+    region = _first(chosen, "region") or DEFAULT_REGION
+    if settings.refresh_token:
+        social = Credential(
+            auth=AuthMethod.SOCIAL,
+            refresh_token=Secret(settings.refresh_token),
+            region=region,
+            api_region=api_region,
+            profile_arn=arn,
+        )
+        return HeldToken(social, SealedStore(data_dir / "sealed"), origin=f"{origin} (refresh token)")
+    if settings.api_key:
+        key = Credential(
+            auth=AuthMethod.API_KEY, access_token=Secret(settings.api_key), region=region, api_region=api_region
+        )
+        return HeldToken(key, None, origin=f"{origin} (API key)")
+    return None
+
+
+async def _look_at(source: CredentialSource, devices: Devices, now: float) -> tuple[Found, ...]:
+    """Every account of a source whose token is good or can be refreshed."""
+    found: list[Found] = []
+    for credential in await source.load():
+        if not credential.refresh_token and credential.valid_until() <= now:
+            continue
+        name = account_id(source.kind, source.place, credential.key)
+        imported = credential.extra.get("machineId")
+        account = Account(
+            id=name,
+            label=account_label(credential),
+            auth=credential.auth,
+            region=credential.region,
+            api_region=credential.api_region,
+            provider=credential.provider,
+            machine_id=await devices.machine_id(name, imported if isinstance(imported, str) else ""),
+            source=source.describe(),
+        )
+        found.append(Found(account=account, source=source, credential=credential, notes=_notes(source, credential)))
+    if not found:
+        raise SettingsError(
+            f"{source.describe()} holds an expired access token and no refresh token, so it cannot be renewed."
+            f" {source.login}"
+        )
+    return tuple(found)
+
+
+def _notes(source: CredentialSource, credential: Credential) -> tuple[str, ...]:
+    length = len(credential.refresh_token.reveal())
+    if 0 < length < SHORTEST_REFRESH_TOKEN:
+        return (f"the refresh token of {source.describe()} is unusually short ({length} characters); is it whole?",)
+    return ()
