@@ -2,8 +2,8 @@
 
 A room's settings are a frozen dataclass whose fields carry help (and unit). `Settings` names one section for each; the
 same names serve everywhere: ``[relay.deadlines] idle = 300`` in the file, ``KIROSTREAM_RELAY_DEADLINES_IDLE=300`` in
-the environment. Priority: arguments > environment > file > defaults. Nothing is guessed: an unknown key, a wrong type or an
-unreadable file is a `SettingsError` that names the place and the nearest match.
+the environment. Priority: arguments > environment > file > defaults. Nothing is guessed: an unknown key, a wrong type
+or an unreadable file is a `SettingsError` that names the place and the nearest match.
 
 The environment variables of earlier tools (`LEGACY`) are read too; where both are set, ours wins.
 """
@@ -110,7 +110,8 @@ def load(
     for name, value in (arguments or {}).items():
         if value is not None:
             layers[name] = (value, "the command line")
-    return _build(Settings, layers)
+    settings: Settings = _build(Settings, layers)
+    return settings
 
 
 def _from_file(path: Path, *, required: bool) -> dict[str, tuple[object, str]]:
@@ -222,9 +223,7 @@ def _convert(name: str, kind: Any, value: object, origin: str) -> object:
             pass
     elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    elif isinstance(wanted, type) and isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
-        return value
-    elif isinstance(wanted, type) and issubclass(wanted, Mapping) and isinstance(value, Mapping):
+    elif isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
         return value
     words = _WORDS.get(wanted, "a table")
     raise SettingsError(f"{name!r} takes {words}, but {origin} says {value!r}.")

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from kirostream.errors import KeyRejected, StoreError
+from kirostream.errors import KeyRejected
 from kirostream.net.exchange import HttpRequest
-from kirostream.stores.files import atomic_write
+from kirostream.stores.files import atomic_write, private_folder, read_file
 
 KEY_HEADERS: Final = (b"x-api-key", b"api-key")
 KEY_FILE: Final = "key"
@@ -26,24 +26,13 @@ def load_or_make_key(data_dir: Path) -> tuple[str, bool]:
         StoreError: the file cannot be read or written.
     """
     path = data_dir / KEY_FILE
-    try:
-        key = path.read_text().strip()
+    if path.exists():
+        key = read_file(path).decode("utf-8", "replace").strip()
         if key:
             return key, False
-    except FileNotFoundError:
-        pass
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"The key file {path} cannot be read: {error}. Mend it, or delete it to get a new key."
-        ) from error
     key = f"ks-{secrets.token_urlsafe(32)}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        atomic_write(path, key.encode() + b"\n", mode=0o600)
-    except OSError as error:
-        raise StoreError(
-            f"The key file {path} cannot be written: {error}. Choose another place with KIROSTREAM_DATA_DIR."
-        ) from error
+    private_folder(data_dir)
+    atomic_write(path, key.encode() + b"\n")
     return key, True
 
 

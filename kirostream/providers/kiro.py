@@ -13,7 +13,8 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from kirostream.accounts.account import Account, AuthMethod, Token
+from kirostream.accounts.account import Account, Token
+from kirostream.accounts.profiles import api_region
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Complaint, Dialect, Headers, Stamp
 from kirostream.dialects.kiro.errors import classify
@@ -22,10 +23,10 @@ from kirostream.providers.provider import Call, UpstreamRequest
 from kirostream.turn.model import DEFAULT_WINDOW, Model
 from kirostream.turn.request import TurnRequest
 
-REGIONS: Final = ("us-east-1", "eu-central-1", "us-gov-east-1", "us-gov-west-1")
-"""Regions with a data plane (kiro-protocol.md section 1.1)."""
-
 ORIGIN: Final = "AI_EDITOR"
+
+TOKEN_TYPES: Final = {"api_key": b"API_KEY", "external_idp": b"EXTERNAL_IDP"}
+"""What marks a bearer that is none of the service's own tokens (section 1.3)."""
 
 FALLBACK_MODELS: Final = tuple(
     Model(model_id, name, window=window)
@@ -61,18 +62,6 @@ class KiroSettings:
         metadata={"help": "Whether the vendor may use the content of your requests to improve the service."},
     )
     ide_version: str = field(default="0.12.155", metadata={"help": "The IDE version named in the user agent."})
-
-
-def api_region(explicit: str, profile_arn: str, sso_region: str) -> str:
-    """The region of the generation host (section 1.1, "recommended").
-
-    An SSO region without a data plane maps to the nearest one that has it.
-    """
-    parts = profile_arn.split(":")
-    wanted = explicit or (parts[3] if len(parts) > 3 else "") or sso_region
-    if wanted in REGIONS:
-        return wanted
-    return "eu-central-1" if wanted.startswith("eu-") else "us-east-1"
 
 
 class _TokenLimits(msgspec.Struct, rename="camel"):
@@ -207,10 +196,8 @@ class KiroProvider:
         ]
         if invocation_id:
             headers.append((b"amz-sdk-invocation-id", invocation_id.encode()))
-        if account.auth is AuthMethod.API_KEY:
-            headers.append((b"tokentype", b"API_KEY"))
-        elif account.auth is AuthMethod.EXTERNAL_IDP:
-            headers.append((b"tokentype", b"EXTERNAL_IDP"))
+        if marker := TOKEN_TYPES.get(account.auth):
+            headers.append((b"tokentype", marker))
         return headers
 
 

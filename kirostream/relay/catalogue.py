@@ -1,4 +1,4 @@
-"""The models of an account: read from the upstream, kept for an hour; a short list stands in while it cannot be read."""
+"""The models of an account: read from the upstream, kept for an hour; a short list stands in where that fails."""
 
 from __future__ import annotations
 

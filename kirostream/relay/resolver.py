@@ -3,7 +3,7 @@
 The steps, first hit wins: an alias of the operator; the exact id; the name without vendor prefix, window suffix, date
 and ``-latest``, with its version written with a dot; the same with the version before the family. Case never matters.
 No model is ever put in place of another one: a name that leads nowhere is an error that lists what there is. Only
-while the catalogue could not be read (`complete` is False) does an unknown name pass through, for the upstream to judge.
+while the catalogue could not be read (`complete` is False) does an unknown name pass, for the upstream to judge.
 """
 
 from __future__ import annotations

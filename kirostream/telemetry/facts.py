@@ -23,7 +23,7 @@ class ServiceChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeFinished:
-    """One HTTP request was answered. `status` is 0 where the client left before an answer began."""
+    """One HTTP request is over. `status` is 0 where no answer began; `ending` is ``whole``, ``cut``, ``gone`` ..."""
 
     level: ClassVar[Level] = "debug"
     method: str
@@ -32,6 +32,7 @@ class ExchangeFinished:
     sent: int
     seconds: float
     peer: str
+    ending: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,16 @@ class TokenRefreshed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshFailed:
+    """A token could not be refreshed, or not written back."""
+
+    level: ClassVar[Level] = "warning"
+    account: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueLoaded:
     """The upstream's list of models was read, or could not be (`error` says why)."""
 
@@ -102,5 +113,12 @@ class Faulted:
 
 
 Fact: TypeAlias = (
-    ServiceChanged | ExchangeFinished | TurnFinished | AttemptFailed | TokenRefreshed | CatalogueLoaded | Faulted
+    ServiceChanged
+    | ExchangeFinished
+    | TurnFinished
+    | AttemptFailed
+    | TokenRefreshed
+    | RefreshFailed
+    | CatalogueLoaded
+    | Faulted
 )

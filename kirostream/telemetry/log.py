@@ -8,14 +8,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass, field
-from typing import Final, Literal, TextIO, cast
+from typing import Any, Final, TextIO
 
 from kirostream.errors import SettingsError
 from kirostream.telemetry.facts import Fact
 from kirostream.telemetry.recorder import Sink
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-LogFormat = Literal["auto", "console", "json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,28 +36,35 @@ class LogSettings:
 
 def log_sink(settings: LogSettings, stream: TextIO | None = None) -> Sink:
     """A sink that writes facts as log lines to `stream` (stderr)."""
-    import structlog  # here, because the import costs more than the rest of the start
-
     out = stream or sys.stderr
     least = LEVELS[settings.level.lower()]
+    logger: Any = None
+
+    def write(fact: Fact) -> None:
+        nonlocal logger
+        if LEVELS[fact.level] < least:
+            return
+        # Made with the first line: importing structlog costs more than the rest of the start together.
+        logger = logger or _logger(settings, out)
+        facts = {key: value for key, value in dataclasses.asdict(fact).items() if value not in ("", None)}
+        getattr(logger, fact.level)(_words(type(fact).__name__), **facts)
+
+    return write
+
+
+def _logger(settings: LogSettings, out: TextIO) -> Any:
+    import structlog
+
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
-    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
-    logger = structlog.wrap_logger(
+    return structlog.wrap_logger(
         structlog.PrintLogger(out),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            cast("structlog.typing.Processor", renderer),
+            structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level.lower()]),
     )
-
-    def write(fact: Fact) -> None:
-        if LEVELS[fact.level] >= least:
-            facts = {key: value for key, value in dataclasses.asdict(fact).items() if value not in ("", None)}
-            getattr(logger, fact.level)(_words(type(fact).__name__), **facts)
-
-    return write
 
 
 def _words(name: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from helpers.turns import RESULT
 from hypothesis import given
 
+from helpers.turns import RESULT
 from kirostream.errors import LocalProtocolError, StreamCut
 from kirostream.turn.events import (
     BlockDelta,

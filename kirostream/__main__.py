@@ -1,0 +1,5 @@
+"""`python -m kirostream`."""
+
+from kirostream.cli import main
+
+main()

@@ -1,0 +1,312 @@
+"""The composition root: settings in, nested owners out, and the order in which they end.
+
+Owners, outermost first: the simulator (in a demo), the upstream client, the token keeper, the relay (one pump a turn),
+the heartbeats, the door (one task a connection). What an owner owns is gone before the owner is.
+
+A stop starts the drain: the door takes no new connections; streams in flight may go on for `server.grace` seconds; then
+their turns end with an error event that says why; what still does not end is cut. A second signal ends at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from kirostream.accounts.account import Account, Credential, account_id, account_label
+from kirostream.accounts.devices import Devices
+from kirostream.accounts.keeper import Post, TokenKeeper
+from kirostream.accounts.oidc import AuthHosts
+from kirostream.accounts.sources.direct import DirectSource
+from kirostream.accounts.sources.source import CredentialSource
+from kirostream.errors import SettingsError, ShuttingDown
+from kirostream.gateway.callers import Callers, load_or_make_key
+from kirostream.gateway.routes import make_router, refuse
+from kirostream.gateway.sse import Heartbeats
+from kirostream.net.client import HttpClient
+from kirostream.net.exchange import Headers, HttpRequest
+from kirostream.net.http1 import ExchangeRecord, Http1Door, open_listeners
+from kirostream.providers.kiro import KiroProvider
+from kirostream.relay.catalogue import Catalogue
+from kirostream.relay.relay import Relay
+from kirostream.settings import Settings
+from kirostream.simulator.upstream import Simulator
+from kirostream.telemetry.facts import ExchangeFinished, Faulted, RefreshFailed, ServiceChanged, TokenRefreshed
+from kirostream.telemetry.recorder import Recorder
+
+LAST_WORDS: Final = 5.0
+"""Seconds between the error event of a stopped turn and the cutting of its connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that listens.
+
+    `url` has no slash at its end. `key` is what clients send; `new_key` says whether it was made just now. `using` says
+    which credential is used. `closed` is set once the door serves no more.
+    """
+
+    url: str
+    key: str
+    new_key: bool
+    using: str
+    relay: Relay
+    door: Http1Door
+    simulator: Simulator | None
+    closed: trio.Event
+
+
+def faults_to(recorder: Recorder, where: str) -> Callable[[HttpRequest | None, Exception], None]:
+    """What a door does with a bug of ours: it becomes a fact, and nothing of it reaches the client."""
+
+    def on_fault(request: HttpRequest | None, error: Exception) -> None:
+        at = f"{where}: {request.method} {request.path}" if request else where
+        recorder.record(Faulted(where=at, error=repr(error), trace="".join(traceback.format_exception(error))))
+
+    return on_fault
+
+
+def exchanges_to(recorder: Recorder) -> Callable[[ExchangeRecord], None]:
+    """The access log: one fact an exchange."""
+
+    def on_exchange(done: ExchangeRecord) -> None:
+        request = done.request or HttpRequest("-", "-", "", ())
+        recorder.record(
+            ExchangeFinished(
+                method=request.method,
+                path=request.path,
+                status=done.status,
+                sent=done.sent,
+                seconds=round(done.seconds, 6),
+                peer=request.peer,
+                ending=done.ending,
+            )
+        )
+
+    return on_exchange
+
+
+def listening_url(host: str, listeners: list[trio.SocketListener]) -> str:
+    """The address to give to a client on this machine."""
+    port = listeners[0].socket.getsockname()[1]
+    name = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+    return f"http://{f'[{name}]' if ':' in name and not name.startswith('[') else name}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host == "localhost" or host.startswith("127.") or host.strip("[]") == "::1"
+
+
+@asynccontextmanager
+async def open_simulator(settings: Settings, recorder: Recorder) -> AsyncIterator[tuple[Simulator, str]]:
+    """A simulator on a port of its own, and its base URL."""
+    simulator = Simulator(settings.simulator)
+    listeners = await open_listeners(settings.simulator.host, settings.simulator.port)
+    door = Http1Door(simulator, settings.http1, on_fault=faults_to(recorder, "simulator"))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(door.serve, listeners)
+        yield simulator, listening_url(settings.simulator.host, listeners)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings,
+    source: CredentialSource | None,
+    *,
+    data_dir: Path,
+    recorder: Recorder,
+) -> AsyncIterator[Gateway]:
+    """A gateway that listens until the context ends. `drain` it first, to end it in good order.
+
+    Args:
+        settings: everything that is set.
+        source: where the credential comes from; None: a built-in simulator is the upstream.
+        data_dir: where the key, the device ids and the locks live.
+        recorder: where facts go.
+
+    Raises:
+        SettingsError, StoreError: it cannot start. The message says why, and what to do.
+    """
+    key, new_key = (settings.server.key, False) if settings.server.key else load_or_make_key(data_dir)
+    async with AsyncExitStack() as owners:
+        simulator: Simulator | None = None
+        if source is None:
+            simulator, upstream = await owners.enter_async_context(open_simulator(settings, recorder))
+            settings = _pointed_at(settings, upstream)
+            source = DirectSource(simulator.credential())
+        listeners = await open_listeners(settings.server.host, settings.server.port)
+        client = HttpClient(settings.upstream)
+        owners.push_async_callback(client.aclose)
+        account, credential = await load_account(source, data_dir)
+        keeper = TokenKeeper(
+            _post_by(client),
+            settings.keeper,
+            lock_folder=data_dir / "locks",
+            on_refreshed=lambda _, seconds: recorder.record(
+                TokenRefreshed(account=account.label, expires_in=round(seconds))
+            ),
+            on_failed=lambda _, error: recorder.record(
+                RefreshFailed(account=account.label, error=type(error).__name__, message=error.message)
+            ),
+        )
+        keeper.add(account, source, credential)
+        keeping = await owners.enter_async_context(trio.open_nursery())
+        await keeping.start(keeper.run)
+        turns = await owners.enter_async_context(trio.open_nursery())
+        provider = KiroProvider(settings.kiro)
+        relay = Relay(
+            turns,
+            account=account,
+            keeper=keeper,
+            provider=provider,
+            client=client,
+            catalogue=Catalogue(provider, client, recorder, settings.catalogue),
+            recorder=recorder,
+            settings=settings.relay,
+            clock=time.time,
+        )
+        heartbeats = Heartbeats(settings.server.stream.heartbeat)
+        door = Http1Door(
+            make_router(relay, Callers([key]), heartbeats, settings.server),
+            settings.http1,
+            refuse=refuse,
+            on_fault=faults_to(recorder, "door"),
+            on_exchange=exchanges_to(recorder),
+        )
+        serving = await owners.enter_async_context(trio.open_nursery())
+        serving.start_soon(heartbeats.run)
+        closed = trio.Event()
+
+        async def run_door(task_status: trio.TaskStatus[None]) -> None:
+            await door.serve(listeners, task_status=task_status)
+            closed.set()
+
+        await serving.start(run_door)
+        yield Gateway(
+            url=listening_url(settings.server.host, listeners),
+            key=key,
+            new_key=new_key,
+            using=source.describe() if simulator is None else "the built-in simulator",
+            relay=relay,
+            door=door,
+            simulator=simulator,
+            closed=closed,
+        )
+        for owner in (serving, turns, keeping):
+            owner.cancel_scope.cancel()
+
+
+async def drain(gateway: Gateway, grace: float) -> None:
+    """End a gateway in good order: what is in flight may go on for `grace` seconds, and is told when it may not.
+
+    Returns as soon as nothing is in flight.
+    """
+    gateway.door.stop(grace + LAST_WORDS)
+    with trio.move_on_after(grace):
+        await gateway.closed.wait()
+        return
+    gateway.relay.fail_all(ShuttingDown("The gateway is being stopped. The same request will work once it is back."))
+    with trio.move_on_after(LAST_WORDS):
+        await gateway.closed.wait()
+
+
+async def serve(
+    settings: Settings,
+    source: CredentialSource | None,
+    *,
+    data_dir: Path,
+    recorder: Recorder,
+    announce: Callable[[Gateway], None],
+) -> None:
+    """Run a gateway until SIGINT or SIGTERM, and drain it.
+
+    Args:
+        announce: called once the gateway listens.
+
+    Raises:
+        SettingsError, StoreError: it cannot start.
+    """
+    if not settings.server.key and not is_loopback(settings.server.host):
+        raise SettingsError(
+            f"Refusing to listen on {settings.server.host}, which others can reach, with a key nobody chose. "
+            "Set one with --key or PROXY_API_KEY, or listen on 127.0.0.1."
+        )
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_gateway(settings, source, data_dir=data_dir, recorder=recorder) as gateway:
+            announce(gateway)
+            recorder.record(ServiceChanged(service="gateway", state="listening", detail=gateway.url))
+            await _signalled(signals)
+            recorder.record(ServiceChanged(service="gateway", state="draining"))
+            async with trio.open_nursery() as nursery:
+
+                async def drained() -> None:
+                    await drain(gateway, settings.server.grace)
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(drained)
+                await _signalled(signals)  # a second signal: now
+                nursery.cancel_scope.cancel()
+    recorder.record(ServiceChanged(service="gateway", state="stopped"))
+
+
+async def simulate(settings: Settings, *, recorder: Recorder, announce: Callable[[Simulator, str], None]) -> None:
+    """Run the simulator alone, until SIGINT or SIGTERM."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_simulator(settings, recorder) as (simulator, url):
+            announce(simulator, url)
+            await _signalled(signals)
+
+
+async def load_account(source: CredentialSource, data_dir: Path) -> tuple[Account, Credential]:
+    """The account of a source's preferred credential.
+
+    Raises:
+        SettingsError, StoreError: there is none, or its device identity cannot be kept.
+    """
+    credential = (await source.load())[0]
+    name = account_id(source.kind, source.place, credential.key)
+    imported = credential.extra.get("machineId")
+    account = Account(
+        id=name,
+        label=account_label(credential),
+        auth=credential.auth,
+        region=credential.region,
+        api_region=credential.api_region,
+        provider=credential.provider,
+        machine_id=await Devices(data_dir).machine_id(name, imported if isinstance(imported, str) else ""),
+        source=source.describe(),
+    )
+    return account, credential
+
+
+def _pointed_at(settings: Settings, upstream: str) -> Settings:
+    """The settings with every upstream address replaced by one."""
+    return replace(
+        settings,
+        kiro=replace(settings.kiro, endpoint=upstream),
+        keeper=replace(settings.keeper, hosts=AuthHosts(social=upstream, oidc=upstream)),
+    )
+
+
+def _post_by(client: HttpClient) -> Post:
+    """The keeper's way to the token service."""
+
+    async def post(method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
+        status, _, answer = await client.fetch(method, url, headers, body)
+        return status, answer
+
+    return post
+
+
+async def _signalled(signals: AsyncIterator[int]) -> None:
+    async for _ in signals:
+        return

@@ -1,0 +1,255 @@
+"""The official OpenAI SDK against a running gateway, sync and async. The prompts steer the simulator behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam, ChatCompletionToolParam
+
+from e2e.conftest import Running
+from helpers.images import PNG
+
+MODEL = "claude-sonnet-4-5"
+TOOLS: list[ChatCompletionToolParam] = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": f"Does {name}.",
+            "parameters": {"type": "object", "properties": {"path": {"type": "string"}}},
+        },
+    }
+    for name in ("read_file", "list_files")
+]
+
+
+@pytest.fixture
+def client(gateway: Running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as made:
+        yield made
+
+
+def user(text: str) -> ChatCompletionMessageParam:
+    return {"role": "user", "content": text}
+
+
+def said(answer: ChatCompletion) -> str | None:
+    return answer.choices[0].message.content
+
+
+def test_text(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=[user("[[say:hello 日本 😀]]")])
+    assert said(answer) == "hello 日本 😀"
+    assert (answer.choices[0].finish_reason, answer.model, answer.object) == ("stop", MODEL, "chat.completion")
+    assert answer._request_id
+
+
+def test_streaming(client: openai.OpenAI) -> None:
+    text = 'A stream, in pieces: é 漢字 👩‍👩‍👧 "quoted" \\ back\n'
+    prompt = "[[chunk:u16]][[say:" + text.replace("\\", "\\\\").replace("\n", "\\n") + "]]"
+    chunks = list(client.chat.completions.create(model=MODEL, messages=[user(prompt)], stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in chunks][-2:] == [None, "stop"]
+    assert all(chunk.usage is None for chunk in chunks)
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_multi_turn_with_a_system_prompt(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=[
+            {"role": "system", "content": "The word is swordfish."},
+            user("My number is 7"),
+            {"role": "assistant", "content": "Noted."},
+            {"role": "developer", "content": "Late advice."},
+            user(
+                "[[say:{{find:number is 7}} {{find:Noted.}} {{find:swordfish}} {{find:Late advice}} {{find:absent}}]]"
+            ),
+        ],
+    )
+    assert said(answer) == "FOUND FOUND FOUND FOUND MISSING"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_tool_round_trip_with_parallel_calls(client: openai.OpenAI, streamed: bool) -> None:
+    script = '[[say:Looking. ]][[tool:read_file {"path":"é😀.txt"}]][[tool:list_files]][[then:It says {{result}}]]'
+    messages: list[ChatCompletionMessageParam] = [user(script)]
+
+    def ask() -> ChatCompletion:
+        if streamed:
+            with client.chat.completions.stream(model=MODEL, messages=messages, tools=TOOLS) as stream:
+                return stream.get_final_completion()
+        return client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
+
+    first = ask()
+    calls = first.choices[0].message.tool_calls or []
+    assert first.choices[0].finish_reason == "tool_calls"
+    functions = [call.function for call in calls if call.type == "function"]
+    assert [(each.name, json.loads(each.arguments)) for each in functions] == [
+        ("read_file", {"path": "é😀.txt"}),
+        ("list_files", {}),
+    ]
+    messages += [
+        {
+            "role": "assistant",
+            "content": said(first),
+            "tool_calls": [
+                {"id": call.id, "type": "function", "function": {"name": f.name, "arguments": f.arguments}}
+                for call, f in zip(calls, functions, strict=True)
+            ],
+        },
+        {"role": "tool", "tool_call_id": calls[0].id, "content": "buy milk"},
+        {"role": "tool", "tool_call_id": calls[1].id, "content": [{"type": "text", "text": "a.txt"}]},
+    ]
+    second = ask()
+    assert said(second) == "It says buy milk\na.txt"
+    assert second.choices[0].finish_reason == "stop"
+
+
+def test_only_tools_is_no_content(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=[user("[[tool:list_files]]")], tools=TOOLS)
+    assert said(answer) is None
+
+
+def test_image(client: openai.OpenAI) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "[[say:{{images}}]]"},
+                    {"type": "image_url", "image_url": {"url": url}},
+                ],
+            }
+        ],
+    )
+    assert said(answer) == f"1,png:{hashlib.sha256(PNG).hexdigest()[:8]}"
+
+
+def test_thinking(client: openai.OpenAI) -> None:
+    prompt = "[[think:Let me see.]][[say:42]]"
+    answer = client.chat.completions.create(model=MODEL, messages=[user(prompt)], reasoning_effort="high")
+    assert said(answer) == "42"
+    assert (answer.choices[0].message.model_extra or {})["reasoning_content"] == "Let me see."
+    chunks = client.chat.completions.create(model=MODEL, messages=[user(prompt)], stream=True)
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    assert "".join((each.model_extra or {}).get("reasoning_content") or "" for each in deltas) == "Let me see."
+    assert "".join(each.content or "" for each in deltas) == "42"
+
+
+def test_usage(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=[user("x" * 40_000 + "[[tokens:100]]")])
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens > 5_000
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL, messages=[user("[[tokens:100]]")], stream=True, stream_options={"include_usage": True}
+        )
+    )
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens > 50
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+def test_wrong_key(gateway: Running) -> None:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="wrong", max_retries=0) as wrong:
+        with pytest.raises(openai.AuthenticationError, match="Incorrect API key provided") as caught:
+            wrong.chat.completions.create(model=MODEL, messages=[user("hi")])
+        assert caught.value.code == "invalid_api_key"
+
+
+def test_unknown_model(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"claude-sonnet-4\.5") as caught:
+        client.chat.completions.create(model="no-such-model", messages=[user("hi")])
+    assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "code"),
+    [
+        ("VALIDATION", openai.BadRequestError, None),
+        ("CONTEXT", openai.BadRequestError, "context_length_exceeded"),
+        ("THROTTLE", openai.RateLimitError, "rate_limit_exceeded"),
+        ("QUOTA", openai.RateLimitError, "insufficient_quota"),
+        ("ACCESS", openai.PermissionDeniedError, None),
+        ("INTERNAL", openai.InternalServerError, None),
+        ("UNAVAILABLE", openai.InternalServerError, None),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_upstream_errors_keep_their_status(
+    client: openai.OpenAI, name: str, error: type[openai.APIStatusError], code: str | None, streamed: bool
+) -> None:
+    with pytest.raises(error) as caught:
+        client.chat.completions.create(model=MODEL, messages=[user(f"[[error:{name}]]")], stream=streamed)
+    assert caught.value.request_id
+    if code:
+        assert caught.value.code == code
+
+
+def test_a_failure_that_passes_is_not_seen(client: openai.OpenAI) -> None:
+    prompt = "[[fail:INTERNAL 2 openai-sync]][[say:after {{attempt}}]]"
+    assert said(client.chat.completions.create(model=MODEL, messages=[user(prompt)])) == "after 3"
+
+
+def test_a_cut_stream_is_an_error(client: openai.OpenAI) -> None:
+    chunks = client.chat.completions.create(
+        model=MODEL, messages=[user("[[chunk:2]][[cut:3]][[say:this is long enough]]")], stream=True
+    )
+    with pytest.raises(openai.APIError):
+        list(chunks)
+
+
+def test_a_cut_whole_answer_is_an_error(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError):
+        client.chat.completions.create(model=MODEL, messages=[user("[[chunk:2]][[cut:3]][[say:this is long enough]]")])
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b'{"model":"m"}', b'{"model":1,"messages":[]}', b"\xff", b'{"model":"m","messages":[]}']
+)
+def test_malformed_bodies_are_400(client: openai.OpenAI, body: bytes) -> None:
+    response = client._client.post(
+        "/chat/completions", content=body, headers={"authorization": f"Bearer {client.api_key}"}
+    )
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert "claude-sonnet-4.5" in [model.id for model in client.models.list()]
+    assert client.models.retrieve("claude-sonnet-4.5").id == "claude-sonnet-4.5"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("nothing")
+
+
+def test_async_client(gateway: Running) -> None:
+    async def run() -> None:
+        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as client:
+            create = client.chat.completions.create
+            assert said(await create(model=MODEL, messages=[user("[[say:whole]]")])) == "whole"
+            stream = await create(model=MODEL, messages=[user("[[think:a]][[say:b]]")], stream=True)
+            assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "b"
+            answers = await asyncio.gather(*(create(model=MODEL, messages=[user(f"[[say:{n}]]")]) for n in range(20)))
+            assert [said(each) for each in answers] == [str(n) for n in range(20)]
+            for name, error in (("THROTTLE", openai.RateLimitError), ("VALIDATION", openai.BadRequestError)):
+                with pytest.raises(error):
+                    await create(model=MODEL, messages=[user(f"[[error:{name}]]")])
+            with pytest.raises(openai.NotFoundError):
+                await create(model="none", messages=[user("hi")])
+        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="bad", max_retries=0) as wrong:
+            with pytest.raises(openai.AuthenticationError):
+                await wrong.chat.completions.create(model=MODEL, messages=[user("hi")])
+
+    asyncio.run(run())

@@ -1,0 +1,55 @@
+"""What is done after a failed try, as a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from kirostream.errors import (
+    AccountSuspended,
+    AccountThrottled,
+    ContextOverflow,
+    CredentialRejected,
+    KirostreamError,
+    LocalProtocolError,
+    QuotaSpent,
+    StreamCut,
+    UpstreamDown,
+    UpstreamFault,
+    UpstreamOverloaded,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried, decide
+
+SETTINGS = FailoverSettings(attempts=4, backoff=0.5, backoff_max=8.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "tried", "expected"),
+    [
+        (UpstreamDown("x"), Tried(1), Decision(Action.RETRY, 0.5)),
+        (UpstreamFault("x"), Tried(2), Decision(Action.RETRY, 1.0)),
+        (UpstreamOverloaded("x"), Tried(3), Decision(Action.RETRY, 2.0)),
+        (UpstreamOverloaded("x", retry_after=3.0), Tried(1), Decision(Action.RETRY, 3.0)),
+        (UpstreamOverloaded("x", retry_after=60.0), Tried(1), Decision(Action.GIVE_UP)),
+        (UpstreamFault("x"), Tried(4), Decision(Action.GIVE_UP)),
+        (CredentialRejected("x"), Tried(1), Decision(Action.REFRESH)),
+        (CredentialRejected("x"), Tried(2, refreshed=True), Decision(Action.GIVE_UP)),
+        (AccountThrottled("x"), Tried(1), Decision(Action.GIVE_UP)),
+        (QuotaSpent("x"), Tried(1), Decision(Action.GIVE_UP)),
+        (AccountSuspended("x"), Tried(1), Decision(Action.GIVE_UP)),
+        (ContextOverflow("x"), Tried(1), Decision(Action.GIVE_UP)),
+        (UpstreamRefused("x"), Tried(1), Decision(Action.GIVE_UP)),
+        (UpstreamTimeout("x"), Tried(1), Decision(Action.GIVE_UP)),
+        (StreamCut("x"), Tried(1), Decision(Action.GIVE_UP)),
+        (LocalProtocolError("x"), Tried(1), Decision(Action.GIVE_UP)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, KirostreamError) else None,
+)
+def test_blame_decides(error: KirostreamError, tried: Tried, expected: Decision) -> None:
+    assert decide(error, tried, committed=False, settings=SETTINGS) == expected
+
+
+@pytest.mark.parametrize("error", [UpstreamDown("x"), CredentialRejected("x"), UpstreamFault("x")])
+def test_nothing_is_repeated_after_the_first_event(error: KirostreamError) -> None:
+    assert decide(error, Tried(1), committed=True, settings=SETTINGS).action is Action.GIVE_UP

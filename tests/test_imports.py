@@ -1,0 +1,140 @@
+"""The import rule: a room imports only from the rows above it (docs/architecture.md).
+
+One table, one `ast` walk. A new room has to be put into the table, so that its place is a decision.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import kirostream
+
+PACKAGE: Final = Path(kirostream.__file__).parent
+ROWS: Final[dict[str, int]] = {
+    "_version": 0,
+    "errors": 0,
+    "evstream": 0,
+    "_evstream": 0,
+    "_evstream_py": 0,
+    "turn": 0,
+    "dialects": 1,
+    "filters": 1,
+    "net": 1,
+    "stores": 1,
+    "telemetry": 2,
+    "accounts": 2,
+    "providers": 3,
+    "relay": 4,
+    "gateway": 5,
+    "simulator": 5,
+    "settings": 6,
+    "app": 6,
+    "cli": 6,
+    "__main__": 6,
+    "__init__": 6,
+}
+SAME_ROW: Final = {
+    ("turn", "errors"),
+    ("evstream", "errors"),
+    ("evstream", "_evstream"),
+    ("evstream", "_evstream_py"),
+    ("_evstream_py", "errors"),
+    ("dialects", "filters"),
+    ("accounts", "telemetry"),
+    ("app", "settings"),
+    ("cli", "settings"),
+    ("cli", "app"),
+    ("__main__", "cli"),
+}
+"""Pairs (importer, imported) of one row that are allowed."""
+ONLY_ERRORS: Final = {"net", "stores"}
+"""Plumbing: of the project it may know `errors` alone."""
+PURE: Final = ("turn", "dialects", "filters", "providers", "evstream", "_evstream_py")
+PURE_FILES: Final = (
+    "accounts/oidc.py",
+    "relay/failover.py",
+    "relay/resolver.py",
+    "simulator/directives.py",
+)
+IMPURE: Final = {"trio", "httpx", "socket", "ssl", "sqlite3", "random", "secrets", "time", "datetime", "asyncio", "os"}
+ONE_SITE: Final = {
+    "httpx": {"net/client.py"},
+    "h11": {"net/http1.py"},
+    "sqlite3": {"accounts/sources/cli_sqlite.py"},
+    "cryptography": {"stores/sealed.py"},
+    "structlog": {"telemetry/log.py"},
+    "typer": {"cli.py"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of everything a module imports, wherever in it, but for type checking only."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found.add(node.module or "")
+            found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "kirostream")
+    return found
+
+
+def rooms_used(path: Path) -> set[str]:
+    names = (name.split(".") for name in imported(path))
+    return {parts[1] for parts in names if parts[0] == "kirostream" and len(parts) > 1 and parts[1] in ROWS}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_from_the_rows_above(path: Path) -> None:
+    mine = room(path)
+    assert mine in ROWS, f"{mine} has no row yet: decide where it belongs"
+    for other in rooms_used(path) - {mine}:
+        allowed = ROWS[other] < ROWS[mine] or (mine, other) in SAME_ROW
+        assert allowed, f"{mine} (row {ROWS[mine]}) imports {other} (row {ROWS[other]})"
+        if mine in ONLY_ERRORS:
+            assert other == "errors", f"{mine} is plumbing, and imports {other}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_pure_rooms_stay_pure(path: Path) -> None:
+    relative = str(path.relative_to(PACKAGE))
+    if room(path) in PURE or relative in PURE_FILES:
+        impure = {name.split(".")[0] for name in imported(path)} & IMPURE
+        assert not impure, f"{relative} is pure, and imports {impure}"
+
+
+@pytest.mark.parametrize("library", ONE_SITE)
+def test_a_library_has_one_import_site(library: str) -> None:
+    sites = {
+        str(path.relative_to(PACKAGE))
+        for path in modules()
+        if any(name.split(".")[0] == library for name in imported(path))
+    }
+    assert sites <= ONE_SITE[library]
+
+
+def test_pure_files_exist() -> None:
+    assert [name for name in PURE_FILES if not (PACKAGE / name).is_file()] == []
+
+
+def test_a_room_says_what_it_is() -> None:
+    silent = [
+        str(init.relative_to(PACKAGE))
+        for init in PACKAGE.rglob("__init__.py")
+        if not ast.get_docstring(ast.parse(init.read_text()))
+    ]
+    assert silent == []
