@@ -1,0 +1,45 @@
+"""Languages: pure bytes in, bytes out, both directions. The table says which there are.
+
+A room's own `__init__` is a docstring only; importing a dialect's reader drags in nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kirostream.dialects.anthropic import request as anthropic_request
+from kirostream.dialects.anthropic import response as anthropic_response
+from kirostream.dialects.dialect import Dialect, Registry
+from kirostream.dialects.openai_chat import request as chat_request
+from kirostream.dialects.openai_chat import response as chat_response
+
+SSE: Final = b"text/event-stream; charset=utf-8"
+
+DIALECTS: Final[Registry] = {
+    "anthropic": Dialect(
+        name="anthropic",
+        path="/v1/messages",
+        content_type=SSE,
+        read_request=anthropic_request.read_request,
+        write_request=anthropic_request.write_request,
+        writer=anthropic_response.Writer,
+        reader=anthropic_response.Reader,
+        write_result=anthropic_response.write_result,
+        read_result=anthropic_response.read_result,
+        write_error=anthropic_response.write_error,
+        read_error=anthropic_response.read_error,
+    ),
+    "openai_chat": Dialect(
+        name="openai_chat",
+        path="/v1/chat/completions",
+        content_type=SSE,
+        read_request=chat_request.read_request,
+        write_request=chat_request.write_request,
+        writer=chat_response.Writer,
+        reader=chat_response.Reader,
+        write_result=chat_response.write_result,
+        read_result=chat_response.read_result,
+        write_error=chat_response.write_error,
+        read_error=chat_response.read_error,
+    ),
+}

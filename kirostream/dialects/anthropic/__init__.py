@@ -1,0 +1,1 @@
+"""Anthropic Messages (client-apis.md section 4)."""

@@ -1,0 +1,638 @@
+"""Messages answers and errors, read and written (client-apis.md sections 4.4 to 4.9).
+
+**The wire's brackets.** Blocks are numbered from 0 and never interleave, while a turn's blocks may overlap. So the
+writer has one block on the wire at a time; what belongs to a later one is held until the earlier is closed, in order
+of index. A turn whose blocks do not overlap (Kiro's never do) is held nowhere.
+
+**The hot path** is the first branch of `Writer.write`: a delta of the block that is on the wire is
+``prefix + sep.join(pieces) + suffix``, one wire event a piece. The pieces are insides of JSON strings already
+(`turn.events`); the prefix was built when the block began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from kirostream.dialects import sse
+from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading
+from kirostream.dialects.hints import overflow, retry_headers
+from kirostream.dialects.jsontext import as_object, decode_answer, encode
+from kirostream.errors import (
+    AccessDenied,
+    AccountSuspended,
+    AccountThrottled,
+    ContextOverflow,
+    CredentialRejected,
+    KeyRejected,
+    KirostreamError,
+    MalformedRequest,
+    ModelNotOnAccount,
+    NoAccount,
+    NoSuchRoute,
+    NotAllowed,
+    QuotaSpent,
+    RemoteProtocolError,
+    RequestError,
+    RequestTooLarge,
+    StreamCut,
+    UnknownModel,
+    UpstreamError,
+    UpstreamFault,
+    UpstreamOverloaded,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from kirostream.turn.events import (
+    BlockDelta,
+    BlockEnded,
+    BlockKind,
+    BlockStarted,
+    Stop,
+    TurnEnded,
+    TurnEvent,
+    TurnFailed,
+    TurnStarted,
+    escape,
+)
+from kirostream.turn.model import Model
+from kirostream.turn.request import Text, Thought, ToolCall, TurnRequest
+from kirostream.turn.result import TurnResult
+from kirostream.turn.usage import Usage
+
+STOP_REASONS: Final[Mapping[Stop, str]] = {
+    Stop.END: "end_turn",
+    Stop.MAX_TOKENS: "max_tokens",
+    Stop.TOOL_CALL: "tool_use",
+    Stop.STOP_SEQUENCE: "stop_sequence",
+    Stop.REFUSED: "refusal",
+    Stop.CONTEXT_FULL: "model_context_window_exceeded",
+    Stop.PAUSED: "pause_turn",
+}
+"""Section 4.6."""
+
+STOPS: Final = {word: stop for stop, word in STOP_REASONS.items()}
+
+_PING: Final = sse.event(b"ping", b'{"type":"ping"}')
+_PREFIX: Final = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":"'
+)
+_SUFFIX: Final = b'"}}\n\n'
+_DELTAS: Final[Mapping[BlockKind, tuple[bytes, bytes]]] = {
+    BlockKind.TEXT: (b"text_delta", b"text"),
+    BlockKind.THINKING: (b"thinking_delta", b"thinking"),
+    BlockKind.TOOL_CALL: (b"input_json_delta", b"partial_json"),
+}
+
+
+# Writing
+
+
+class Writer:
+    """Writes one streamed answer (section 4.5)."""
+
+    def __init__(self, request: TurnRequest, heading: Heading) -> None:
+        self._model = request.model
+        self._id = f"msg_{heading.turn[:24]}"
+        self._called_tools = False
+        self._current = -1
+        """The block that is on the wire; if it has not started yet, the next that will be."""
+        self._on_wire = False
+        self._prefix = b""
+        self._sep = b""
+        self._held: dict[int, list[BlockStarted | BlockDelta | BlockEnded]] = {}
+
+    def __repr__(self) -> str:
+        return f"<anthropic.Writer {self._id}, block {self._current}, {len(self._held)} held>"
+
+    def write(self, event: TurnEvent) -> list[bytes]:
+        """The wire events that say `event`; empty where Messages has nothing to say, or not yet."""
+        if type(event) is BlockDelta:
+            if event.index == self._current:
+                return [self._prefix + self._sep.join(event.pieces) + _SUFFIX]
+            self._held[event.index].append(event)
+            return []
+        match event:
+            case BlockStarted():
+                self._called_tools = self._called_tools or event.kind is BlockKind.TOOL_CALL
+                if self._on_wire:
+                    self._held[event.index] = [event]
+                    return []
+                return [self._start(event)]
+            case BlockEnded():
+                if event.index != self._current:
+                    self._held[event.index].append(event)
+                    return []
+                return [*self._stop(event), *self._release()]
+            case TurnStarted():
+                return [self._open(event)]
+            case TurnEnded():
+                return self._close(event)
+            case TurnFailed():
+                return [sse.event(b"error", encode(_error_body(event.error)))]
+            case _:
+                return []  # UsageKnown is said again by the end; Foreign is made by no reader of this dialect
+
+    def heartbeat(self) -> bytes:
+        """A ping; it may stand anywhere, also before ``message_start``."""
+        return _PING
+
+    def _open(self, event: TurnStarted) -> bytes:
+        message: dict[str, object] = {
+            "id": self._id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": _usage(event.usage),
+        }
+        return sse.event(b"message_start", encode({"type": "message_start", "message": message}))
+
+    def _start(self, event: BlockStarted) -> bytes:
+        self._current = event.index
+        self._on_wire = True
+        block: dict[str, object]
+        match event.kind:
+            case BlockKind.TEXT:
+                block = {"type": "text", "text": ""}
+            case BlockKind.THINKING:
+                block = {"type": "thinking", "thinking": "", "signature": ""}
+            case BlockKind.REDACTED:
+                block = {"type": "redacted_thinking", "data": event.data}
+            case BlockKind.TOOL_CALL:
+                block = {"type": "tool_use", "id": event.call_id, "name": event.name, "input": {}}
+        if event.kind in _DELTAS:
+            kind, member = _DELTAS[event.kind]
+            self._prefix = _PREFIX % (event.index, kind, member)
+            self._sep = _SUFFIX + self._prefix
+        start = {"type": "content_block_start", "index": event.index, "content_block": block}
+        return sse.event(b"content_block_start", encode(start))
+
+    def _stop(self, event: BlockEnded) -> list[bytes]:
+        self._current += 1
+        self._on_wire = False
+        stop = sse.event(b"content_block_stop", b'{"type":"content_block_stop","index":%d}' % event.index)
+        if not event.signature:
+            return [stop]  # a thought that the upstream did not sign stays unsigned
+        delta = {"type": "signature_delta", "signature": event.signature}
+        signed = encode({"type": "content_block_delta", "index": event.index, "delta": delta})
+        return [sse.event(b"content_block_delta", signed), stop]
+
+    def _release(self) -> list[bytes]:
+        """Say what was held for the blocks that are due now."""
+        blocks: list[bytes] = []
+        while not self._on_wire and self._current in self._held:
+            for event in self._held.pop(self._current):
+                match event:
+                    case BlockStarted():
+                        blocks.append(self._start(event))
+                    case BlockEnded():
+                        blocks.extend(self._stop(event))
+                    case BlockDelta():
+                        blocks.append(self._prefix + self._sep.join(event.pieces) + _SUFFIX)
+        return blocks
+
+    def _close(self, event: TurnEnded) -> list[bytes]:
+        reason, details = _stop_reason(event.stop, called_tools=self._called_tools)
+        delta: dict[str, object] = {"stop_reason": reason, "stop_sequence": event.stop_sequence or None}
+        if details:
+            delta["stop_details"] = details
+        end = {"type": "message_delta", "delta": delta, "usage": _usage(event.usage)}
+        return [sse.event(b"message_delta", encode(end)), sse.event(b"message_stop", b'{"type":"message_stop"}')]
+
+
+def write_result(request: TurnRequest, result: TurnResult, heading: Heading) -> bytes:
+    """A whole message (section 4.4)."""
+    called_tools = any(isinstance(block, ToolCall) for block in result.content)
+    reason, details = _stop_reason(result.stop, called_tools=called_tools)
+    return encode(
+        {
+            "id": f"msg_{heading.turn[:24]}",
+            "type": "message",
+            "role": "assistant",
+            "model": request.model,
+            "content": [_block(block) for block in result.content],
+            "stop_reason": reason,
+            "stop_sequence": result.stop_sequence or None,
+            "stop_details": details,
+            "container": None,
+            "diagnostics": None,
+            "usage": _usage(result.usage),
+        }
+    )
+
+
+def _block(block: Text | Thought | ToolCall) -> dict[str, object]:
+    match block:
+        case Text(text=text):
+            return {"type": "text", "text": text}
+        case Thought(redacted=data) if data:
+            return {"type": "redacted_thinking", "data": data}
+        case Thought(text=text, signature=signature):
+            return {"type": "thinking", "thinking": text, "signature": signature}
+        case ToolCall(id=call_id, name=name, arguments=arguments):
+            return {"type": "tool_use", "id": call_id, "name": name, "input": Raw(as_object(arguments))}
+
+
+def _stop_reason(stop: Stop, *, called_tools: bool) -> tuple[str, dict[str, object] | None]:
+    """``stop_reason`` and ``stop_details``. Clients run tools on ``tool_use``, so it says whether there are any."""
+    if stop in (Stop.END, Stop.TOOL_CALL):
+        stop = Stop.TOOL_CALL if called_tools else Stop.END
+    details: dict[str, object] | None = None
+    if stop is Stop.REFUSED:
+        details = {"type": "refusal", "category": None, "explanation": None}
+    return STOP_REASONS[stop], details
+
+
+def _usage(usage: Usage) -> dict[str, object]:
+    """Counts so far; ``input_tokens`` excludes the cache (section 4.7)."""
+    counts: dict[str, object] = {
+        "input_tokens": usage.input_tokens,
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cache_read_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+    if usage.thinking_tokens:
+        counts["output_tokens_details"] = {"thinking_tokens": usage.thinking_tokens}
+    return counts
+
+
+# Reading. What an upstream may leave out, or send as null, is optional here.
+
+
+class WireThinkingTokens(msgspec.Struct):
+    """``usage.output_tokens_details``."""
+
+    thinking_tokens: int | None = None
+
+
+class WireUsage(msgspec.Struct):
+    """``usage``; a count that is absent does not change what was said before."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens_details: WireThinkingTokens | None = None
+
+
+class WireBlock(msgspec.Struct):
+    """A content block, at its start or whole."""
+
+    type: str
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: Raw = Raw(b"{}")
+
+
+class WireDelta(msgspec.Struct):
+    """The ``delta`` of a block or of the message."""
+
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
+    signature: str | None = None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class WireMessage(msgspec.Struct):
+    """A whole message, or its head in ``message_start``."""
+
+    model: str = ""
+    content: list[WireBlock] = []
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    usage: WireUsage | None = None
+
+
+class WireDetails(msgspec.Struct):
+    """``error.details``."""
+
+    error_code: str | None = None
+
+
+class WireError(msgspec.Struct):
+    """``error``."""
+
+    type: str = ""
+    message: str = ""
+    details: WireDetails | None = None
+
+
+class WireErrorBody(msgspec.Struct):
+    """A whole error."""
+
+    error: WireError
+
+
+class WireEvent(msgspec.Struct):
+    """Any event of a stream."""
+
+    type: str
+    index: int = 0
+    message: WireMessage | None = None
+    content_block: WireBlock | None = None
+    delta: WireDelta | None = None
+    usage: WireUsage | None = None
+    error: WireError | None = None
+
+
+_KINDS: Final = {
+    "text": BlockKind.TEXT,
+    "thinking": BlockKind.THINKING,
+    "redacted_thinking": BlockKind.REDACTED,
+    "tool_use": BlockKind.TOOL_CALL,
+}
+"""Blocks of other types (server tools and their results) are passed over."""
+
+
+class Reader:
+    """Reads one streamed answer."""
+
+    def __init__(self, request: TurnRequest, model: Model) -> None:
+        self._model = model.id
+        self._events = sse.EventReader()
+        self._started = False
+        self._over = False
+        self._usage = Usage()
+        self._stop: Stop | None = None
+        self._stop_sequence = ""
+        self._count = 0
+        self._open: dict[int, _OpenBlock] = {}
+        self._passed_over: set[int] = set()
+
+    def __repr__(self) -> str:
+        return f"<anthropic.Reader {self._count} blocks, open {sorted(self._open)}{', over' if self._over else ''}>"
+
+    def feed(self, data: bytes) -> list[TurnEvent]:
+        """Take the next bytes, in any cut. What follows the end of the turn is ignored.
+
+        Raises:
+            RemoteProtocolError: the bytes are not a Messages stream.
+        """
+        said: list[TurnEvent] = []
+        for event in self._events.feed(data):
+            if self._over:
+                break
+            said.extend(self._take(decode_answer(event.data, WireEvent)))
+        return said
+
+    def close(self) -> list[TurnEvent]:
+        """The upstream has closed the stream. After ``message_delta`` a turn is whole, as it is for the clients.
+
+        Raises:
+            StreamCut: it was not.
+        """
+        if self._over:
+            return []
+        if self._stop is None or self._open:
+            raise StreamCut("The upstream closed the stream before the answer was whole.")
+        return self._end()
+
+    def _take(self, event: WireEvent) -> list[TurnEvent]:
+        if event.type == "error":
+            self._over = True
+            error = event.error or WireError()
+            return [TurnFailed(_failure(error.type, error.message))]
+        if event.type == "message_start":
+            message = event.message or WireMessage()
+            self._usage = _read_usage(message.usage, self._usage)
+            self._started = True
+            return [TurnStarted(message.model or self._model, self._usage)]
+        if event.type == "ping":
+            return []
+        if not self._started:
+            raise RemoteProtocolError(f"The upstream sent {event.type} before message_start.")
+        match event.type:
+            case "content_block_start":
+                return self._start(event)
+            case "content_block_delta":
+                return self._more(event)
+            case "content_block_stop":
+                return self._end_block(event)
+            case "message_delta":
+                self._usage = _read_usage(event.usage, self._usage)
+                if event.delta and event.delta.stop_reason:
+                    self._stop = STOPS.get(event.delta.stop_reason, Stop.END)
+                    self._stop_sequence = event.delta.stop_sequence or ""
+                return []
+            case "message_stop":
+                if self._open:
+                    raise RemoteProtocolError(f"The upstream ended with blocks {sorted(self._open)} open.")
+                return self._end()
+            case _:
+                return []  # new events appear without notice
+
+    def _start(self, event: WireEvent) -> list[TurnEvent]:
+        block = event.content_block
+        if block is None or block.type not in _KINDS:
+            self._passed_over.add(event.index)
+            return []
+        if event.index in self._open:
+            raise RemoteProtocolError(f"The upstream started block {event.index} twice.")
+        index = self._count
+        self._count += 1
+        kind = _KINDS[block.type]
+        opened = self._open[event.index] = _OpenBlock(index, kind, block)
+        said: list[TurnEvent] = [BlockStarted(index, kind, block.id or "", block.name or "", block.data or "")]
+        first = block.text if kind is BlockKind.TEXT else block.thinking if kind is BlockKind.THINKING else None
+        if first:
+            said.append(opened.more(first))
+        return said
+
+    def _more(self, event: WireEvent) -> list[TurnEvent]:
+        if event.index in self._passed_over or event.delta is None:
+            return []
+        block = self._block(event)
+        delta = event.delta
+        if delta.signature is not None:
+            block.signature = delta.signature
+            return []
+        match block.kind:
+            case BlockKind.TEXT:
+                text = delta.text
+            case BlockKind.THINKING:
+                text = delta.thinking
+            case BlockKind.TOOL_CALL:
+                text = delta.partial_json
+            case BlockKind.REDACTED:
+                text = None
+        return [block.more(text)] if text else []
+
+    def _end_block(self, event: WireEvent) -> list[TurnEvent]:
+        if event.index in self._passed_over:
+            return []
+        block = self._block(event)
+        del self._open[event.index]
+        said: list[TurnEvent] = []
+        if block.kind is BlockKind.TOOL_CALL and not block.has_deltas and block.input != b"{}":
+            said.append(block.more(block.input.decode()))
+        return [*said, BlockEnded(block.index, block.signature)]
+
+    def _block(self, event: WireEvent) -> _OpenBlock:
+        block = self._open.get(event.index)
+        if block is None:
+            raise RemoteProtocolError(f"The upstream sent {event.type} for block {event.index}, which is not open.")
+        return block
+
+    def _end(self) -> list[TurnEvent]:
+        self._over = True
+        return [TurnEnded(self._stop or Stop.END, self._usage, self._stop_sequence)]
+
+
+class _OpenBlock:
+    """A block whose stop has not come yet."""
+
+    __slots__ = ("has_deltas", "index", "input", "kind", "signature")
+
+    def __init__(self, index: int, kind: BlockKind, block: WireBlock) -> None:
+        self.index = index
+        self.kind = kind
+        self.signature = block.signature or ""
+        self.input = bytes(block.input)
+        self.has_deltas = False
+
+    def more(self, text: str) -> BlockDelta:
+        self.has_deltas = True
+        return BlockDelta(self.index, (escape(text),))
+
+
+def read_result(body: bytes) -> TurnResult:
+    """A whole message.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
+    message = decode_answer(body, WireMessage)
+    content: list[Text | Thought | ToolCall] = []
+    for block in message.content:
+        match _KINDS.get(block.type):
+            case BlockKind.TEXT:
+                content.append(Text(block.text or ""))
+            case BlockKind.THINKING:
+                content.append(Thought(block.thinking or "", block.signature or ""))
+            case BlockKind.REDACTED:
+                content.append(Thought("", redacted=block.data or ""))
+            case BlockKind.TOOL_CALL:
+                content.append(ToolCall(block.id or "", block.name or "", bytes(block.input)))
+            case None:
+                pass
+    return TurnResult(
+        tuple(content),
+        STOPS.get(message.stop_reason or "", Stop.END),
+        _read_usage(message.usage, Usage()),
+        message.model,
+        message.stop_sequence or "",
+    )
+
+
+def _read_usage(wire: WireUsage | None, before: Usage) -> Usage:
+    """Counts are cumulative; one that is absent stays as it was."""
+    if wire is None:
+        return before
+    details = wire.output_tokens_details
+    return Usage(
+        before.input_tokens if wire.input_tokens is None else wire.input_tokens,
+        before.output_tokens if wire.output_tokens is None else wire.output_tokens,
+        before.cache_read_tokens if wire.cache_read_input_tokens is None else wire.cache_read_input_tokens,
+        before.cache_write_tokens if wire.cache_creation_input_tokens is None else wire.cache_creation_input_tokens,
+        before.thinking_tokens if details is None else details.thinking_tokens or 0,
+    )
+
+
+# Errors (section 4.9)
+
+_WORDS: Final[Mapping[type[KirostreamError], tuple[int, str]]] = {
+    KeyRejected: (401, "authentication_error"),
+    NotAllowed: (403, "permission_error"),
+    NoSuchRoute: (404, "not_found_error"),
+    UnknownModel: (404, "not_found_error"),
+    RequestTooLarge: (413, "request_too_large"),
+    RequestError: (0, "invalid_request_error"),
+    UpstreamOverloaded: (529, "overloaded_error"),
+    UpstreamTimeout: (504, "timeout_error"),
+    AccountThrottled: (429, "rate_limit_error"),
+    QuotaSpent: (429, "billing_error"),
+    CredentialRejected: (401, "authentication_error"),
+    AccountSuspended: (403, "permission_error"),
+    AccessDenied: (403, "permission_error"),
+    ModelNotOnAccount: (404, "not_found_error"),
+    UpstreamRefused: (400, "invalid_request_error"),
+    NoAccount: (529, "overloaded_error"),
+    KirostreamError: (0, "api_error"),
+}
+"""Status and type of each class; a class that is not here is worded as its base is. Status 0: the error's own."""
+
+_CLASSES: Final[Mapping[str, type[UpstreamError]]] = {
+    "invalid_request_error": UpstreamRefused,
+    "request_too_large": UpstreamRefused,
+    "authentication_error": CredentialRejected,
+    "billing_error": QuotaSpent,
+    "permission_error": AccessDenied,
+    "not_found_error": ModelNotOnAccount,
+    "rate_limit_error": AccountThrottled,
+    "timeout_error": UpstreamTimeout,
+    "overloaded_error": UpstreamOverloaded,
+    "api_error": UpstreamFault,
+}
+
+
+def write_error(error: KirostreamError, request_id: str) -> ErrorReply:
+    """An error as a whole HTTP answer, with ``request-id`` and the headers that govern repeats."""
+    status = _words(error)[0] or error.status
+    headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
+    body = _error_body(error)
+    if request_id:
+        headers.append((b"request-id", request_id.encode()))
+        body["request_id"] = request_id
+    return ErrorReply(status, [*headers, *retry_headers(error)], encode(body))
+
+
+def _words(error: KirostreamError) -> tuple[int, str]:
+    return next(_WORDS[kind] for kind in type(error).__mro__ if kind in _WORDS)
+
+
+def _error_body(error: KirostreamError) -> dict[str, object]:
+    story: dict[str, object] = {"type": _words(error)[1], "message": _message(error)}
+    if isinstance(error, MalformedRequest) and error.reason == "thread_unsupported_request":
+        # The SDKs' tool runners read this and send the whole conversation instead (client-surprises.md, 2).
+        story["details"] = {"error_code": error.reason, "unsupported": ["thread"]}
+    return {"type": "error", "error": story}
+
+
+def _message(error: KirostreamError) -> str:
+    """Claude Code compacts the conversation when it reads one of these two sentences, and only then (section 4.9)."""
+    if isinstance(error, ContextOverflow):
+        if error.tokens and error.limit:
+            return f"prompt is too long: {error.tokens} tokens > {error.limit} maximum"
+        return "Input is too long."
+    return error.message
+
+
+def read_error(headers: Headers, body: bytes) -> Complaint:
+    """An error body: `code` is the type, `reason` the code in its details. What is no such body is all message."""
+    try:
+        error = decode_answer(body, WireErrorBody).error
+    except RemoteProtocolError:
+        return Complaint(message=body[:500].decode("utf-8", "replace").strip())
+    return Complaint(error.type, (error.details and error.details.error_code) or "", error.message)
+
+
+def _failure(code: str, message: str) -> UpstreamError:
+    """The error that an ``error`` event in a stream stands for."""
+    message = message or "The upstream broke off with an error."
+    kind = _CLASSES.get(code, UpstreamFault)
+    if kind is UpstreamRefused and (too_long := overflow(message, reason=code)):
+        return too_long
+    return kind(message, reason=code)
