@@ -15,6 +15,7 @@ flags = shlex.split(os.environ.get("KIROSTREAM_CFLAGS", ""))
 evstream = Extension(
     "kirostream._evstream",
     ["kirostream/_evstream.pyx"],
+    depends=["kirostream/_crc32.h"],
     extra_compile_args=["-O3", *flags],
     extra_link_args=flags,
     optional=os.environ.get("KIROSTREAM_REQUIRE_EXT") != "1",

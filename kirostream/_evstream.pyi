@@ -74,14 +74,14 @@ class FrameDecoder:
     @property
     def offset(self) -> int:
         """Bytes from the start of the stream to the message that is being read, or to the faulty one."""
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+    def feed(self, data: bytes | bytearray | memoryview, /) -> list[Frame]:
         """The frames that are whole now. Any object with the buffer protocol will do; it may be reused afterwards.
 
         Raises:
             FrameError: see the class.
             LocalProtocolError: called from within itself.
         """
-    def feed_runs(self, data: bytes | bytearray | memoryview) -> list[Frame | list[bytes]]:
+    def feed_runs(self, data: bytes | bytearray | memoryview, /) -> list[Frame | list[bytes]]:
         """Like `feed`, but "more of the same" comes as pieces, not as frames.
 
         A message that has the same header block as the last frame that was delivered, and the same payload but for the

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 import struct
-import uuid
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Final, Literal
+from uuid import UUID
 
 from kirostream._evstream_shared import (
+    BUSY,
     MAX_HEADERS,
     MAX_MEMBERS,
     MAX_MESSAGE,
@@ -26,8 +27,11 @@ from kirostream._evstream_shared import (
     Int64,
     SizedInt,
     Timestamp,
-    check_lift,
+    check_settings,
+    contiguous,
+    encode_header,
     frame_error,
+    message_size,
 )
 from kirostream.errors import FrameError, LocalProtocolError
 
@@ -122,11 +126,7 @@ class FrameDecoder:
     def __init__(
         self, *, max_message: int = MAX_MESSAGE, max_headers: int = MAX_HEADERS, lift: Sequence[str] = ()
     ) -> None:
-        if max_message < 16 or max_headers < 0:
-            raise ValueError("max_message is at least 16, max_headers at least 0")
-        self._max_message = max_message
-        self._max_headers = max_headers
-        self._lift = check_lift(lift)
+        self._max_message, self._max_headers, self._lift = check_settings(max_message, max_headers, lift)
         self._state: Literal["ready", "feeding", "faulty", "refusing"] = "ready"
         self._fault: FrameError | None = None  # found, not yet raised
         self._offset = 0  # of the message that is read now, or of the faulty one
@@ -154,12 +154,12 @@ class FrameDecoder:
     def __sizeof__(self) -> int:
         return object.__sizeof__(self) + self._held.__sizeof__()
 
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+    def feed(self, data: bytes | bytearray | memoryview, /) -> list[Frame]:
         frames: list[Frame] = []
         self._feed(data, lambda message: frames.append(self._frame(message)), frames)
         return frames
 
-    def feed_runs(self, data: bytes | bytearray | memoryview) -> list[Frame | list[bytes]]:
+    def feed_runs(self, data: bytes | bytearray | memoryview, /) -> list[Frame | list[bytes]]:
         out: list[Frame | list[bytes]] = []
 
         def deliver(message: bytes) -> None:
@@ -183,7 +183,7 @@ class FrameDecoder:
     def _not_ready(self) -> Exception:
         """Why the decoder takes nothing now: a fault that waits to be raised, one that was raised, or a call inside."""
         if self._state == "feeding":
-            return LocalProtocolError("a FrameDecoder was called while it was decoding")
+            return LocalProtocolError(BUSY)
         fault, self._fault = self._fault, None
         self._state = "refusing"
         return fault or frame_error("refused", self._offset)
@@ -198,9 +198,7 @@ class FrameDecoder:
         """Hand every whole message to `deliver`; keep what is left. A fault waits if `out` holds something."""
         if self._state != "ready":
             raise self._not_ready()
-        with memoryview(data) as view:
-            if not view.c_contiguous or view.itemsize != 1 or view.ndim != 1:
-                data = view.tobytes()
+        data = contiguous(data)
         self._state = "feeding"
         try:
             with memoryview(data) as view:
@@ -209,11 +207,8 @@ class FrameDecoder:
             self._refuse(fault)
             if not out:
                 raise
-            self._fault = fault
+            self._fault = fault.with_traceback(None)  # raised later, by a call that has a traceback of its own
             self._state = "faulty"
-        except BaseException:
-            self._refuse(frame_error("refused", self._offset))
-            raise
         else:
             self._state = "ready"
 
@@ -221,18 +216,18 @@ class FrameDecoder:
         at = 0
         while self._held and at < len(view):  # top up the message that straddles
             need = self._total or _PRELUDE.size
-            more = view[at : at + need - len(self._held)]
-            self._held += more
-            at += len(more)
+            take = min(need - len(self._held), len(view) - at)
+            self._held += view[at : at + take]
+            at += take
             if len(self._held) < need:
                 return
             if not self._total:
-                self._total = self._check_prelude(self._held)
+                self._total = self._check_prelude(bytes(self._held))
             else:
                 message, self._held, self._total = bytes(self._held), bytearray(), 0
                 self._deliver(message, deliver)
         while len(view) - at >= _PRELUDE.size:  # messages that lie whole in the view
-            total = self._check_prelude(view[at : at + _PRELUDE.size])
+            total = self._check_prelude(bytes(view[at : at + _PRELUDE.size]))
             if len(view) - at < total:
                 self._total = total
                 break
@@ -240,7 +235,7 @@ class FrameDecoder:
             at += total
         self._held += view[at:]
 
-    def _check_prelude(self, prelude: bytearray | memoryview) -> int:
+    def _check_prelude(self, prelude: bytes) -> int:
         """The total length, once the prelude is known to be good."""
         total, headers, said = _PRELUDE.unpack(prelude)
         counted = zlib.crc32(prelude[:8])
@@ -316,7 +311,7 @@ class FrameDecoder:
             elif code == 6:
                 value = raw
             elif code == 9:
-                value = uuid.UUID(bytes=raw)
+                value = UUID(bytes=raw)
             else:
                 value = code == 0
             if name in headers:
@@ -375,45 +370,7 @@ def _utf8(raw: bytes) -> str | None:
 
 def encode_frame(headers: Mapping[str, HeaderValue], payload: bytes) -> bytes:
     """One message, as bytes. See `_evstream.pyi`."""
-    block = b"".join(_encode_headers(headers.items()))
-    total = len(block) + len(payload) + 16
-    if total > 0xFFFFFFFF:
-        raise LocalProtocolError(f"an event-stream message of {total} bytes: its length has 32 bits")
-    lengths = struct.pack(">II", total, len(block))
+    block = b"".join(encode_header(name, value) for name, value in headers.items())
+    lengths = struct.pack(">II", message_size(block, payload), len(block))
     message = b"".join((lengths, _U32.pack(zlib.crc32(lengths)), block, payload))
     return message + _U32.pack(zlib.crc32(message))
-
-
-def _encode_headers(headers: Iterable[tuple[str, HeaderValue]]) -> Iterable[bytes]:
-    for name, value in headers:
-        raw_name = _encode_text(name, name)
-        if not 0 < len(raw_name) < 256:
-            raise LocalProtocolError(f"event-stream header {name!r}: a name has 1 to 255 bytes")
-        yield bytes((len(raw_name),)) + raw_name
-        if isinstance(value, bool):
-            yield b"\0" if value else b"\1"
-        elif isinstance(value, int):
-            if isinstance(value, SizedInt):
-                code, width = value.code, value.width
-            else:
-                code, width = (4, 4) if -(1 << 31) <= value < 1 << 31 else (5, 8)
-            try:
-                yield bytes((code,)) + value.to_bytes(width, "big", signed=True)
-            except OverflowError:
-                raise LocalProtocolError(f"event-stream header {name!r}: {value} needs over {width} bytes") from None
-        elif isinstance(value, uuid.UUID):
-            yield b"\x09" + value.bytes
-        elif isinstance(value, (bytes, str)):
-            raw, code = (value, 6) if isinstance(value, bytes) else (_encode_text(name, value), 7)
-            if len(raw) > 0xFFFF:
-                raise LocalProtocolError(f"event-stream header {name!r}: {len(raw)} bytes, a value has at most 65535")
-            yield bytes((code,)) + _U16.pack(len(raw)) + raw
-        else:
-            raise TypeError(f"event-stream header {name!r}: no header type for {type(value).__name__}")
-
-
-def _encode_text(name: str, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise LocalProtocolError(f"event-stream header {name!r}: a lone surrogate is not UTF-8") from None

@@ -1,15 +1,18 @@
-"""What both cores of `kirostream.evstream` share: the sized integers, the limits, and how a fault is worded.
+"""What both cores of `kirostream.evstream` share: the sized integers, the limits, the wording of faults, odd headers.
 
 Nothing here is on the hot path. A core finds a fault and names it with two numbers; `frame_error` makes the sentence,
-so both cores word every fault alike.
+so both cores word every fault alike. The compiled encoder writes plain string headers itself and leaves every other
+value to `encode_header`.
 """
 
 from __future__ import annotations
 
+import struct
 import uuid
+from collections.abc import Sequence
 from typing import ClassVar, Final, TypeAlias
 
-from kirostream.errors import FrameError
+from kirostream.errors import FrameError, LocalProtocolError
 
 MAX_MESSAGE: Final = 16 << 20
 """Default limit of a whole message, in bytes."""
@@ -19,6 +22,9 @@ MAX_HEADERS: Final = 128 << 10
 
 MAX_MEMBERS: Final = 16
 """A payload with more members than this is not lifted: looking for repeated keys must stay cheap."""
+
+
+BUSY: Final = "a FrameDecoder was called while it decodes, or after an exception (memory, interrupt) left it half way"
 
 
 class SizedInt(int):
@@ -102,12 +108,74 @@ def frame_error(fault: str, offset: int, first: int = 0, second: int = 0) -> Fra
     return FrameError(fault, offset, _DETAILS[fault].format(first, second))
 
 
-def check_lift(lift: object) -> frozenset[bytes]:
-    """The keys to lift, as the wire writes them.
+def check_settings(max_message: int, max_headers: int, lift: Sequence[str]) -> tuple[int, int, tuple[bytes, ...]]:
+    """The arguments of a decoder, checked: the limits, and the keys to lift as the wire writes them.
 
     Raises:
-        TypeError: `lift` is one string (an easy slip for a sequence of one), or holds something else than strings.
+        ValueError: a limit is too small.
+        TypeError: `lift` is one string: an easy slip for a sequence of one.
     """
-    if isinstance(lift, (str, bytes)):
+    if max_message < 16 or max_headers < 0:
+        raise ValueError("max_message is at least 16, max_headers at least 0")
+    if isinstance(lift, str):
         raise TypeError("lift is a sequence of keys, not one string")
-    return frozenset(key.encode() for key in lift)  # type: ignore[attr-defined]
+    return max_message, max_headers, tuple(key.encode() for key in lift)
+
+
+def contiguous(data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+    """`data` as one row of bytes, which a buffer need not be; copied only if it is none.
+
+    Raises:
+        TypeError: `data` has no buffer.
+    """
+    with memoryview(data) as view:
+        return data if view.c_contiguous and view.itemsize == 1 and view.ndim == 1 else view.tobytes()
+
+
+def encode_header(name: str, value: HeaderValue) -> bytes:
+    """One header, as bytes. Errors as `encode_frame` has them."""
+    if not isinstance(name, str):
+        raise TypeError(f"event-stream header {name!r}: a name is a str, not {type(name).__name__}")
+    raw_name = _utf8(name, name)
+    if not 0 < len(raw_name) < 256:
+        raise LocalProtocolError(f"event-stream header {name!r}: a name has 1 to 255 bytes")
+    return bytes((len(raw_name),)) + raw_name + _encode_value(name, value)
+
+
+def _encode_value(name: str, value: HeaderValue) -> bytes:
+    if isinstance(value, bool):
+        return b"\0" if value else b"\1"
+    if isinstance(value, int):
+        if isinstance(value, SizedInt):
+            code, width = value.code, value.width
+        else:
+            code, width = (4, 4) if -(1 << 31) <= value < 1 << 31 else (5, 8)
+        try:
+            return bytes((code,)) + value.to_bytes(width, "big", signed=True)
+        except OverflowError:
+            raise LocalProtocolError(f"event-stream header {name!r}: {value} needs over {width} bytes") from None
+    if isinstance(value, uuid.UUID):
+        return b"\x09" + value.bytes
+    if isinstance(value, (bytes, str)):
+        code, raw = (6, value) if isinstance(value, bytes) else (7, _utf8(name, value))
+        if len(raw) > 0xFFFF:
+            raise LocalProtocolError(f"event-stream header {name!r}: {len(raw)} bytes, a value has at most 65535")
+        return struct.pack(">BH", code, len(raw)) + raw
+    raise TypeError(f"event-stream header {name!r}: no header type for {type(value).__name__}")
+
+
+def _utf8(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise LocalProtocolError(f"event-stream header {name!r}: a lone surrogate is not UTF-8") from None
+
+
+def message_size(block: bytes, payload: bytes) -> int:
+    """The total length of a message with this header block and payload, in bytes."""
+    if not isinstance(payload, bytes):
+        raise TypeError(f"an event-stream payload is bytes, not {type(payload).__name__}")
+    total = len(block) + len(payload) + 16
+    if total > 0xFFFFFFFF:
+        raise LocalProtocolError(f"an event-stream message of {total} bytes: its length has 32 bits")
+    return total

@@ -1,0 +1,696 @@
+# cython: language_level=3, binding=False, boundscheck=False, wraparound=False, initializedcheck=False
+"""The compiled core of the event-stream codec. `_evstream.pyi` documents it; `_evstream_py.py` is its twin.
+
+Theory. Three rules hold in both cores; a change to one of them changes both files and the .pyi.
+
+**Buffering.** A message that lies whole in the fed data is decoded where it lies: its payload is copied once, into the
+`bytes` that the caller gets. Only the remainder that straddles two feeds is kept, in `held`. The next feed first tops
+up that one message, and no further: up to 12 bytes until the prelude is whole, then up to the length the prelude says.
+So a byte is copied into `held` at most once, `held` grows by doubling, and a message that comes byte by byte costs
+linear time. The prelude is checked (its CRC, then its lengths against the limits) before anything after it is kept; a
+length alone allocates nothing.
+
+**Faults.** The methods in C return 0 or a fault, with two numbers for the detail; no exception is made below `run`.
+A fault ends the stream for good: framing is lost. If the same call has frames to return, it returns them, the fault
+waits in `fault` and the next call raises it; else the call raises it itself. `state` says what a call may do:
+
+    READY --feed--> FEEDING --ok--> READY
+                    FEEDING --fault, nothing to return--> REFUSING
+                    FEEDING --fault behind frames--> FAULTY --any call raises it--> REFUSING
+    READY --close inside a message--> REFUSING
+
+FEEDING is also what a call from within sees (another thread, a finalizer that runs in the middle): it is turned away,
+for `held` is being read. An exception that is no fault (no memory) leaves it FEEDING: the place in the stream is lost.
+
+**Runs.** The decoder remembers the last frame that it delivered: its header block, the headers made of it, and, where
+a string was lifted, its payload and the span of that string. A message with the same block gets a copy of the same
+dict (the values are immutable). In `feed_runs` a message whose payload is the same before and after the span, and has
+valid string content in between, is not delivered as a frame; only its piece is. The comparison proves that the whole
+payload parses, and parses alike: up to the opening quote it is the last payload, the content has no bare quote, so the
+string ends where the suffix begins.
+
+Nothing else is on the hot path: the message CRC goes on from the prelude's (kiro-protocol.md section 3.1 has both over
+the same bytes), and pieces are copied raw.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.dict cimport PyDict_Copy
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from uuid import UUID
+
+from kirostream._evstream_shared import (
+    BUSY,
+    MAX_HEADERS,
+    MAX_MEMBERS,
+    MAX_MESSAGE,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Timestamp,
+    check_settings,
+    contiguous,
+    encode_header,
+    frame_error,
+    message_size,
+)
+from kirostream.errors import LocalProtocolError
+
+cdef extern from "_crc32.h" nogil:
+    const char* crc32_init()
+    uint32_t crc32_of(const uint8_t* at, size_t size, uint32_t crc)
+    uint32_t crc32_of_portable(const uint8_t* at, size_t size, uint32_t crc)
+
+CORE = "compiled"
+CRC = crc32_init().decode()
+
+cdef enum:
+    PRELUDE = 12
+    LEAST = 16  # a message without headers and payload
+    MEMBERS = 16
+    SPARE = 65536  # a larger buffer is given back when its message is done
+
+assert MEMBERS == MAX_MEMBERS
+
+cdef enum State:
+    READY
+    FEEDING
+    FAULTY
+    REFUSING
+
+cdef enum Fault:
+    NO_FAULT
+    PRELUDE_CRC
+    MESSAGE_CRC
+    LENGTH
+    HEADERS_LENGTH
+    HEADER_TYPE
+    HEADER_OVERRUN
+    TOO_LARGE
+    HEADER_NAME
+    HEADER_VALUE
+    DUPLICATE_HEADER
+
+cdef tuple FAULT_WORDS = (
+    "", "prelude_crc", "message_crc", "length", "headers_length", "header_type", "header_overrun", "too_large",
+    "header_name", "header_value", "duplicate_header",
+)
+
+
+cdef inline uint16_t be16(const uint8_t* at) noexcept nogil:
+    return <uint16_t>(at[0] << 8 | at[1])
+
+
+cdef inline uint32_t be32(const uint8_t* at) noexcept nogil:
+    return <uint32_t>at[0] << 24 | <uint32_t>at[1] << 16 | <uint32_t>at[2] << 8 | at[3]
+
+
+cdef inline uint64_t be64(const uint8_t* at) noexcept nogil:
+    return <uint64_t>be32(at) << 32 | be32(at + 4)
+
+
+cdef inline void put_be32(uint8_t* at, uint32_t value) noexcept nogil:
+    at[0] = value >> 24
+    at[1] = value >> 16 & 0xFF
+    at[2] = value >> 8 & 0xFF
+    at[3] = value & 0xFF
+
+
+# --- JSON strings (RFC 8259 section 7) in UTF-8 (RFC 3629) -----------------------------------------------------------
+
+cdef inline bint plain_8(const uint8_t* at) noexcept nogil:
+    """Are these eight bytes all ASCII, and none of them a control character, a quote or a backslash?
+
+    Each term has the top bit of a byte set where that byte is less than 0x20, 0x22, 0x5c, or not ASCII. A borrow can
+    only spoil bytes above one that is found, so the answer as a whole is exact.
+    """
+    cdef uint64_t eight, quote, backslash
+    cdef uint64_t ones = 0x0101010101010101
+    memcpy(&eight, at, 8)
+    quote = eight ^ ones * 0x22
+    backslash = eight ^ ones * 0x5C
+    return not (
+        (((eight - ones * 0x20) & ~eight) | ((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | eight)
+        & ones * 0x80
+    )
+
+
+cdef inline int hex_digit(uint8_t c) noexcept nogil:
+    """Its value, or -1."""
+    if c"0" <= c <= c"9":
+        return c - c"0"
+    c |= 0x20
+    if c"a" <= c <= c"f":
+        return c - c"a" + 10
+    return -1
+
+
+cdef int unicode_escape(const uint8_t* at, const uint8_t* end) noexcept nogil:
+    """The code unit of the escape ``\\uXXXX`` at `at`, or -1 if there is none."""
+    cdef int unit = 0, digit, i
+    if end - at < 6 or at[0] != c"\\" or at[1] != c"u":
+        return -1
+    for i in range(2, 6):
+        digit = hex_digit(at[i])
+        if digit < 0:
+            return -1
+        unit = unit << 4 | digit
+    return unit
+
+
+cdef inline bint continues(uint8_t c) noexcept nogil:
+    return c & 0xC0 == 0x80
+
+
+cdef const uint8_t* string_end(const uint8_t* at, const uint8_t* end, bint escapes) noexcept nogil:
+    """Where the content of a JSON string ends: at its closing quote, or at `end` if there is none.
+
+    NULL if the content is not valid: a control character, a broken escape, half of a surrogate pair, bytes that are
+    not UTF-8. Without `escapes`, a backslash is not valid either.
+    """
+    cdef uint8_t c
+    cdef int unit
+    while at < end:
+        if end - at >= 8 and plain_8(at):
+            at += 8
+            continue
+        c = at[0]
+        if c == c'"':
+            return at
+        if c < 0x20:
+            return NULL
+        if c == c"\\":
+            if not escapes or end - at < 2:
+                return NULL
+            c = at[1]
+            if c == c"u":
+                unit = unicode_escape(at, end)
+                if unit < 0 or 0xDC00 <= unit < 0xE000:
+                    return NULL
+                at += 6
+                if 0xD800 <= unit < 0xDC00:
+                    unit = unicode_escape(at, end)
+                    if unit < 0xDC00 or unit >= 0xE000:
+                        return NULL
+                    at += 6
+            elif c in (c'"', c"\\", c"/", c"b", c"f", c"n", c"r", c"t"):
+                at += 2
+            else:
+                return NULL
+        elif c < 0x80:
+            at += 1
+        elif c < 0xC2:
+            return NULL
+        elif c < 0xE0:
+            if end - at < 2 or not continues(at[1]):
+                return NULL
+            at += 2
+        elif c < 0xF0:
+            if end - at < 3 or not continues(at[1]) or not continues(at[2]):
+                return NULL
+            if (c == 0xE0 and at[1] < 0xA0) or (c == 0xED and at[1] >= 0xA0):
+                return NULL  # overlong; a surrogate
+            at += 3
+        elif c < 0xF5:
+            if end - at < 4 or not continues(at[1]) or not continues(at[2]) or not continues(at[3]):
+                return NULL
+            if (c == 0xF0 and at[1] < 0x90) or (c == 0xF4 and at[1] >= 0x90):
+                return NULL  # overlong; beyond U+10FFFF
+            at += 4
+        else:
+            return NULL
+    return at
+
+
+# --- frames ----------------------------------------------------------------------------------------------------------
+
+# No GC: a frame holds a dict of immutable values and two bytes objects. It could be part of a cycle only if somebody
+# put it into its own headers.
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
+cdef class Frame:
+    """One message. See `_evstream.pyi`."""
+
+    cdef readonly dict headers
+    cdef readonly bytes payload
+    cdef readonly bytes lifted
+
+    def __init__(self, dict headers not None, bytes payload not None, bytes lifted=None):
+        self.headers = headers
+        self.payload = payload
+        self.lifted = lifted
+
+    cdef str text(self, str name):
+        value = self.headers.get(name)
+        return value if isinstance(value, str) else ""
+
+    @property
+    def message_type(self):
+        return self.text(":message-type")
+
+    @property
+    def event_type(self):
+        return self.text(":event-type")
+
+    @property
+    def exception_type(self):
+        return self.text(":exception-type")
+
+    def __repr__(self):
+        kind = self.event_type or self.exception_type or self.message_type or "untyped"
+        return f"<Frame {kind}, {len(self.headers)} headers, {len(self.payload)} bytes>"
+
+
+cdef inline bytes copy(const uint8_t* at, Py_ssize_t size):
+    return PyBytes_FromStringAndSize(<const char*>at, size)
+
+
+cdef inline const uint8_t* raw(bytes data) noexcept:
+    return <const uint8_t*>PyBytes_AS_STRING(data)
+
+
+cdef inline str utf8(const uint8_t* at, Py_ssize_t size):
+    """None if it is not UTF-8."""
+    try:
+        return PyUnicode_DecodeUTF8(<const char*>at, size, NULL)
+    except UnicodeDecodeError:
+        return None
+
+
+@cython.final
+cdef class FrameDecoder:
+    """Decodes a stream that is fed in any cuts. See `_evstream.pyi`."""
+
+    cdef uint64_t max_message, max_headers
+    cdef tuple lift
+    cdef State state
+    cdef object fault  # found, not yet raised
+    cdef uint64_t start  # offset of the message that is read now, or of the faulty one
+    cdef uint64_t first, second  # what the fault's detail says
+    # The first bytes of a message that is not whole yet, and its total length (0 until its prelude is whole and good).
+    cdef uint8_t* held
+    cdef size_t held_size, held_room, total
+    # The last frame that was delivered (see "Runs").
+    cdef bytes last_block
+    cdef dict last_headers
+    cdef bytes last_payload
+    cdef Py_ssize_t last_from, last_to
+
+    def __init__(self, *, max_message=MAX_MESSAGE, max_headers=MAX_HEADERS, lift=()):
+        max_message, max_headers, self.lift = check_settings(max_message, max_headers, lift)
+        self.max_message = min(max_message, 0xFFFFFFFF)
+        self.max_headers = min(max_headers, 0xFFFFFFFF)
+
+    def __dealloc__(self):
+        PyMem_Free(self.held)
+
+    @property
+    def buffered(self):
+        return self.held_size
+
+    @property
+    def offset(self):
+        return self.start
+
+    def __repr__(self):
+        if self.state in (FAULTY, REFUSING):
+            return f"<FrameDecoder ({CORE}): faulty at byte {self.start}>"
+        return f"<FrameDecoder ({CORE}): message at byte {self.start}, {self.held_size} bytes held>"
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + self.held_room
+
+    def feed(self, data, /):
+        cdef list frames = []
+        self.run(data, frames, False)
+        return frames
+
+    def feed_runs(self, data, /):
+        cdef list out = []
+        self.run(data, out, True)
+        return out
+
+    def close(self):
+        if self.state != READY:
+            raise self.not_ready()
+        if self.held_size:
+            fault = frame_error("truncated", self.start, self.held_size)
+            self.refuse()
+            raise fault
+
+    cdef object not_ready(self):
+        """Why the decoder takes nothing now: a fault that waits to be raised, one that was raised, or a call inside."""
+        if self.state == FEEDING:
+            return LocalProtocolError(BUSY)
+        fault, self.fault = self.fault, None
+        self.state = REFUSING
+        return frame_error("refused", self.start) if fault is None else fault
+
+    cdef int refuse(self) except -1:
+        self.state = REFUSING
+        self.give_back()
+        self.last_block = self.last_headers = self.last_payload = None
+        return 0
+
+    cdef int run(self, data, list out, bint runs) except -1:
+        """Put what `data` completes into `out`; raise a fault, or keep it for the next call if `out` holds something."""
+        cdef Py_buffer view
+        cdef int found
+        if self.state != READY:
+            raise self.not_ready()
+        if type(data) is bytes:
+            self.state = FEEDING
+            found = self.split(raw(data), PyBytes_GET_SIZE(data), out, runs)
+        else:
+            data = contiguous(data)
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            try:
+                self.state = FEEDING
+                found = self.split(<const uint8_t*>view.buf, view.len, out, runs)
+            finally:
+                PyBuffer_Release(&view)
+        if not found:
+            self.state = READY
+            return 0
+        fault = frame_error(FAULT_WORDS[found], self.start, self.first, self.second)
+        self.refuse()
+        if not out:
+            raise fault
+        self.fault = fault
+        self.state = FAULTY
+        return 0
+
+    cdef int split(self, const uint8_t* at, size_t left, list out, bint runs) except -1:
+        cdef size_t need, take
+        cdef int found
+        while self.held_size and left:  # top up the message that straddles
+            need = self.total or PRELUDE
+            take = min(need - self.held_size, left)
+            self.hold(at, take)
+            at += take
+            left -= take
+            if self.held_size < need:
+                return NO_FAULT
+            if not self.total:
+                found = self.check_prelude(self.held)
+                if found:
+                    return found
+                self.total = be32(self.held)
+            else:
+                found = self.deliver(self.held, self.total, out, runs)
+                if found:
+                    return found
+                self.give_back()
+        while left >= PRELUDE:  # messages that lie whole in the data
+            found = self.check_prelude(at)
+            if found:
+                return found
+            need = be32(at)
+            if left < need:
+                self.total = need
+                break
+            found = self.deliver(at, need, out, runs)
+            if found:
+                return found
+            at += need
+            left -= need
+        if left:
+            self.hold(at, left)
+        return NO_FAULT
+
+    cdef int hold(self, const uint8_t* at, size_t size) except -1:
+        cdef size_t room = self.held_room or 256
+        cdef uint8_t* held
+        while room < self.held_size + size:
+            room *= 2
+        if room != self.held_room:
+            held = <uint8_t*>PyMem_Realloc(self.held, room)
+            if held is NULL:
+                raise MemoryError
+            self.held = held
+            self.held_room = room
+        memcpy(self.held + self.held_size, at, size)
+        self.held_size += size
+        return 0
+
+    cdef void give_back(self) noexcept:
+        self.held_size = self.total = 0
+        if self.held_room > SPARE:
+            PyMem_Free(self.held)
+            self.held = NULL
+            self.held_room = 0
+
+    cdef int err(self, Fault found, uint64_t first, uint64_t second) noexcept:
+        self.first = first
+        self.second = second
+        return found
+
+    cdef int check_prelude(self, const uint8_t* at) noexcept:
+        cdef uint32_t total = be32(at), headers = be32(at + 4), said = be32(at + 8)
+        cdef uint32_t counted = crc32_of_portable(at, 8, 0)  # eight bytes are too few for the other way
+        if counted != said:
+            return self.err(PRELUDE_CRC, said, counted)
+        if total < LEAST:
+            return self.err(LENGTH, total, LEAST)
+        if headers > total - LEAST:
+            return self.err(HEADERS_LENGTH, headers, total)
+        if total > self.max_message:
+            return self.err(TOO_LARGE, total, self.max_message)
+        if headers > self.max_headers:
+            return self.err(TOO_LARGE, headers, self.max_headers)
+        return NO_FAULT
+
+    cdef int deliver(self, const uint8_t* message, size_t total, list out, bint runs) except -1:
+        """Put one whole message, whose prelude is good, into `out`."""
+        cdef uint32_t said = be32(message + total - 4)
+        cdef uint32_t counted = crc32_of(message + 8, total - 12, be32(message + 8))
+        cdef size_t block_size = be32(message + 4)
+        cdef const uint8_t* block = message + PRELUDE
+        cdef const uint8_t* body = block + block_size
+        cdef Py_ssize_t size = total - LEAST - block_size, length
+        cdef bint known
+        cdef int found
+        cdef dict headers
+        cdef Frame frame
+        if counted != said:
+            return self.err(MESSAGE_CRC, said, counted)
+        known = (
+            self.last_block is not None
+            and <size_t>PyBytes_GET_SIZE(self.last_block) == block_size
+            and memcmp(raw(self.last_block), block, block_size) == 0
+        )
+        if known and self.last_payload is not None:
+            length = self.repeats(body, size)
+            if length >= 0 and runs:
+                self.append_piece(out, copy(body + self.last_from, length))
+                self.start += total
+                return NO_FAULT
+        else:
+            length = -1
+        if not known:
+            headers = {}
+            found = self.read_headers(block, block_size, headers)
+            if found:
+                return found
+            self.last_headers = headers
+            self.last_block = copy(block, block_size)
+        frame = Frame.__new__(Frame)
+        frame.headers = PyDict_Copy(self.last_headers)
+        frame.payload = copy(body, size)
+        if self.lift and (length >= 0 or self.find_lift(body, size)):
+            if length >= 0:
+                self.last_to = self.last_from + length
+            self.last_payload = frame.payload
+            frame.lifted = copy(body + self.last_from, self.last_to - self.last_from)
+        else:
+            self.last_payload = None
+        out.append(frame)
+        self.start += total
+        return NO_FAULT
+
+    cdef int append_piece(self, list out, bytes piece) except -1:
+        cdef Py_ssize_t size = PyList_GET_SIZE(out)
+        if size:
+            last = <object>PyList_GET_ITEM(out, size - 1)
+            if type(last) is list:
+                (<list>last).append(piece)
+                return 0
+        out.append([piece])
+        return 0
+
+    cdef Py_ssize_t repeats(self, const uint8_t* body, Py_ssize_t size) noexcept:
+        """The length of the string to lift, if the payload is the last one but for that string; else -1."""
+        cdef const uint8_t* last = raw(self.last_payload)
+        cdef Py_ssize_t after = PyBytes_GET_SIZE(self.last_payload) - self.last_to
+        cdef Py_ssize_t length = size - self.last_from - after
+        cdef const uint8_t* stop
+        if length < 0 or memcmp(body, last, self.last_from):
+            return -1
+        stop = body + self.last_from + length
+        if memcmp(stop, last + self.last_to, after) or string_end(body + self.last_from, stop, True) != stop:
+            return -1
+        return length
+
+    cdef bint find_lift(self, const uint8_t* body, Py_ssize_t size) noexcept:
+        """Find the one member to lift in a flat object of strings; False if the payload is not exactly that."""
+        cdef const uint8_t* end = body + size
+        cdef const uint8_t* at = body
+        cdef const uint8_t* value
+        cdef const uint8_t* keys[MEMBERS]
+        cdef Py_ssize_t sizes[MEMBERS]
+        cdef Py_ssize_t key_size
+        cdef int count = 0, i
+        cdef bint found = False
+        if size < 1 or at[0] != c"{":
+            return False
+        while count < MEMBERS:
+            at += 1  # past the brace or the comma
+            if at == end or at[0] != c'"':
+                return False
+            keys[count] = at + 1
+            at = string_end(at + 1, end, False)
+            if at is NULL or end - at < 3 or at[1] != c":" or at[2] != c'"':
+                return False
+            key_size = sizes[count] = at - keys[count]
+            for i in range(count):
+                if sizes[i] == key_size and memcmp(keys[i], keys[count], key_size) == 0:
+                    return False
+            value = at + 3
+            at = string_end(value, end, True)
+            if at is NULL or end - at < 2:
+                return False
+            if self.is_lift_key(keys[count], key_size):
+                if found:
+                    return False
+                found = True
+                self.last_from = value - body
+                self.last_to = at - body
+            count += 1
+            at += 1  # past the closing quote
+            if at[0] == c"}":
+                return found and at + 1 == end
+            if at[0] != c",":
+                return False
+        return False
+
+    cdef bint is_lift_key(self, const uint8_t* key, Py_ssize_t size) noexcept:
+        cdef bytes wanted
+        for wanted in self.lift:
+            if PyBytes_GET_SIZE(wanted) == size and memcmp(raw(wanted), key, size) == 0:
+                return True
+        return False
+
+    cdef int read_headers(self, const uint8_t* block, size_t size, dict headers) except -1:
+        cdef size_t at = 0, begin, name_size, length
+        cdef const uint8_t* value_at
+        cdef uint8_t code
+        cdef str name
+        cdef object value
+        while at < size:
+            begin = at
+            name_size = block[at]
+            at += 1 + name_size
+            if at >= size:
+                return self.err(HEADER_OVERRUN, begin, size)
+            name = utf8(block + begin + 1, name_size)
+            if not name:
+                return self.err(HEADER_NAME, name_size, begin)
+            code = block[at]
+            at += 1
+            if code <= 1:
+                length = 0
+            elif code == 2:
+                length = 1
+            elif code == 3:
+                length = 2
+            elif code == 4:
+                length = 4
+            elif code == 5 or code == 8:
+                length = 8
+            elif code == 9:
+                length = 16
+            elif code == 6 or code == 7:
+                if size - at < 2:
+                    return self.err(HEADER_OVERRUN, begin, size)
+                length = be16(block + at)
+                at += 2
+            else:
+                return self.err(HEADER_TYPE, code, begin)
+            if size - at < length:
+                return self.err(HEADER_OVERRUN, begin, size)
+            value_at = block + at
+            at += length
+            if code == 7:
+                value = utf8(value_at, length)
+                if value is None:
+                    return self.err(HEADER_VALUE, length, begin)
+            elif code == 6:
+                value = copy(value_at, length)
+            elif code <= 1:
+                value = code == 0
+            elif code == 2:
+                value = Int8(<int8_t>value_at[0])
+            elif code == 3:
+                value = Int16(<int16_t>be16(value_at))
+            elif code == 4:
+                value = Int32(<int32_t>be32(value_at))
+            elif code == 5:
+                value = Int64(<int64_t>be64(value_at))
+            elif code == 8:
+                value = Timestamp(<int64_t>be64(value_at))
+            else:
+                value = UUID(bytes=copy(value_at, length))
+            if name in headers:
+                return self.err(DUPLICATE_HEADER, at - begin, begin)
+            headers[name] = value
+        return NO_FAULT
+
+
+# --- the encoder -----------------------------------------------------------------------------------------------------
+
+cdef bytes header(name, value):
+    """A header of plain strings, written here; any other one in Python."""
+    cdef bytes text, raw_name
+    cdef Py_ssize_t name_size, size
+    if type(name) is str and type(value) is str:
+        try:
+            raw_name = (<str>name).encode()
+            text = (<str>value).encode()
+        except UnicodeEncodeError:
+            return encode_header(name, value)
+        name_size = PyBytes_GET_SIZE(raw_name)
+        size = PyBytes_GET_SIZE(text)
+        if 0 < name_size < 256 and size < 65536:
+            return bytes((name_size,)) + raw_name + bytes((7, size >> 8, size & 0xFF)) + text
+    return encode_header(name, value)
+
+
+def encode_frame(headers, payload):
+    """One message, as bytes. See `_evstream.pyi`."""
+    cdef bytes block = b"".join([header(name, value) for name, value in headers.items()])
+    cdef Py_ssize_t total = message_size(block, payload)
+    cdef Py_ssize_t block_size = PyBytes_GET_SIZE(block)
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, total)
+    cdef uint8_t* at = <uint8_t*>PyBytes_AS_STRING(message)
+    put_be32(at, total)
+    put_be32(at + 4, block_size)
+    put_be32(at + 8, crc32_of(at, 8, 0))
+    memcpy(at + PRELUDE, raw(block), block_size)
+    memcpy(at + PRELUDE + block_size, raw(payload), PyBytes_GET_SIZE(payload))
+    put_be32(at + total - 4, crc32_of(at, total - 4, 0))
+    return message
+
+
+def _crc32(data, crc=0, *, portable=False):
+    """For tests: CRC-32 as `zlib.crc32` has it, by either way."""
+    cdef const uint8_t[::1] view = data
+    cdef const uint8_t* at = &view[0] if view.shape[0] else NULL
+    return (crc32_of_portable if portable else crc32_of)(at, view.shape[0], crc)
