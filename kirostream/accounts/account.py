@@ -124,7 +124,7 @@ class Credential:
     provider: str = ""
     token_endpoint: str = ""
     scopes: tuple[str, ...] = ()
-    extra: Mapping[str, object] = field(default=EMPTY, repr=False, compare=False)
+    extra: Mapping[str, object] = field(default_factory=lambda: EMPTY, repr=False, compare=False)
 
     def valid_until(self) -> float:
         """When the access token ends: 0 without one. One of unknown end counts as over where it can be refreshed."""
