@@ -1,0 +1,383 @@
+"""Conversation states: a question in Kiro's words, written and read (kiro-protocol.md section 2).
+
+The persona is the IDE's (section 1.2). Three things a question may hold have no place on this wire:
+
+- *A system prompt.* It becomes the first two entries of the history: the user says it, the assistant agrees (section
+  2.4, "recommended"). The pair stays the same from turn to turn, so the upstream's prompt cache can use it.
+- *Sampling.* ``inferenceConfig`` stands in no official model of the service and in no capture of an official client
+  (section 2.2); two peers send it without visible effect. It is not sent: a field that no real client sends can only
+  do harm. `Sampling` is the gateway's to enforce where it can.
+- *Images in tool results.* They are lifted to the message that holds the result (section 2.5).
+
+`write_request` converts and repairs nothing: what Kiro would refuse is repaired before, by `filters.request_rules`.
+It never fails on a well-typed request all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from kirostream.dialects.dialect import Headers, Stamp
+from kirostream.dialects.kiro.names import ToolNames
+from kirostream.errors import MalformedRequest
+from kirostream.turn.events import escape, unescape
+from kirostream.turn.model import Model
+from kirostream.turn.request import (
+    Image,
+    Message,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolResult,
+    TurnRequest,
+)
+
+NAME: Final = "kiro"
+ORIGIN: Final = "AI_EDITOR"
+ACKNOWLEDGED: Final = "I will follow these instructions."
+"""What the assistant says to the system prompt; real clients say the same words (section 2.4)."""
+
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""Words of the effort scales, weakest first (section 2.8)."""
+DEFAULT_EFFORT: Final = "high"
+_BUDGETS: Final = ((4_000, "low"), (16_000, "medium"), (64_000, "high"))
+"""Tokens of thinking up to which an effort stands for a budget (section 2.8)."""
+
+
+class Wire(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Fields as section 2.2 lists them. Unknown ones are allowed; absent and null are the same."""
+
+
+class ImageSource(Wire):
+    bytes: str
+
+
+class ImageBlock(Wire):
+    format: str
+    source: ImageSource
+
+
+class ToolUse(Wire):
+    tool_use_id: str
+    name: str
+    input: msgspec.Raw
+
+
+class ResultContent(Wire):
+    text: str | None = None
+    json: msgspec.Raw | None = None
+
+
+class ToolUseResult(Wire):
+    tool_use_id: str
+    content: list[ResultContent]
+    status: str | None = None
+
+
+class InputSchema(Wire):
+    json: msgspec.Raw
+
+
+class ToolSpecification(Wire):
+    name: str
+    input_schema: InputSchema
+    description: str | None = None
+
+
+class CachePoint(Wire):
+    type: str
+
+
+class ToolEntry(Wire):
+    tool_specification: ToolSpecification | None = None
+    cache_point: CachePoint | None = None
+
+
+class UserContext(Wire):
+    tool_results: list[ToolUseResult] | None = None
+    tools: list[ToolEntry] | None = None
+
+
+class UserInputMessage(Wire):
+    content: str
+    model_id: str | None = None
+    origin: str | None = None
+    user_intent: str | None = None
+    images: list[ImageBlock] | None = None
+    user_input_message_context: UserContext | None = None
+
+
+class AssistantResponseMessage(Wire):
+    content: str
+    message_id: str | None = None
+    tool_uses: list[ToolUse] | None = None
+
+
+class Entry(Wire):
+    """One message: exactly one of the two is set."""
+
+    user_input_message: UserInputMessage | None = None
+    assistant_response_message: AssistantResponseMessage | None = None
+
+
+class ConversationState(Wire):
+    current_message: Entry
+    chat_trigger_type: str
+    conversation_id: str | None = None
+    agent_continuation_id: str | None = None
+    agent_task_type: str | None = None
+    history: list[Entry] | None = None
+
+
+class ThinkingField(Wire):
+    type: str
+    display: str | None = None
+
+
+class EffortField(Wire):
+    effort: str
+
+
+class ModelFields(msgspec.Struct, omit_defaults=True):
+    """``additionalModelRequestFields`` as section 2.8 knows them."""
+
+    thinking: ThinkingField | None = None
+    output_config: EffortField | None = None
+    reasoning: EffortField | None = None
+
+
+class Generate(Wire):
+    """The whole body of ``generateAssistantResponse``. `model_fields` stays raw: each model has its own schema."""
+
+    conversation_state: ConversationState
+    profile_arn: str | None = None
+    model_fields: msgspec.Raw | None = msgspec.field(default=None, name="additionalModelRequestFields")
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Generate).decode
+
+
+def write_request(request: TurnRequest, stamp: Stamp) -> bytes:
+    """The body that asks `request`. Texts are cleaned of lone surrogates, which UTF-8 cannot hold."""
+    body = _Body(request, stamp)
+    try:
+        return _encode(body.write(clean=False))
+    except UnicodeEncodeError:
+        return _encode(body.write(clean=True))
+
+
+def read_request(body: bytes, headers: Headers = ()) -> TurnRequest:
+    """The question in `body`: the server's face, for the simulator. Names stay as the wire has them.
+
+    Raises:
+        MalformedRequest: not JSON, or a field of the wrong type.
+    """
+    return to_turn(decode(body))
+
+
+def decode(body: bytes) -> Generate:
+    """The body, checked for types only.
+
+    Raises:
+        MalformedRequest: not JSON, or a field of the wrong type.
+    """
+    try:
+        return _decode(body)
+    except msgspec.ValidationError as error:
+        raise MalformedRequest(
+            f"The request does not fit the schema: {error}", reason="REQUEST_BODY_INVALID"
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedRequest(f"The request is not JSON: {error}", reason="REQUEST_BODY_INVALID_JSON") from error
+
+
+# Writing
+
+
+class _Body:
+    """Writes one body."""
+
+    def __init__(self, request: TurnRequest, stamp: Stamp) -> None:
+        self._request = request
+        self._stamp = stamp
+        self._names = ToolNames(tool.name for tool in request.tools)
+        self._clean = False
+
+    def write(self, *, clean: bool) -> Generate:
+        self._clean = clean
+        stamp, request = self._stamp, self._request
+        history: list[Entry] = []
+        if system := self._join(part.text for part in request.system):
+            history.append(Entry(user_input_message=UserInputMessage(system, origin=self._origin)))
+            history.append(Entry(assistant_response_message=AssistantResponseMessage(ACKNOWLEDGED)))
+        messages = request.messages
+        current = UserInputMessage("")
+        if messages and messages[-1].role is not Role.ASSISTANT:
+            messages, current = messages[:-1], self._user(messages[-1])
+        history += map(self._entry, messages)
+        current.model_id = stamp.model.id
+        if request.tools:
+            current.user_input_message_context = current.user_input_message_context or UserContext()
+            current.user_input_message_context.tools = [self._tool(tool) for tool in request.tools]
+        return Generate(
+            ConversationState(
+                current_message=Entry(user_input_message=current),
+                chat_trigger_type="MANUAL",
+                conversation_id=stamp.conversation_id or None,
+                agent_continuation_id=stamp.continuation_id or None,
+                agent_task_type="vibe",
+                history=history or None,
+            ),
+            profile_arn=stamp.profile_arn or None,
+            model_fields=_model_fields(request.thinking, stamp.model),
+        )
+
+    @property
+    def _origin(self) -> str:
+        return self._stamp.origin or ORIGIN
+
+    def _text(self, text: str) -> str:
+        return unescape((escape(text),)) if self._clean else text
+
+    def _join(self, texts: Iterable[str]) -> str:
+        return self._text("\n\n".join(filter(None, texts)))
+
+    def _entry(self, message: Message) -> Entry:
+        if message.role is Role.ASSISTANT:
+            return Entry(assistant_response_message=self._assistant(message))
+        return Entry(user_input_message=self._user(message))
+
+    def _user(self, message: Message) -> UserInputMessage:
+        results = [block for block in message.content if isinstance(block, ToolResult)]
+        images = [block for block in message.content if isinstance(block, Image)]
+        images += [part for result in results for part in result.content if isinstance(part, Image)]
+        return UserInputMessage(
+            self._join(block.text for block in message.content if isinstance(block, Text)),
+            origin=self._origin,
+            images=[_image(image) for image in images] or None,
+            user_input_message_context=UserContext([self._result(result) for result in results]) if results else None,
+        )
+
+    def _assistant(self, message: Message) -> AssistantResponseMessage:
+        calls = [self._call(block) for block in message.content if isinstance(block, ToolCall)]
+        content = self._join(block.text for block in message.content if isinstance(block, Text))
+        return AssistantResponseMessage(content, tool_uses=calls or None)
+
+    def _call(self, call: ToolCall) -> ToolUse:
+        name = self._text(self._names.wire(call.name))
+        return ToolUse(self._text(call.id), name, msgspec.Raw(call.arguments or b"{}"))
+
+    def _result(self, result: ToolResult) -> ToolUseResult:
+        content = [ResultContent(self._text(part.text)) for part in result.content if isinstance(part, Text)]
+        return ToolUseResult(self._text(result.call_id), content, "error" if result.is_error else "success")
+
+    def _tool(self, tool: Tool) -> ToolEntry:
+        schema = InputSchema(msgspec.Raw(tool.schema))
+        return ToolEntry(ToolSpecification(self._names.wire(tool.name), schema, self._text(tool.description)))
+
+
+def _image(image: Image) -> ImageBlock:
+    return ImageBlock(image.media_type.removeprefix("image/"), ImageSource(image.data))
+
+
+def effort(thinking: Thinking, efforts: Sequence[str]) -> str:
+    """The word of `efforts` that comes nearest to what was asked, and is not above it where there is one below."""
+    asked = thinking.effort
+    if not asked and thinking.budget is not None:
+        asked = next((word for most, word in _BUDGETS if thinking.budget <= most), "xhigh")
+    asked = asked or DEFAULT_EFFORT
+    if asked in efforts:
+        return asked
+    rank = EFFORTS.index(asked) if asked in EFFORTS else EFFORTS.index(DEFAULT_EFFORT)
+    known = sorted((EFFORTS.index(word), word) for word in efforts if word in EFFORTS)
+    below = [word for at, word in known if at <= rank]
+    return below[-1] if below else known[0][1] if known else efforts[-1]
+
+
+def _model_fields(thinking: Thinking, model: Model) -> msgspec.Raw | None:
+    """Native thinking (section 2.8), where it is asked for and the catalogue advertises it.
+
+    The catalogue's two shapes follow the model's family: Claude takes ``thinking`` and ``output_config``, the others
+    ``reasoning``. Every schema is closed, so ``display`` is sent only to models new enough to know ``xhigh``: the
+    older ones lack both, and show their thoughts unasked.
+    """
+    if not thinking.enabled or not model.efforts:
+        return None
+    word = EffortField(effort(thinking, model.efforts))
+    if not model.id.startswith(("claude", "auto")):
+        return msgspec.Raw(_encode(ModelFields(reasoning=word)))
+    adaptive = ThinkingField("adaptive", "summarized" if "xhigh" in model.efforts else None)
+    return msgspec.Raw(_encode(ModelFields(thinking=adaptive, output_config=word)))
+
+
+# Reading
+
+
+def to_turn(body: Generate) -> TurnRequest:
+    """A checked body as a question. A system pair at its head is the system prompt again."""
+    state = body.conversation_state
+    history = state.history or []
+    system: tuple[Text, ...] = ()
+    if len(history) > 1 and (prompt := _system_pair(history[0], history[1])) is not None:
+        system, history = (Text(prompt),), history[2:]
+    current = state.current_message.user_input_message
+    context = (current and current.user_input_message_context) or UserContext()
+    messages = [message for entry in (*history, state.current_message) for message in _messages(entry)]
+    return TurnRequest(
+        model=(current and current.model_id) or "",
+        system=system,
+        messages=tuple(messages),
+        tools=tuple(_read_tool(e.tool_specification) for e in context.tools or () if e.tool_specification),
+        thinking=_thinking(body.model_fields),
+        stream=True,
+        session=state.conversation_id or "",
+        spoken_in=NAME,
+    )
+
+
+def _system_pair(first: Entry, second: Entry) -> str | None:
+    user, assistant = first.user_input_message, second.assistant_response_message
+    if user is None or assistant is None or assistant.content != ACKNOWLEDGED or assistant.tool_uses:
+        return None
+    return None if user.images or user.user_input_message_context else user.content
+
+
+def _messages(entry: Entry) -> Iterable[Message]:
+    if user := entry.user_input_message:
+        results = (user.user_input_message_context or UserContext()).tool_results or ()
+        images = (Image(f"image/{image.format}", image.source.bytes) for image in user.images or ())
+        text = (Text(user.content),) if user.content else ()
+        yield Message(Role.USER, (*map(_read_result, results), *images, *text))
+    if assistant := entry.assistant_response_message:
+        calls = (ToolCall(use.tool_use_id, use.name, bytes(use.input)) for use in assistant.tool_uses or ())
+        text = (Text(assistant.content),) if assistant.content else ()
+        yield Message(Role.ASSISTANT, (*text, *calls))
+
+
+def _read_result(result: ToolUseResult) -> ToolResult:
+    parts = (Text(part.text if part.text is not None else _raw_text(part.json)) for part in result.content)
+    return ToolResult(result.tool_use_id, tuple(parts), result.status == "error")
+
+
+def _raw_text(raw: msgspec.Raw | None) -> str:
+    return bytes(raw).decode() if raw is not None else ""
+
+
+def _read_tool(spec: ToolSpecification) -> Tool:
+    return Tool(spec.name, spec.description or "", bytes(spec.input_schema.json))
+
+
+def _thinking(fields: msgspec.Raw | None) -> Thinking:
+    try:
+        asked = msgspec.json.decode(fields or b"{}", type=ModelFields)
+    except msgspec.ValidationError:
+        return Thinking()
+    config = asked.output_config or asked.reasoning
+    enabled = asked.thinking.type != "disabled" if asked.thinking else config is not None
+    return Thinking(enabled, effort=config.effort if config else "")

@@ -1,0 +1,590 @@
+"""Requests as Kiro takes them: one rule a function, run in the order of `RULES`.
+
+Clients send what their own API allows: roles in any order, results without calls, empty texts, schemas of any shape.
+Kiro refuses all of that with one sentence, ``Improperly formed request.`` (kiro-protocol.md sections 2.4 to 2.7). Each
+rule takes one cause away and keeps the meaning: what cannot be said in its place is said as text, nothing is dropped
+in silence except duplicates and thoughts.
+
+The order matters, and is the one of the table:
+
+1. the cast: thoughts go, system messages become user text, blocks stand in messages of their role;
+2. the tools offered: `tool_choice`, one tool a name, text in place of tool traffic where no tool is offered;
+3. the sequence: neighbours of one role are one message, the first is the user's;
+4. the pairs: every call has its result in the next message, and the other way round; every name is declared;
+5. the contents: images, arguments, nothing empty, the last message is the user's;
+6. the tools as Kiro takes them: descriptions, schemas.
+
+Rules are pure and idempotent; a rule that finds nothing to do returns the request it was given.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+from kirostream.turn.request import (
+    AUTO,
+    ContentBlock,
+    Image,
+    Message,
+    RawJson,
+    Role,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+    ToolResult,
+    TurnRequest,
+)
+
+Rule: TypeAlias = Callable[[TurnRequest], TurnRequest]
+
+MAX_DESCRIPTION: Final = 10_000
+"""Bytes of a tool's description; section 2.6 has peers between 10,000 and 10,237, in characters or bytes."""
+MAX_IMAGES: Final = 10
+MAX_IMAGE_BYTES: Final = 10_000_000
+
+CONTINUE: Final = "Continue"
+OPENING: Final = "(The conversation continues.)"
+NO_OUTPUT: Final = "(no output)"
+SEE_IMAGE: Final = "(See the attached image.)"
+NO_RESULT: Final = "The tool was not run: no result was recorded."
+STUB: Final = "Was used earlier in this conversation. It is not available now; do not call it."
+OBJECT_SCHEMA: Final = b'{"type":"object","properties":{}}'
+
+
+# 1. The cast
+
+
+def drop_thoughts(request: TurnRequest) -> TurnRequest:
+    """Thoughts of earlier turns are left out: Kiro refuses most of them, signed or not (section 2.8)."""
+
+    def unthinking(message: Message) -> Message:
+        if not any(isinstance(block, Thought) for block in message.content):
+            return message
+        return replace(message, content=tuple(b for b in message.content if not isinstance(b, Thought)))
+
+    return _each_message(request, unthinking)
+
+
+def label_system_messages(request: TurnRequest) -> TurnRequest:
+    """A system message between the turns becomes user text under a label; merging joins it to the turn beside it."""
+
+    def labelled(message: Message) -> Message:
+        if message.role is not Role.SYSTEM:
+            return message
+        content = (
+            Text(f"<system-reminder>\n{block.text}\n</system-reminder>") if isinstance(block, Text) else block
+            for block in message.content
+            if block != Text("")
+        )
+        return Message(Role.USER, tuple(content))
+
+    return _each_message(request, labelled)
+
+
+def move_misplaced_blocks(request: TurnRequest) -> TurnRequest:
+    """Only the assistant calls tools, and only the user has results and images.
+
+    A result in an assistant's message moves into a user message behind it, where pairing finds it; a call in a user's
+    message and an image in an assistant's become text.
+    """
+    messages: list[Message] = []
+    for message in request.messages:
+        if message.role is Role.USER:
+            calls = any(isinstance(block, ToolCall) for block in message.content)
+            content = tuple(Text(_call_as_text(b)) if isinstance(b, ToolCall) else b for b in message.content)
+            messages.append(replace(message, content=content) if calls else message)
+            continue
+        stays = tuple(
+            Text("[an image]") if isinstance(block, Image) else block
+            for block in message.content
+            if not isinstance(block, ToolResult)
+        )
+        moves = tuple(block for block in message.content if isinstance(block, ToolResult))
+        messages.append(message if stays == message.content else replace(message, content=stays))
+        if moves:
+            messages.append(Message(Role.USER, moves))
+    return _with_messages(request, messages)
+
+
+# 2. The tools offered
+
+
+def apply_tool_choice(request: TurnRequest) -> TurnRequest:
+    """Kiro has no ``tool_choice`` (section 2.5): fewer tools and a line in the system prompt say it instead."""
+    choice = request.tool_choice
+    if choice == AUTO:
+        return request
+    tools = request.tools
+    lines = []
+    if choice.mode == "none":
+        tools = ()
+    elif choice.mode == "tool" and any(tool.name == choice.name for tool in tools):
+        tools = tuple(tool for tool in tools if tool.name == choice.name)
+        lines.append(f"Answer with a call of the tool {choice.name}.")
+    elif choice.mode != "auto" and tools:
+        lines.append("Answer with at least one tool call.")
+    if not choice.parallel and tools:
+        lines.append("Call at most one tool at a time.")
+    system = (*request.system, *map(Text, lines))
+    return replace(request, tools=tools, system=system, tool_choice=AUTO)
+
+
+def drop_duplicate_tools(request: TurnRequest) -> TurnRequest:
+    """Of several tools with one name the first stays (``TOOL_DUPLICATE``)."""
+    first = {tool.name: tool for tool in reversed(request.tools)}
+    if len(first) == len(request.tools):
+        return request
+    return replace(request, tools=tuple(tool for tool in request.tools if first[tool.name] is tool))
+
+
+def flatten_tool_traffic(request: TurnRequest) -> TurnRequest:
+    """Calls and results become text where the request offers no tool (``TOOL_CONFIG_MISSING``)."""
+    if request.tools:
+        return request
+    names = {block.id: block.name for block in _blocks(request) if isinstance(block, ToolCall)}
+
+    def flat(block: ContentBlock) -> Iterable[ContentBlock]:
+        if isinstance(block, ToolCall):
+            return (Text(_call_as_text(block)),)
+        if isinstance(block, ToolResult):
+            return _result_as_text(block, names)
+        return (block,)
+
+    return _each_block(request, flat)
+
+
+# 3. The sequence
+
+
+def merge_neighbours(request: TurnRequest) -> TurnRequest:
+    """Messages of one role in a row become one (section 2.4): it keeps the meaning and adds no filler."""
+    messages: list[Message] = []
+    for message in request.messages:
+        if messages and messages[-1].role is message.role:
+            messages[-1] = Message(message.role, messages[-1].content + message.content)
+        else:
+            messages.append(message)
+    return _with_messages(request, messages)
+
+
+def start_with_user(request: TurnRequest) -> TurnRequest:
+    """A conversation that the assistant opens gets a neutral opening."""
+    if request.messages and request.messages[0].role is Role.USER:
+        return request
+    opening = (Message(Role.USER, (Text(OPENING),)),) if request.messages else ()
+    return replace(request, messages=opening + request.messages)
+
+
+# 4. The pairs
+
+
+def pair_tools(request: TurnRequest) -> TurnRequest:
+    """Every call has exactly one result in the message behind it, in the order of the calls (section 2.5).
+
+    A result that comes later moves forward; one that never came is said to be missing, as an error; a second result of
+    one call is dropped; a result without a call before it becomes text. Ids that come again in a later round (some
+    clients count from zero each time), or that the models' own API would refuse, are renamed on both sides.
+
+    Needs messages of alternating roles.
+    """
+    if not any(isinstance(block, (ToolCall, ToolResult)) for block in _blocks(request)):
+        return request
+    called: dict[str, list[int]] = {}  # by id: the positions of the messages that call it
+    answered: dict[str, list[tuple[int, ToolResult]]] = {}  # by id: its results and the positions they stand at
+    for at, message in enumerate(request.messages):
+        for block in message.content:
+            if isinstance(block, ToolCall) and called.setdefault(block.id, [])[-1:] != [at]:
+                called[block.id].append(at)
+            elif isinstance(block, ToolResult):
+                answered.setdefault(block.call_id, []).append((at, block))
+
+    messages: list[Message] = []
+    due: list[ContentBlock] = []  # results that the next user message begins with
+    for at, message in enumerate(request.messages):
+        content: list[ContentBlock] = []
+        here: set[str] = set()
+        for block in message.content:
+            if isinstance(block, ToolCall):
+                if block.id in here:
+                    continue
+                here.add(block.id)
+                nth = called[block.id].index(at)
+                until = called[block.id][nth + 1] if nth + 1 < len(called[block.id]) else len(request.messages)
+                result = next((r for p, r in answered.get(block.id, ()) if at < p < until), None)
+                call_id = _wire_id(block.id, nth)
+                content.append(block if call_id == block.id else replace(block, id=call_id))
+                if result is None:
+                    result = ToolResult(call_id, (Text(NO_RESULT),), is_error=True)
+                due.append(result if result.call_id == call_id else replace(result, call_id=call_id))
+            elif isinstance(block, ToolResult):
+                if block.call_id not in called or at < called[block.call_id][0]:
+                    content += _result_as_text(block, {})
+            else:
+                content.append(block)
+        if message.role is Role.USER:
+            content, due = due + content, []
+        messages.append(Message(message.role, tuple(content)))
+    if due:
+        messages.append(Message(Role.USER, tuple(due)))
+    return _with_messages(request, messages)
+
+
+def declare_used_tools(request: TurnRequest) -> TurnRequest:
+    """A tool that the history uses and the request does not offer is declared by a stub (section 2.5).
+
+    Names are compared ignoring case, as Kiro does.
+    """
+    known = {tool.name.lower() for tool in request.tools}
+    stubs = []
+    for block in _blocks(request):
+        if isinstance(block, ToolCall) and block.name.lower() not in known:
+            known.add(block.name.lower())
+            stubs.append(Tool(block.name, STUB, OBJECT_SCHEMA))
+    return replace(request, tools=(*request.tools, *stubs)) if stubs else request
+
+
+# 5. The contents
+
+
+def repair_arguments(request: TurnRequest) -> TurnRequest:
+    """Arguments of a call are an object; anything else is put into one (section 2.2)."""
+
+    def repaired(block: ContentBlock) -> Iterable[ContentBlock]:
+        if isinstance(block, ToolCall) and not block.arguments.lstrip().startswith(b"{"):
+            arguments = block.arguments.strip()
+            empty = arguments in (b"", b"null", b'""')
+            return (replace(block, arguments=b"{}" if empty else b'{"value":' + arguments + b"}"),)
+        return (block,)
+
+    return _each_block(request, repaired)
+
+
+def check_images(request: TurnRequest) -> TurnRequest:
+    """Images are gif, jpeg, png or webp, say so truthfully, and are at most ten: the newest (section 2.7).
+
+    The bytes decide on the type. What cannot be sent is replaced by a sentence that says why.
+    """
+    if not any(isinstance(item, Image) for item in _items(request)):
+        return request
+    room = MAX_IMAGES
+
+    def checked(image: Image) -> Text | Image:
+        nonlocal room
+        fixed = _readable(image)
+        if isinstance(fixed, Image):
+            if not room:
+                return Text(f"[An earlier image is left out: Kiro takes the {MAX_IMAGES} newest.]")
+            room -= 1
+        return fixed
+
+    messages = []
+    for message in reversed(request.messages):
+        content: list[ContentBlock] = []
+        for block in reversed(message.content):
+            if isinstance(block, Image):
+                content.append(checked(block))
+            elif isinstance(block, ToolResult):
+                inner = [checked(i) if isinstance(i, Image) else i for i in reversed(block.content)]
+                content.append(replace(block, content=tuple(reversed(inner))))
+            else:
+                content.append(block)
+        messages.append(replace(message, content=tuple(reversed(content))))
+    return _with_messages(request, list(reversed(messages)))
+
+
+def fill_empty_contents(request: TurnRequest) -> TurnRequest:
+    """No message and no result is empty (section 2.4); a user's text may be, beside results."""
+
+    def filled(message: Message) -> Message:
+        content = tuple(
+            _filled_result(block) if isinstance(block, ToolResult) else block
+            for block in message.content
+            if not (isinstance(block, Text) and not block.text)
+        )
+        kinds = {type(block) for block in content}
+        if Text in kinds or (message.role is Role.USER and ToolResult in kinds):
+            pass
+        elif message.role is Role.USER:
+            content += (Text(SEE_IMAGE if Image in kinds else CONTINUE),)
+        else:
+            content = (Text(" "), *content)
+        return message if content == message.content else replace(message, content=content)
+
+    return _each_message(request, filled)
+
+
+def end_with_user(request: TurnRequest) -> TurnRequest:
+    """A conversation that ends with the assistant (a prefill) goes on with ``Continue``."""
+    if request.messages and request.messages[-1].role is Role.USER:
+        return request
+    return replace(request, messages=(*request.messages, Message(Role.USER, (Text(CONTINUE),))))
+
+
+# 6. The tools as Kiro takes them
+
+
+def fit_descriptions(request: TurnRequest) -> TurnRequest:
+    """Descriptions are neither empty nor over the limit; a long one moves into the system prompt (section 2.6)."""
+    tools = []
+    moved = []
+    for tool in request.tools:
+        description = tool.description
+        if not description.strip():
+            description = f"Tool: {tool.name}"
+        elif len(description) > MAX_DESCRIPTION // 4 and len(_utf8(description)) > MAX_DESCRIPTION:
+            title = f"## Tool: {tool.name}"
+            moved.append(Text(f"{title}\n\n{description}"))
+            description = f'The description is in the system prompt, under "{title}".'
+        # A name can be of any length too, and both sentences hold it.
+        description = _utf8(description)[:MAX_DESCRIPTION].decode("utf-8", "ignore")
+        tools.append(tool if description == tool.description else replace(tool, description=description))
+    if all(new is old for new, old in zip(tools, request.tools, strict=True)):
+        return request
+    return replace(request, tools=tuple(tools), system=(*request.system, *moved))
+
+
+def repair_schemas(request: TurnRequest) -> TurnRequest:
+    """Every schema is an object at its root, without nulls, ``$schema``, ``$id`` and local references (section 2.6)."""
+    tools = [replace(t, schema=s) if (s := repair_schema(t.schema)) != t.schema else t for t in request.tools]
+    if all(new is old for new, old in zip(tools, request.tools, strict=True)):
+        return request
+    return replace(request, tools=tuple(tools))
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    drop_thoughts,
+    label_system_messages,
+    move_misplaced_blocks,
+    apply_tool_choice,
+    drop_duplicate_tools,
+    flatten_tool_traffic,
+    merge_neighbours,
+    start_with_user,
+    pair_tools,
+    declare_used_tools,
+    repair_arguments,
+    check_images,
+    fill_empty_contents,
+    end_with_user,
+    fit_descriptions,
+    repair_schemas,
+)
+
+
+def apply_rules(request: TurnRequest) -> TurnRequest:
+    """The request after every rule. Applied twice, it is the same as once."""
+    for rule in RULES:
+        request = rule(request)
+    return request
+
+
+# Schemas
+
+
+MAX_SCHEMA_NODES: Final = 20_000
+"""References can unfold exponentially; past this many subschemas a reference stays open: ``{}``."""
+MAX_SCHEMA_DEPTH: Final = 64
+
+_SCHEMA_KEYS: Final = frozenset(
+    {"additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"}
+    | {"unevaluatedItems", "unevaluatedProperties"}
+)
+_SCHEMA_LISTS: Final = frozenset(("allOf", "anyOf", "items", "oneOf", "prefixItems"))
+_SCHEMA_MAPS: Final = frozenset(("dependentSchemas", "patternProperties", "properties"))
+_DATA: Final = frozenset(("const", "default", "enum", "examples"))
+_DROPPED: Final = frozenset(("$schema", "$id", "$defs", "definitions", "$anchor", "$dynamicAnchor", "$comment"))
+
+
+@functools.lru_cache(maxsize=512)
+def repair_schema(raw: RawJson) -> RawJson:
+    """The schema as Kiro takes it; the same bytes where nothing is wrong. Cached: a client's tools rarely change."""
+    try:
+        schema = json.loads(raw)
+        repaired = _Repair(schema).root()
+        return raw if repaired == schema else _utf8(json.dumps(repaired, ensure_ascii=False, separators=(",", ":")))
+    except (ValueError, RecursionError):
+        return OBJECT_SCHEMA
+
+
+class _Repair:
+    """One schema's repair: walks subschemas only, never data, and counts what it has unfolded."""
+
+    def __init__(self, schema: Any) -> None:
+        self._schema = schema
+        self._nodes = 0
+
+    def root(self) -> dict[str, Any]:
+        root = self._subschema(self._schema, ())
+        if not isinstance(root, dict):
+            return {"type": "object", "properties": {}}
+        kind = root.get("type", "object")
+        if kind == "object" or (isinstance(kind, list) and "object" in kind):
+            if root.get("type") == "object" and "properties" in root:
+                return root
+            return {**root, "type": "object", "properties": root.get("properties", {})}
+        return {"type": "object", "properties": {"value": root}}
+
+    def _subschema(self, schema: Any, within: tuple[str, ...]) -> Any:
+        """`schema` repaired. `within` holds the references that are being unfolded, outermost first."""
+        self._nodes += 1
+        if not isinstance(schema, dict):
+            return {} if schema is None else schema
+        if self._nodes > MAX_SCHEMA_NODES or len(within) > MAX_SCHEMA_DEPTH:
+            return {}
+        reference = schema.get("$ref", schema.get("$dynamicRef"))
+        if isinstance(reference, str):
+            target = self._target(reference) if reference not in within else None
+            own = {key: value for key, value in schema.items() if key not in ("$ref", "$dynamicRef")}
+            if isinstance(target, dict):
+                return self._subschema({**target, **own}, (*within, reference))
+            return self._subschema(own, within)
+        return {key: self._value(key, value, within) for key, value in schema.items() if self._stays(key, value)}
+
+    @staticmethod
+    def _stays(key: str, value: Any) -> bool:
+        if key in _DROPPED or (key == "required" and not isinstance(value, list)):
+            return False
+        return value is not None or key in _DATA or key == "properties"
+
+    def _value(self, key: str, value: Any, within: tuple[str, ...]) -> Any:
+        if key == "properties" and not isinstance(value, dict):
+            return {}
+        if key in _SCHEMA_MAPS and isinstance(value, dict):
+            return {name: self._subschema(one, within) for name, one in value.items()}
+        if key in _SCHEMA_LISTS and isinstance(value, list):
+            return [self._subschema(one, within) for one in value]
+        if key in _SCHEMA_KEYS:
+            return self._subschema(value, within)
+        return value
+
+    def _target(self, reference: str) -> Any:
+        """What a local reference (``#/$defs/x``, RFC 6901) points to; None for any other."""
+        if not reference.startswith("#"):
+            return None
+        found = self._schema
+        for step in reference[1:].split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(found, dict):
+                found = found.get(name)
+            elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+                found = found[int(name)]
+            else:
+                return None
+        return found
+
+
+# Images
+
+
+_MAGIC: Final = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
+_BASE64_DIRT = re.compile(r"[\s=]+")
+
+
+def image_format(data: bytes) -> str:
+    """``gif``, ``jpeg``, ``png`` or ``webp`` by the first 12 bytes; empty for anything else."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return next((name for magic, name in _MAGIC if data.startswith(magic)), "")
+
+
+def _readable(image: Image) -> Text | Image:
+    """The image under its true type, in clean base64; a sentence where it cannot be sent."""
+    data = image.data
+    try:
+        raw = binascii.a2b_base64(data, strict_mode=True)
+    except ValueError:
+        data = _BASE64_DIRT.sub("", data).replace("-", "+").replace("_", "/")
+        data += "=" * (-len(data) % 4)
+        try:
+            raw = base64.b64decode(data, validate=True)
+        except ValueError:
+            return Text("[An image is left out: its data is not base64.]")
+    name = image_format(raw)
+    if not name:
+        kind = image.media_type or "an unknown type"
+        return Text(f"[An image is left out: Kiro takes gif, jpeg, png and webp, this is {kind}.]")
+    if len(raw) > MAX_IMAGE_BYTES:
+        return Text(f"[An image is left out: {len(raw):,} bytes, Kiro takes {MAX_IMAGE_BYTES:,}.]")
+    if data == image.data and image.media_type == f"image/{name}":
+        return image
+    return Image(f"image/{name}", data)
+
+
+# Shared
+
+
+def _blocks(request: TurnRequest) -> Iterator[ContentBlock]:
+    for message in request.messages:
+        yield from message.content
+
+
+def _items(request: TurnRequest) -> Iterator[ContentBlock]:
+    """Every block, and every part of every result."""
+    for block in _blocks(request):
+        yield block
+        if isinstance(block, ToolResult):
+            yield from block.content
+
+
+def _with_messages(request: TurnRequest, messages: list[Message]) -> TurnRequest:
+    same = len(messages) == len(request.messages) and all(map(_same, messages, request.messages))
+    return request if same else replace(request, messages=tuple(messages))
+
+
+def _same(one: Message, other: Message) -> bool:
+    return one is other or one == other
+
+
+def _each_message(request: TurnRequest, change: Callable[[Message], Message]) -> TurnRequest:
+    return _with_messages(request, [change(message) for message in request.messages])
+
+
+def _each_block(request: TurnRequest, change: Callable[[ContentBlock], Iterable[ContentBlock]]) -> TurnRequest:
+    def changed(message: Message) -> Message:
+        content = tuple(new for block in message.content for new in change(block))
+        return replace(message, content=content)
+
+    return _each_message(request, changed)
+
+
+def _call_as_text(call: ToolCall) -> str:
+    return f"[Called the tool {call.name} with {call.arguments.decode('utf-8', 'replace')}]"
+
+
+def _result_as_text(result: ToolResult, names: Mapping[str, str]) -> list[ContentBlock]:
+    """A result in words, and its images as they are."""
+    of = names.get(result.call_id) or result.call_id
+    title = f"[{'Error' if result.is_error else 'Result'} of the tool {of}]"
+    texts = [block.text for block in result.content if isinstance(block, Text)]
+    images = [block for block in result.content if isinstance(block, Image)]
+    return [Text("\n".join([title, *texts])), *images]
+
+
+def _filled_result(result: ToolResult) -> ToolResult:
+    content = tuple(block for block in result.content if not (isinstance(block, Text) and not block.text))
+    if not any(isinstance(block, Text) for block in content):
+        content = (Text(SEE_IMAGE if content else NO_OUTPUT), *content)
+    return result if content == result.content else replace(result, content=content)
+
+
+_WIRE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+def _wire_id(call_id: str, nth: int) -> str:
+    """The id of the `nth` call of this id. The models' own API takes letters, digits, ``_`` and ``-``, 64 at most."""
+    if nth == 0 and _WIRE_ID.fullmatch(call_id):
+        return call_id
+    return f"tooluse_{hashlib.sha256(_utf8(f'{nth}:{call_id}')).hexdigest()[:22]}"
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
