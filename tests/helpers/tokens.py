@@ -24,7 +24,7 @@ def unix_clock() -> Callable[[], float]:
 
 
 class TokenService:
-    """Answers refreshes in memory. `failures` are answered first, in order: a (status, body) or an exception to raise."""
+    """Answers refreshes in memory. `failures` come first, in order: a (status, body), or an exception to raise."""
 
     def __init__(self, *, lifetime: float = 3600, delay: float = 0.0, rotates: bool = True) -> None:
         self.live = "aor-0"
@@ -45,9 +45,7 @@ class TokenService:
             self.live = f"aor-{n}"
         return {"accessToken": f"aoa-{n}", "refreshToken": self.live, "expiresIn": self.lifetime}
 
-    async def post(
-        self, method: str, url: str, headers: Sequence[tuple[bytes, bytes]], body: bytes
-    ) -> tuple[int, bytes]:
+    async def post(self, method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
         """As `kirostream.accounts.keeper.Post`."""
         assert method == "POST"
         token = json.loads(body)["refreshToken"]
