@@ -10,6 +10,7 @@ import trio
 
 from kirostream.accounts.account import Account, AccountId, AuthMethod, Credential, Secret
 from kirostream.accounts.keeper import KeeperSettings, TokenKeeper
+from kirostream.accounts.oidc import Headers
 from kirostream.accounts.sources.direct import DirectSource
 from kirostream.accounts.sources.source import CredentialSource
 
