@@ -12,7 +12,7 @@ from __future__ import annotations
 import signal
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +20,11 @@ from typing import Final
 
 import trio
 
-from kirostream.accounts.account import Account, Credential, account_id, account_label
 from kirostream.accounts.devices import Devices
+from kirostream.accounts.discovery import Found, accounts_of, discover, from_environment
 from kirostream.accounts.keeper import Post, TokenKeeper
 from kirostream.accounts.oidc import AuthHosts
 from kirostream.accounts.sources.direct import DirectSource
-from kirostream.accounts.sources.source import CredentialSource
 from kirostream.errors import SettingsError, ShuttingDown
 from kirostream.gateway.callers import Callers, load_or_make_key
 from kirostream.gateway.routes import make_router, refuse
@@ -120,7 +119,7 @@ async def open_simulator(settings: Settings, recorder: Recorder) -> AsyncIterato
 @asynccontextmanager
 async def open_gateway(
     settings: Settings,
-    source: CredentialSource | None,
+    found: Found | None,
     *,
     data_dir: Path,
     recorder: Recorder,
@@ -129,7 +128,7 @@ async def open_gateway(
 
     Args:
         settings: everything that is set.
-        source: where the credential comes from; None: a built-in simulator is the upstream.
+        found: the account to use; None: a built-in simulator is the upstream.
         data_dir: where the key, the device ids and the locks live.
         recorder: where facts go.
 
@@ -139,14 +138,14 @@ async def open_gateway(
     key, new_key = (settings.server.key, False) if settings.server.key else load_or_make_key(data_dir)
     async with AsyncExitStack() as owners:
         simulator: Simulator | None = None
-        if source is None:
+        if found is None:
             simulator, upstream = await owners.enter_async_context(open_simulator(settings, recorder))
             settings = _pointed_at(settings, upstream)
-            source = DirectSource(simulator.credential())
+            found = await _simulated_account(simulator, data_dir)
+        account, source = found.account, found.source
         listeners = await open_listeners(settings.server.host, settings.server.port)
         client = HttpClient(settings.upstream)
         owners.push_async_callback(client.aclose)
-        account, credential = await load_account(source, data_dir)
         keeper = TokenKeeper(
             _post_by(client),
             settings.keeper,
@@ -158,7 +157,7 @@ async def open_gateway(
                 RefreshFailed(account=account.label, error=type(error).__name__, message=error.message)
             ),
         )
-        keeper.add(account, source, credential)
+        keeper.add(account, source, found.credential)
         keeping = await owners.enter_async_context(trio.open_nursery())
         await keeping.start(keeper.run)
         turns = await owners.enter_async_context(trio.open_nursery())
@@ -221,8 +220,9 @@ async def drain(gateway: Gateway, grace: float) -> None:
 
 async def serve(
     settings: Settings,
-    source: CredentialSource | None,
     *,
+    demo: bool,
+    env: Mapping[str, str],
     data_dir: Path,
     recorder: Recorder,
     announce: Callable[[Gateway], None],
@@ -230,6 +230,11 @@ async def serve(
     """Run a gateway until SIGINT or SIGTERM, and drain it.
 
     Args:
+        settings: everything that is set.
+        demo: use the built-in simulator, and no account.
+        env: the environment, for the folders in which credentials are looked for.
+        data_dir: our own.
+        recorder: where facts go.
         announce: called once the gateway listens.
 
     Raises:
@@ -241,7 +246,8 @@ async def serve(
             "Set one with --key or PROXY_API_KEY, or listen on 127.0.0.1."
         )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_gateway(settings, source, data_dir=data_dir, recorder=recorder) as gateway:
+        found = None if demo else await find_account(settings, env, data_dir)
+        async with open_gateway(settings, found, data_dir=data_dir, recorder=recorder) as gateway:
             announce(gateway)
             recorder.record(ServiceChanged(service="gateway", state="listening", detail=gateway.url))
             await _signalled(signals)
@@ -266,26 +272,27 @@ async def simulate(settings: Settings, *, recorder: Recorder, announce: Callable
             await _signalled(signals)
 
 
-async def load_account(source: CredentialSource, data_dir: Path) -> tuple[Account, Credential]:
-    """The account of a source's preferred credential.
+async def find_account(settings: Settings, env: Mapping[str, str], data_dir: Path) -> Found:
+    """The account that was chosen, or else the first one found.
 
     Raises:
-        SettingsError, StoreError: there is none, or its device identity cannot be kept.
+        SettingsError, StoreError: there is none; the message says where it was looked for and how to get one.
     """
-    credential = (await source.load())[0]
-    name = account_id(source.kind, source.place, credential.key)
-    imported = credential.extra.get("machineId")
-    account = Account(
-        id=name,
-        label=account_label(credential),
-        auth=credential.auth,
-        region=credential.region,
-        api_region=credential.api_region,
-        provider=credential.provider,
-        machine_id=await Devices(data_dir).machine_id(name, imported if isinstance(imported, str) else ""),
-        source=source.describe(),
+    discovery = await discover(
+        ("the environment", from_environment(env)),
+        ("the settings", settings.account),
+        env=env,
+        home=Path(env.get("HOME") or Path.home()),
+        data_dir=data_dir,
     )
-    return account, credential
+    return discovery.require()
+
+
+async def _simulated_account(simulator: Simulator, data_dir: Path) -> Found:
+    """An account of the simulator's, under the device identity that the demo keeps."""
+    return (await accounts_of(DirectSource(simulator.credential(), name="simulator"), Devices(data_dir), time.time()))[
+        0
+    ]
 
 
 def _pointed_at(settings: Settings, upstream: str) -> Settings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -57,11 +57,11 @@ def serve(
         arguments={"server.host": host, "server.port": port, "server.key": key, "log.level": log_level},
     )
     folder = data_dir(os.environ)
-    source = None if demo else _find_source(settings, folder)
     trio.run(
         lambda: run(
             settings,
-            source,
+            demo=demo,
+            env=os.environ,
             data_dir=folder,
             recorder=_recorder(settings),
             announce=lambda gateway: _announce(gateway, folder),
@@ -128,12 +128,6 @@ def _first(group: BaseExceptionGroup[KirostreamError]) -> KirostreamError:
         error = error.exceptions[0]
     assert isinstance(error, KirostreamError)
     return error
-
-
-def _find_source(settings: Settings, folder: Path) -> Any:
-    from kirostream.accounts.sources.discovery import discover
-
-    return discover(os.environ, settings.account, folder)
 
 
 def _recorder(settings: Settings) -> Recorder:

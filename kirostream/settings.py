@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import platformdirs
 
+from kirostream.accounts.discovery import VARIABLES, AccountSettings
 from kirostream.accounts.keeper import KeeperSettings
 from kirostream.errors import SettingsError
 from kirostream.gateway.turns import GatewaySettings
@@ -34,17 +35,6 @@ from kirostream.simulator.settings import SimulatorSettings
 from kirostream.telemetry.log import LogSettings
 
 CONFIG_FILE: Final = "kirostream.toml"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountSettings:
-    """Which credential is used. Empty: the first one found (Kiro IDE, then kiro-cli)."""
-
-    creds_file: str = field(default="", metadata={"help": "Token file of the Kiro IDE."})
-    cli_db_file: str = field(default="", metadata={"help": "Database of kiro-cli."})
-    refresh_token: str = field(default="", metadata={"help": "A refresh token.", "secret": True})
-    profile_arn: str = field(default="", metadata={"help": "Profile ARN, where the credential holds none."})
-    region: str = field(default="", metadata={"help": "Region of the sign-in, where the credential holds none."})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +57,7 @@ LEGACY: Final[Mapping[str, str]] = {
     "PROXY_API_KEY": "server.key",
     "SERVER_HOST": "server.host",
     "SERVER_PORT": "server.port",
-    "KIRO_CREDS_FILE": "account.creds_file",
-    "KIRO_CLI_DB_FILE": "account.cli_db_file",
-    "REFRESH_TOKEN": "account.refresh_token",
-    "PROFILE_ARN": "account.profile_arn",
-    "KIRO_REGION": "account.region",
+    **{variable: f"account.{name}" for variable, name in VARIABLES.items()},
     "VPN_PROXY_URL": "upstream.proxy",
     "FIRST_TOKEN_TIMEOUT": "relay.deadlines.first_event",
     "STREAMING_READ_TIMEOUT": "relay.deadlines.idle",

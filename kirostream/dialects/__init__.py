@@ -10,6 +10,8 @@ from typing import Final
 from kirostream.dialects.anthropic import request as anthropic_request
 from kirostream.dialects.anthropic import response as anthropic_response
 from kirostream.dialects.dialect import Dialect, Registry
+from kirostream.dialects.kiro import request as kiro_request
+from kirostream.dialects.kiro import response as kiro_response
 from kirostream.dialects.openai_chat import request as chat_request
 from kirostream.dialects.openai_chat import response as chat_response
 
@@ -41,5 +43,18 @@ DIALECTS: Final[Registry] = {
         read_result=chat_response.read_result,
         write_error=chat_response.write_error,
         read_error=chat_response.read_error,
+    ),
+    "kiro": Dialect(
+        name="kiro",
+        path=None,
+        content_type=kiro_response.CONTENT_TYPE,
+        read_request=kiro_request.read_request,
+        write_request=kiro_request.write_request,
+        writer=kiro_response.Writer,
+        reader=kiro_response.Reader,
+        write_result=kiro_response.write_result,
+        read_result=kiro_response.read_result,
+        write_error=kiro_response.write_error,
+        read_error=kiro_response.read_error,
     ),
 }

@@ -13,8 +13,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from kirostream.accounts.account import Account, Token
-from kirostream.accounts.profiles import api_region
+from kirostream.accounts.account import Account, AuthMethod, Token
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Complaint, Dialect, Headers, Stamp
 from kirostream.dialects.kiro.errors import classify
@@ -25,7 +24,10 @@ from kirostream.turn.request import TurnRequest
 
 ORIGIN: Final = "AI_EDITOR"
 
-TOKEN_TYPES: Final = {"api_key": b"API_KEY", "external_idp": b"EXTERNAL_IDP"}
+REGIONS: Final = ("us-east-1", "eu-central-1", "us-gov-east-1", "us-gov-west-1")
+"""Regions with a data plane (section 1.1)."""
+
+TOKEN_TYPES: Final = {AuthMethod.API_KEY: b"API_KEY", AuthMethod.EXTERNAL_IDP: b"EXTERNAL_IDP"}
 """What marks a bearer that is none of the service's own tokens (section 1.3)."""
 
 FALLBACK_MODELS: Final = tuple(
@@ -62,6 +64,21 @@ class KiroSettings:
         metadata={"help": "Whether the vendor may use the content of your requests to improve the service."},
     )
     ide_version: str = field(default="0.12.155", metadata={"help": "The IDE version named in the user agent."})
+
+
+def api_region(chosen: str, profile_arn: str, sso_region: str) -> str:
+    """The region of the generation host (section 1.1, "recommended").
+
+    The operator's choice is taken as it is. The rest is kept to `REGIONS`: a sign-in region such as ``ap-southeast-1``
+    has no data plane, and a mismatched pair is answered with misleading errors.
+    """
+    if chosen:
+        return chosen
+    parts = profile_arn.split(":")
+    wanted = (parts[3] if len(parts) > 3 else "") or sso_region
+    if wanted in REGIONS:
+        return wanted
+    return "eu-central-1" if wanted.startswith("eu-") else "us-east-1"
 
 
 class _TokenLimits(msgspec.Struct, rename="camel"):

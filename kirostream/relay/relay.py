@@ -100,7 +100,7 @@ class Relay:
         self._nursery = nursery
         self._account = account
         self._keeper = keeper
-        self._provider = provider
+        self.provider = provider
         self._client = client
         self._catalogue = catalogue
         self._recorder = recorder
@@ -126,7 +126,7 @@ class Relay:
         try:
             token = await self._keeper.token(self._account)
         except KirostreamError:
-            return Models(self._provider.fallback_models, complete=False)
+            return Models(self.provider.fallback_models, complete=False)
         return await self._catalogue.models(self._account, token)
 
     @asynccontextmanager
@@ -199,7 +199,7 @@ class Relay:
                     ),
                     account=self._account,
                     token=token,
-                    provider=self._provider,
+                    provider=self.provider,
                     client=self._client,
                     log=live.log,
                     deadlines=self._settings.deadlines,

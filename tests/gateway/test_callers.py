@@ -1,0 +1,81 @@
+"""Keys: where they are looked for, how they are made and kept."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from kirostream.errors import KeyRejected, StoreError
+from kirostream.gateway.callers import Callers, load_or_make_key
+from kirostream.net.exchange import HttpRequest
+
+CALLERS = Callers(["ks-right", "ks-other"])
+
+
+def request(*headers: tuple[bytes, bytes]) -> HttpRequest:
+    return HttpRequest("POST", "/v1/messages", "", headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"authorization", b"Bearer ks-right")],
+        [(b"authorization", b"bearer ks-right")],
+        [(b"x-api-key", b"ks-right")],
+        [(b"api-key", b"ks-other")],
+        [(b"x-api-key", b"wrong"), (b"authorization", b"Bearer ks-right")],
+        [(b"authorization", b"Bearer wrong"), (b"x-api-key", b" ks-right ")],
+    ],
+)
+def test_a_right_key_in_any_place(headers: list[tuple[bytes, bytes]]) -> None:
+    assert CALLERS.check(request(*headers)) == "default"
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ([], "No API key"),
+        ([(b"authorization", b"Basic ks-right")], "No API key"),
+        ([(b"authorization", b"Bearer")], "No API key"),
+        ([(b"x-api-key", b"")], "No API key"),
+        ([(b"x-api-key", b"ks-righ")], "Incorrect API key"),
+        ([(b"authorization", b"Bearer ks-rightx")], "Incorrect API key"),
+    ],
+)
+def test_a_wrong_key(headers: list[tuple[bytes, bytes]], said: str) -> None:
+    with pytest.raises(KeyRejected, match=said) as caught:
+        CALLERS.check(request(*headers))
+    assert "ks-right" not in caught.value.message
+
+
+def test_no_key_is_ever_right_by_default() -> None:
+    with pytest.raises(KeyRejected):
+        Callers([""]).check(request((b"x-api-key", b"")))
+
+
+def test_the_key_is_made_once_and_kept_to_its_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "data"
+    key, new = load_or_make_key(folder)
+    assert new
+    assert len(key) > 40
+    assert stat.S_IMODE((folder / "key").stat().st_mode) == 0o600
+    assert load_or_make_key(folder) == (key, False)
+
+
+def test_an_empty_key_file_gets_a_key(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("\n")
+    key, new = load_or_make_key(tmp_path)
+    assert new
+    assert key
+
+
+def test_a_key_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "key").mkdir()
+    with pytest.raises(StoreError, match="key"):
+        load_or_make_key(tmp_path)
+
+
+def test_a_key_does_not_show_itself() -> None:
+    assert "ks-right" not in repr(CALLERS)

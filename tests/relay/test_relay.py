@@ -1,0 +1,392 @@
+"""The relay with a scripted upstream: what is tried, what is told, and what is left running."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from kirostream.accounts.account import NEVER, Account, AccountId, AuthMethod, Secret, Token
+from kirostream.accounts.keeper import TokenKeeper
+from kirostream.dialects import DIALECTS
+from kirostream.dialects.dialect import Complaint, Dialect, Headers, Heading
+from kirostream.errors import (
+    AccountThrottled,
+    CredentialRejected,
+    KirostreamError,
+    LocalProtocolError,
+    ShuttingDown,
+    StreamCut,
+    UnknownModel,
+    UpstreamDown,
+    UpstreamError,
+    UpstreamFault,
+    UpstreamTimeout,
+)
+from kirostream.net.client import HttpClient
+from kirostream.providers.provider import Call, UpstreamRequest
+from kirostream.relay.attempt import Deadlines
+from kirostream.relay.catalogue import Catalogue
+from kirostream.relay.failover import FailoverSettings
+from kirostream.relay.log import WINDOW
+from kirostream.relay.relay import LiveTurn, Relay, RelaySettings, conversation_ids
+from kirostream.telemetry.facts import AttemptFailed, Fact, Faulted, TurnFinished
+from kirostream.telemetry.recorder import Recorder
+from kirostream.turn.events import (
+    BlockDelta,
+    BlockEnded,
+    BlockKind,
+    BlockStarted,
+    Stop,
+    TurnEnded,
+    TurnFailed,
+    TurnStarted,
+)
+from kirostream.turn.model import Model
+from kirostream.turn.request import Message, Role, Text, ToolCall, ToolResult, TurnRequest
+from kirostream.turn.result import fold
+from kirostream.turn.usage import Usage
+
+MODEL = Model("m")
+ASK = TurnRequest(model="m", messages=(Message(Role.USER, (Text("hi"),)),), stream=True, spoken_in="anthropic")
+WRITER = DIALECTS["kiro"].writer(ASK, Heading("0" * 32, 0))
+FIRST, MORE, END = (
+    b"".join(b"".join(WRITER.write(event)) for event in events)
+    for events in (
+        (TurnStarted("m"), BlockStarted(0, BlockKind.TEXT), BlockDelta.of(0, "hel")),
+        (BlockDelta.of(0, "lo"),),
+        (BlockEnded(0), TurnEnded(Stop.END, Usage(credits=0.5, context_percentage=1.0))),
+    )
+)
+HELLO = (FIRST, MORE, END)
+Step = bytes | float | KirostreamError | Exception
+"""Bytes to read, seconds of silence, or what the read raises."""
+
+
+@dataclass
+class Answer:
+    """One scripted answer."""
+
+    status: int
+    steps: Sequence[Step]
+    headers: Headers = ()
+    body: bytes = b""
+    closed: bool = False
+
+    async def read_some(self) -> bytes:
+        while self.steps:
+            step, self.steps = self.steps[0], self.steps[1:]
+            if isinstance(step, bytes):
+                await trio.lowlevel.checkpoint()
+                return step
+            if isinstance(step, float):
+                await trio.sleep(step)
+            else:
+                raise step
+        return b""
+
+    async def read_all(self, limit: int) -> bytes:
+        return self.body[:limit]
+
+
+@dataclass
+class FakeClient:
+    """Gives the scripted answers in order; an exception in their place is raised where a connection would fail."""
+
+    script: list[Answer | KirostreamError]
+    asked: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: str, headers: Headers, content: bytes = b""
+    ) -> AsyncGenerator[Answer, None]:
+        self.asked.append(dict(headers)[b"authorization"].decode())
+        await trio.lowlevel.checkpoint()
+        answer = self.script.pop(0)
+        if isinstance(answer, KirostreamError):
+            raise answer
+        try:
+            yield answer
+        finally:
+            answer.closed = True
+
+    async def fetch(
+        self, method: str, url: str, headers: Headers, content: bytes = b"", *, limit: int = 0
+    ) -> tuple[int, Headers, bytes]:
+        raise UpstreamDown("no catalogue here")
+
+
+class FakeKeeper:
+    """Tokens t0, t1, ...: a new one after each rejection."""
+
+    def __init__(self) -> None:
+        self.rejections = 0
+
+    async def token(self, account: Account) -> Token:
+        await trio.lowlevel.checkpoint()
+        return Token(Secret(f"t{self.rejections}"), NEVER, "", account.id)
+
+    def reject(self, token: Token) -> None:
+        self.rejections += 1
+
+
+class FakeProvider:
+    """Speaks Kiro's dialect; HTTP status is all its refusals have."""
+
+    name = "fake"
+    fallback_models: Sequence[Model] = (MODEL,)
+
+    @property
+    def dialect(self) -> Dialect:
+        return DIALECTS["kiro"]
+
+    def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
+        return UpstreamRequest("POST", "http://up", [(b"authorization", token.access.reveal().encode())])
+
+    def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
+        kinds: dict[int, type[UpstreamError]] = {403: CredentialRejected, 429: AccountThrottled}
+        return kinds.get(status, UpstreamFault)(f"status {status}")
+
+    def list_models(self, account: Account, token: Token, page: str = "") -> UpstreamRequest:
+        return UpstreamRequest("GET", "http://up/models", [])
+
+    def read_models(self, body: bytes) -> tuple[list[Model], str]:
+        return [MODEL], ""
+
+
+@dataclass
+class Stage:
+    """A relay and everything round it."""
+
+    relay: Relay
+    client: FakeClient
+    keeper: FakeKeeper
+    facts: list[Fact]
+
+    def finished(self) -> TurnFinished:
+        (fact,) = [fact for fact in self.facts if isinstance(fact, TurnFinished)]
+        return fact
+
+
+@asynccontextmanager
+async def stage(*script: Answer | KirostreamError) -> AsyncIterator[Stage]:
+    facts: list[Fact] = []
+    recorder = Recorder(facts.append)
+    client, keeper, provider = FakeClient(list(script)), FakeKeeper(), FakeProvider()
+    settings = RelaySettings(
+        deadlines=Deadlines(first_event=10, idle=20, total=100), failover=FailoverSettings(attempts=3, backoff=1.0)
+    )
+    async with trio.open_nursery() as nursery:
+        relay = Relay(
+            nursery,
+            account=Account(id=AccountId("a"), label="someone", auth=AuthMethod.SOCIAL),
+            keeper=cast(TokenKeeper, keeper),
+            provider=provider,
+            client=cast(HttpClient, client),
+            catalogue=Catalogue(provider, cast(HttpClient, client), recorder),
+            recorder=recorder,
+            settings=settings,
+            clock=lambda: 1_000_000.0,
+        )
+        yield Stage(relay, client, keeper, facts)
+        assert relay.snapshot().in_flight == 0
+
+
+def ok(*steps: Step) -> Answer:
+    return Answer(200, steps)
+
+
+async def outcome(live: LiveTurn) -> TurnEnded | TurnFailed:
+    await live.over.wait()
+    last = live.log.events[-1]
+    assert isinstance(last, TurnEnded | TurnFailed)
+    return last
+
+
+async def test_an_answer(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(ok(*HELLO)) as on, on.relay.turn(ASK) as live:
+        assert isinstance(await outcome(live), TurnEnded)
+        assert fold(live.log.events).content == (Text("hello"),)
+    done = on.finished()
+    assert (done.outcome, done.attempts, done.credits, done.account) == ("end", 1, 0.5, "someone")
+    assert done.first_event is not None
+
+
+@pytest.mark.parametrize("failure", [UpstreamDown("x"), Answer(500, []), Answer(503, [])], ids=["down", "500", "503"])
+async def test_the_upstreams_fault_is_tried_again(
+    failure: Answer | KirostreamError, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with stage(failure, failure, ok(*HELLO)) as on, on.relay.turn(ASK) as live:
+        assert isinstance(await outcome(live), TurnEnded)
+        assert live.attempts == 3
+    assert trio.current_time() >= 3.0  # 1 s, then 2 s
+    assert [fact.action for fact in on.facts if isinstance(fact, AttemptFailed)] == ["try again"] * 2
+
+
+async def test_tries_are_counted(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(*[Answer(500, [])] * 3) as on, on.relay.turn(ASK) as live:
+        failed = await outcome(live)
+        assert isinstance(failed, TurnFailed)
+        assert isinstance(failed.error, UpstreamFault)
+    assert on.finished().outcome == "failed"
+
+
+async def test_a_rejected_token_is_replaced_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(Answer(403, []), ok(*HELLO)) as on, on.relay.turn(ASK) as live:
+        assert isinstance(await outcome(live), TurnEnded)
+    assert on.client.asked == ["t0", "t1"]
+    async with stage(Answer(403, []), Answer(403, [])) as on, on.relay.turn(ASK) as live:
+        failed = await outcome(live)
+        assert isinstance(failed, TurnFailed)
+        assert isinstance(failed.error, CredentialRejected)
+
+
+async def test_a_throttle_goes_to_the_client(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(Answer(429, [])) as on, on.relay.turn(ASK) as live:
+        failed = await outcome(live)
+        assert isinstance(failed, TurnFailed)
+        assert isinstance(failed.error, AccountThrottled)
+
+
+@pytest.mark.parametrize(
+    ("steps", "error"),
+    [
+        ([FIRST, StreamCut("cut")], StreamCut),
+        ([FIRST, MORE[:7]], StreamCut),
+        ([FIRST, b"\xff" * 40], KirostreamError),
+        ([FIRST, 30.0], UpstreamTimeout),
+        ([FIRST, *[19.0, MORE] * 6], UpstreamTimeout),
+        ([FIRST, RuntimeError("a bug")], LocalProtocolError),
+    ],
+    ids=["cut", "inside a frame", "garbage", "idle", "total", "bug"],
+)
+async def test_nothing_is_repeated_once_something_was_said(
+    steps: Sequence[Step], error: type[KirostreamError], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with stage(ok(*steps), ok(*HELLO)) as on, on.relay.turn(ASK) as live:
+        failed = await outcome(live)
+        assert isinstance(failed, TurnFailed)
+        assert isinstance(failed.error, error)
+        assert len(on.client.asked) == 1
+    assert any(isinstance(fact, Faulted) for fact in on.facts) == (error is LocalProtocolError)
+
+
+async def test_silence_before_the_first_event(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(ok(11.0, *HELLO)) as on, on.relay.turn(ASK) as live:
+        failed = await outcome(live)
+        assert isinstance(failed, TurnFailed)
+        assert isinstance(failed.error, UpstreamTimeout)
+        assert failed.error.reason == "first_event"
+
+
+async def test_a_refusal_in_the_first_frame_is_no_event(autojump_clock: trio.testing.MockClock) -> None:
+    refusal = b"".join(WRITER.write(TurnFailed(AccountThrottled("slow down"))))
+    async with stage(ok(refusal)) as on, on.relay.turn(ASK) as live:
+        failed = await outcome(live)
+        assert live.log.events == [failed]
+        assert isinstance(failed, TurnFailed)
+        assert isinstance(failed.error, AccountThrottled)
+
+
+async def test_leaving_cancels_the_upstream(autojump_clock: trio.testing.MockClock) -> None:
+    answer = ok(FIRST, 1000.0)
+    async with stage(answer) as on:
+        async with on.relay.turn(ASK) as live:
+            assert await live.log.beyond(0)
+            assert not answer.closed
+        assert answer.closed
+        assert on.relay.snapshot().in_flight == 0
+    assert on.finished().outcome == "left"
+
+
+async def test_the_end_of_the_process_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(ok(FIRST, 1000.0, MORE)) as on, on.relay.turn(ASK) as live:
+        await live.log.beyond(0)
+        on.relay.fail_all(ShuttingDown("bye"))
+        failed = await outcome(live)
+        assert isinstance(failed, TurnFailed)
+        assert isinstance(failed.error, ShuttingDown)
+
+
+async def test_a_stalled_client_holds_the_upstream_back(autojump_clock: trio.testing.MockClock) -> None:
+    answer = ok(FIRST, *[MORE] * (WINDOW + 50))
+    async with stage(answer) as on, on.relay.turn(ASK) as live:
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(live.log.events) == WINDOW
+        assert len(answer.steps) > 40
+        live.log.mark_read(WINDOW)
+        assert isinstance(await outcome(live), TurnEnded)
+
+
+async def test_a_whole_answer_is_not_held_back(autojump_clock: trio.testing.MockClock) -> None:
+    ask = TurnRequest(model="m", messages=ASK.messages, stream=False)
+    async with stage(ok(FIRST, *[MORE] * (WINDOW + 50))) as on, on.relay.turn(ask) as live:
+        assert isinstance(await outcome(live), TurnEnded)
+
+
+async def test_an_unknown_model_is_not_asked_for(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage() as on:
+        with pytest.raises(UnknownModel):
+            async with on.relay.turn(TurnRequest(model=" ", messages=ASK.messages)):
+                pytest.fail("a turn began")
+
+
+async def test_cancelled_at_any_checkpoint_nothing_is_left(autojump_clock: trio.testing.MockClock) -> None:
+    """Cancel the asking task at its k-th checkpoint, for every k, until it gets through."""
+    for k in range(200):
+        answer = ok(FIRST, 1.0, MORE, END)
+        async with stage(UpstreamDown("x"), answer) as on:
+            through = await _cancel_at(k, on)
+            assert on.relay.snapshot().in_flight == 0
+            assert answer.closed or len(on.client.asked) < 2
+        if through:
+            assert k > 2
+            return
+    pytest.fail("it never got through")
+
+
+async def _cancel_at(k: int, on: Stage) -> bool:
+    with trio.CancelScope() as scope:
+        scope.deadline = trio.current_time() + k * 0.25
+        async with on.relay.turn(ASK) as live:
+            await outcome(live)
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("change", "same_conversation", "same_continuation"),
+    [
+        (lambda m: (*m, Message(Role.ASSISTANT, (ToolCall("c", "n", b"{}"),))), True, True),
+        (lambda m: (*m, Message(Role.USER, (ToolResult("c", (Text("r"),)),))), True, True),
+        (lambda m: (*m, Message(Role.USER, (Text("more"),))), True, False),
+        (lambda m: (Message(Role.USER, (Text("other"),)),), False, False),
+    ],
+    ids=["call", "result", "utterance", "other"],
+)
+def test_ids_of_a_conversation(
+    change: Callable[[tuple[Message, ...]], tuple[Message, ...]], same_conversation: bool, same_continuation: bool
+) -> None:
+    before = conversation_ids(ASK, "k")
+    after = conversation_ids(TurnRequest(model="m", messages=change(ASK.messages)), "k")
+    assert (before[0] == after[0], before[1] == after[1]) == (same_conversation, same_continuation)
+
+
+def test_conversations_of_two_callers_are_two() -> None:
+    assert conversation_ids(ASK, "one") != conversation_ids(ASK, "two")
+
+
+def test_the_fakes_keep_up_with_what_they_stand_for() -> None:
+    for real, fake, names in (
+        (HttpClient, FakeClient, ("stream", "fetch")),
+        (TokenKeeper, FakeKeeper, ("token", "reject")),
+    ):
+        for name in names:
+            there, here = (list(inspect.signature(getattr(cls, name)).parameters) for cls in (real, fake))
+            assert there == here
