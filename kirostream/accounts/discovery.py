@@ -24,7 +24,6 @@ from kirostream.accounts.account import (
 )
 from kirostream.accounts.devices import Devices
 from kirostream.accounts.sources.cli_sqlite import CliDatabase, database_files
-from kirostream.accounts.sources.direct import DirectSource
 from kirostream.accounts.sources.env import HeldToken
 from kirostream.accounts.sources.fields import expand
 from kirostream.accounts.sources.ide_json import IdeFile, profile_files, token_file
@@ -137,7 +136,7 @@ async def discover(
     for origin, settings in chosen:
         source = _chosen(origin, settings, chosen, arn, api_region, home, data_dir)
         if source is not None:
-            found = await _look_at(source, devices, time_source())
+            found = await accounts_of(source, devices, time_source())
             return Discovery(found=found, looked=(f"{source.describe()}: used",))
         looked.append(f"{origin}: names no credential")
     if not usual_places:
@@ -154,19 +153,13 @@ async def discover(
             if not path.exists():
                 looked.append(f"{source.describe()}: not there")
                 continue
-            everything.extend(await _look_at(source, devices, time_source()))
+            everything.extend(await accounts_of(source, devices, time_source()))
             looked.append(f"{source.describe()}: usable")
         except OSError as error:
             looked.append(f"{source.describe()}: {error.strerror}")
         except (SettingsError, StoreError) as error:
             looked.append(error.message)
     return Discovery(found=tuple(everything), looked=tuple(looked))
-
-
-async def given(credential: Credential, data_dir: Path, *, name: str) -> Found:
-    """An account whose credential is handed over in memory, as the simulator does."""
-    (found,) = await _look_at(DirectSource(credential, name=name), Devices(data_dir), 0.0)
-    return found
 
 
 def _first(chosen: tuple[tuple[str, AccountSettings], ...], name: str) -> str:
@@ -205,8 +198,16 @@ def _chosen(
     return None
 
 
-async def _look_at(source: CredentialSource, devices: Devices, now: float) -> tuple[Found, ...]:
-    """Every account of a source whose token is good or can be refreshed."""
+async def accounts_of(source: CredentialSource, devices: Devices, now: float) -> tuple[Found, ...]:
+    """Every account of a source whose token is good or can be refreshed, the preferred one first; at least one.
+
+    Args:
+        devices: where their device identities are kept.
+        now: unix seconds.
+
+    Raises:
+        SettingsError, StoreError: there is none; the message says why and what to do.
+    """
     found: list[Found] = []
     for credential in await source.load():
         if not credential.refresh_token and credential.valid_until() <= now:
