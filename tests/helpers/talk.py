@@ -69,7 +69,7 @@ class Talk:
                 raise h11.RemoteProtocolError(f"{event!r} instead of an answer")
 
     async def closed(self) -> bytes:
-        """Everything until the door closes."""
+        """Everything until the door closes or resets."""
         rest = self._h11.trailing_data[0]
         try:
             while data := await self.stream.receive_some(65536):
@@ -77,6 +77,15 @@ class Talk:
         except trio.BrokenResourceError:
             pass
         return rest
+
+    async def all_of_it(self) -> None:
+        """Read over everything, until the door closes.
+
+        Raises:
+            trio.BrokenResourceError: it was a reset.
+        """
+        while await self.stream.receive_some(65536):
+            pass
 
 
 class DoorUnderTest:
