@@ -155,7 +155,17 @@ def _announce(gateway: Gateway, folder: Path) -> None:
         *_curl(gateway.url, key),
         "Stop it with Ctrl-C: streams in flight are finished first.",
     ]
-    typer.echo("\n".join(lines))
+    _print(lines)
+
+
+def _print(lines: list[str]) -> None:
+    """Lines for a person, each in one piece, so that what is to be pasted stays whole."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(lines[0], style="bold")
+    for line in lines[1:]:
+        console.print(line)
     sys.stdout.flush()
 
 
@@ -172,5 +182,4 @@ def _curl(url: str, key: str) -> list[str]:
 
 
 def _announce_simulator(simulator: Simulator, url: str) -> None:
-    typer.echo(f"kirostream {__version__} simulates Kiro on {url}")
-    sys.stdout.flush()
+    _print([f"kirostream {__version__} simulates Kiro on {url}"])
