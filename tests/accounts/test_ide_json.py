@@ -65,9 +65,13 @@ class Home:
         path.write_text(json.dumps(record))
         return path
 
-    async def load(self, **options: str) -> Credential:
+    async def load(self, profile_arn: str = "", api_region: str = "") -> Credential:
         (credential,) = await IdeFile(
-            self.path, home=self.home, profiles=profile_files({}, self.home, "linux"), **options
+            self.path,
+            home=self.home,
+            profiles=profile_files({}, self.home, "linux"),
+            profile_arn=profile_arn,
+            api_region=api_region,
         ).load()
         return credential
 
@@ -203,7 +207,7 @@ async def test_a_registration_that_cannot_be_used(home: Home) -> None:
     with pytest.raises(SettingsError, match="has no clientId or no clientSecret"):
         await home.load()
     path.write_text("{")
-    with pytest.raises(SettingsError, match="the client registration .* is not valid JSON"):
+    with pytest.raises(SettingsError, match=r"the client registration .* is not valid JSON"):
         await home.load()
 
 

@@ -145,7 +145,7 @@ def test_the_profile_of_the_answer_counts_where_none_was_known() -> None:
         (IDC, 400, '{"error":"invalid_request"}', Refusal.DEAD, "invalid_request"),
         (IDC, 400, '{"error":"slow_down"}', Refusal.TRANSIENT, "slow_down"),
         (IDC, 400, '{"__type":"ThrottlingException"}', Refusal.TRANSIENT, "throttling"),
-        (IDC, 500, '{"error":"invalid_grant"}', Refusal.DEAD, "invalid_grant"),
+        (IDC, 500, '{"error":"invalid_grant"}', Refusal.TRANSIENT, "invalid_grant"),
         (IDC, 503, "<html>", Refusal.TRANSIENT, "http_503"),
     ],
 )
