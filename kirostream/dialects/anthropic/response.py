@@ -38,6 +38,8 @@ from kirostream.errors import (
     RemoteProtocolError,
     RequestError,
     RequestTooLarge,
+    RequestTooSlow,
+    ShuttingDown,
     StreamCut,
     UnknownModel,
     UpstreamError,
@@ -558,6 +560,7 @@ _WORDS: Final[Mapping[type[KirostreamError], tuple[int, str]]] = {
     NotAllowed: (403, "permission_error"),
     NoSuchRoute: (404, "not_found_error"),
     UnknownModel: (404, "not_found_error"),
+    RequestTooSlow: (408, "timeout_error"),
     RequestTooLarge: (413, "request_too_large"),
     RequestError: (0, "invalid_request_error"),
     UpstreamOverloaded: (529, "overloaded_error"),
@@ -570,6 +573,7 @@ _WORDS: Final[Mapping[type[KirostreamError], tuple[int, str]]] = {
     ModelNotOnAccount: (404, "not_found_error"),
     UpstreamRefused: (400, "invalid_request_error"),
     NoAccount: (529, "overloaded_error"),
+    ShuttingDown: (529, "overloaded_error"),
     KirostreamError: (0, "api_error"),
 }
 """Status and type of each class; a class that is not here is worded as its base is. Status 0: the error's own."""

@@ -38,6 +38,8 @@ from kirostream.errors import (
     RemoteProtocolError,
     RequestError,
     RequestTooLarge,
+    RequestTooSlow,
+    ShuttingDown,
     StreamCut,
     UnknownModel,
     UpstreamError,
@@ -495,6 +497,7 @@ _WORDS: Final[Mapping[type[KirostreamError], tuple[str, str | None]]] = {
     NoSuchRoute: ("invalid_request_error", "unknown_url"),
     UnknownModel: ("invalid_request_error", "model_not_found"),
     MethodNotAllowed: ("invalid_request_error", "method_not_allowed"),
+    RequestTooSlow: ("invalid_request_error", "request_timeout"),
     RequestTooLarge: ("invalid_request_error", "request_too_large"),
     RequestError: ("invalid_request_error", None),
     UpstreamOverloaded: ("server_error", "server_is_overloaded"),
@@ -510,6 +513,7 @@ _WORDS: Final[Mapping[type[KirostreamError], tuple[str, str | None]]] = {
     UpstreamError: ("server_error", "upstream_error"),
     RemoteProtocolError: ("server_error", "upstream_error"),
     NoAccount: ("server_error", "server_is_overloaded"),
+    ShuttingDown: ("server_error", "server_is_overloaded"),
     KirostreamError: ("server_error", "internal_error"),
 }
 """Type and code of each class; a class that is not here is worded as its base is. No code: the error's own reason."""
