@@ -10,11 +10,12 @@ httpx is imported at first use, not with this module: it costs 100 ms of CPU, ha
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -110,7 +111,6 @@ class HttpClient:
         import httpx
 
         client = self._client()
-        host = urlsplit(url).netloc.rpartition("@")[2] or url
         try:
             # Made here and not by the client, which would add its default headers.
             request = httpx.Request(
@@ -120,13 +120,14 @@ class HttpClient:
                 content=content,
                 extensions={"timeout": client.timeout.as_dict()},
             )
+            request.stream = _content_class()(content)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise SettingsError(f"The URL of the upstream cannot be read: {error}.") from error
+        host = request.url.netloc.decode("ascii")
+        try:
             response = await client.send(request, stream=True)
         except httpx.HTTPError as error:
             raise self._translated(error, host) from error
-        except httpx.InvalidURL as error:
-            raise SettingsError(f"The URL of the upstream cannot be read: {error}.") from error
-        except (ValueError, TypeError) as error:
-            raise LocalProtocolError(f"the request to {host} is not HTTP: {error}") from error
         self._requests += 1
         self._open += 1
         answer = ClientResponse(response, host)
@@ -156,9 +157,9 @@ class HttpClient:
         if isinstance(error, httpx.ProxyError):
             return UpstreamDown(f"The proxy did not connect to {host}: {detail}. Check the proxy's URL and password.")
         if isinstance(error, httpx.ConnectError):
-            return UpstreamDown(f"Cannot connect to {host}: {detail}. {_connect_advice(detail)}")
+            return UpstreamDown(f"Cannot connect to {host}: {detail}. {_connect_advice(error)}")
         if isinstance(error, httpx.UnsupportedProtocol):
-            return SettingsError(f"The URL of the upstream {host} has to begin with http:// or https://.")
+            return SettingsError(f"The URL of the upstream {error.request.url} has to begin with http:// or https://.")
         if isinstance(error, httpx.LocalProtocolError):
             return LocalProtocolError(f"the request to {host} is not HTTP: {detail}")
         return UpstreamDown(f"{host} closed the connection before it answered: {detail}.")
@@ -322,14 +323,49 @@ class ClientResponse:
                 self._ended = True
 
 
+@cache
+def _content_class() -> Callable[[bytes], httpx.AsyncByteStream]:
+    import httpx
+
+    class Content(httpx.AsyncByteStream):
+        """The body of a request, in one piece. httpx's own is a generator, which a cancelled write leaves suspended."""
+
+        def __init__(self, content: bytes) -> None:
+            self._content = content
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return _Once(self._content)
+
+    return Content
+
+
+class _Once(AsyncIterator[bytes]):
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __anext__(self) -> bytes:
+        if not self._content:
+            raise StopAsyncIteration
+        content, self._content = self._content, b""
+        return content
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
 def _detail(error: Exception) -> str:
-    return str(error).rstrip(".") or type(error).__name__
+    """What went wrong, in the words of the first that has some: httpx wraps without a word."""
+    return next((said for cause in _causes(error) if (said := str(cause).strip().rstrip("."))), type(error).__name__)
 
 
-def _connect_advice(detail: str) -> str:
-    said = detail.lower()
-    if "certificate" in said or "ssl" in said or "tls" in said:
-        return "Its certificate or TLS was not accepted: check the clock, and the CA file if a proxy inspects TLS."
-    if "name" in said or "address" in said or "getaddrinfo" in said:
-        return "The name could not be looked up: check the region or URL, and DNS."
+def _connect_advice(error: Exception) -> str:
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLError):
+            return "Its certificate or TLS was not accepted: check the clock, and the CA file if a proxy inspects TLS."
+        if isinstance(cause, socket.gaierror):
+            return "The name could not be looked up: check the region or URL, and DNS."
     return "Check the network, the proxy and the address."
