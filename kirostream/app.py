@@ -290,9 +290,8 @@ async def find_account(settings: Settings, env: Mapping[str, str], data_dir: Pat
 
 async def _simulated_account(simulator: Simulator, data_dir: Path) -> Found:
     """An account of the simulator's, under the device identity that the demo keeps."""
-    return (await accounts_of(DirectSource(simulator.credential(), name="simulator"), Devices(data_dir), time.time()))[
-        0
-    ]
+    source = DirectSource(simulator.credential(), name="simulator")
+    return (await accounts_of(source, Devices(data_dir), time.time()))[0]
 
 
 def _pointed_at(settings: Settings, upstream: str) -> Settings:

@@ -149,10 +149,13 @@ async def test_a_stall_is_a_timeout(language: Language, tmp_path: Path) -> None:
 
 @both
 async def test_nothing_within_the_first_deadline_is_a_504(language: Language, tmp_path: Path) -> None:
-    async with running(tmp_path, relay__deadlines__first_event=0.3) as (gateway, _):
-        async with post(gateway.url + language.path, language.ask("[[wait:9000]][[say:x]]"), AUTH) as response:
-            assert response.status == 504
-            assert "0.3 s" in language.error(await response.read())["message"]
+    ask = language.ask("[[wait:9000]][[say:x]]")
+    async with (
+        running(tmp_path, relay__deadlines__first_event=0.3) as (gateway, _),
+        post(gateway.url + language.path, ask, AUTH) as response,
+    ):
+        assert response.status == 504
+        assert "0.3 s" in language.error(await response.read())["message"]
 
 
 @both

@@ -275,9 +275,12 @@ class Reader:
             return [*self._lose_half(), *more((lifted,))]
         events = self._lose_half() if self._half_of != more else []
         text, self._half = self._half + said, ""
-        if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._half, self._half_of = text[:-1], text[-1], more
-        return [*events, *more((escape(text),))] if text else events
+        half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        text = text.removesuffix(half)
+        if text:
+            events += more((escape(text),))
+        self._half, self._half_of = half, more  # last: opening a block settles the half of the one before
+        return events
 
     def _lose_half(self) -> list[TurnEvent]:
         """The half that waits finds no partner."""
