@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from kirostream.accounts.sources.cli_sqlite import CliDatabase, database_files
 from kirostream.accounts.sources.env import HeldToken
 from kirostream.accounts.sources.fields import expand
 from kirostream.accounts.sources.ide_json import IdeFile, profile_files, token_file
+from kirostream.accounts.sources.shelf import Shelved
 from kirostream.accounts.sources.source import SHORTEST_REFRESH_TOKEN, CredentialSource
 from kirostream.errors import SettingsError, StoreError
 from kirostream.stores.sealed import SealedStore
@@ -129,26 +130,24 @@ async def discover(
     Raises:
         SettingsError, StoreError: what was chosen cannot be used; the message says why and what to do.
     """
+    choices = [settings for _, settings in chosen]
+    places = _Places(
+        home=home,
+        vault=SealedStore(data_dir / "sealed"),
+        profile_arn=_first(choice.profile_arn for choice in choices),
+        region=_first(choice.region for choice in choices) or DEFAULT_REGION,
+        api_region=_first(choice.api_region for choice in choices),
+    )
     devices = Devices(data_dir)
-    arn = _first(chosen, "profile_arn")
-    api_region = _first(chosen, "api_region")
     looked = []
     for origin, settings in chosen:
-        source = _chosen(origin, settings, chosen, arn, api_region, home, data_dir)
+        source = places.chosen(origin, settings)
         if source is not None:
             found = await accounts_of(source, devices, time_source())
-            return Discovery(found=found, looked=(f"{source.describe()}: used",))
+            return Discovery(found=found, looked=(f"{source.describe()}: usable",))
         looked.append(f"{origin}: names no credential")
-    if not usual_places:
-        return Discovery(found=(), looked=tuple(looked))
-    places: list[tuple[Path, CredentialSource]] = []
-    path = token_file(home)
-    profiles = profile_files(env, home, platform)
-    places.append((path, IdeFile(path, home=home, profiles=profiles, profile_arn=arn, api_region=api_region)))
-    for path in database_files(env, home, platform):
-        places.append((path, CliDatabase(path, profile_arn=arn, api_region=api_region)))
     everything: list[Found] = []
-    for path, source in places:
+    for path, source in places.usual(env, platform) if usual_places else ():
         try:
             if not path.exists():
                 looked.append(f"{source.describe()}: not there")
@@ -162,40 +161,60 @@ async def discover(
     return Discovery(found=tuple(everything), looked=tuple(looked))
 
 
-def _first(chosen: tuple[tuple[str, AccountSettings], ...], name: str) -> str:
-    return next((value for _, settings in chosen if (value := getattr(settings, name))), "")
+def _first(values: Iterable[str]) -> str:
+    return next(filter(None, values), "")
 
 
-def _chosen(
-    origin: str,
-    settings: AccountSettings,
-    chosen: tuple[tuple[str, AccountSettings], ...],
-    arn: str,
-    api_region: str,
-    home: Path,
-    data_dir: Path,
-) -> CredentialSource | None:
-    """The source this layer names: the database before the file before the token, as the older tools have it."""
-    if settings.cli_db_file:
-        return CliDatabase(expand(settings.cli_db_file, home), profile_arn=arn, api_region=api_region)
-    if settings.creds_file:
-        return IdeFile(expand(settings.creds_file, home), home=home, profile_arn=arn, api_region=api_region)
-    region = _first(chosen, "region") or DEFAULT_REGION
-    if settings.refresh_token:
-        social = Credential(
-            auth=AuthMethod.SOCIAL,
-            refresh_token=Secret(settings.refresh_token),
-            region=region,
-            api_region=api_region,
-            profile_arn=arn,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Places:
+    """Makes the sources, each with our sealed store beside it, out of what is common to them."""
+
+    home: Path
+    vault: SealedStore
+    profile_arn: str
+    region: str
+    api_region: str
+
+    def chosen(self, origin: str, settings: AccountSettings) -> CredentialSource | None:
+        """The source that `settings` names: the database before the file before a token, as the older tools have it."""
+        if settings.cli_db_file:
+            return self._database(expand(settings.cli_db_file, self.home))
+        if settings.creds_file:
+            return self._file(expand(settings.creds_file, self.home), ())
+        if settings.refresh_token:
+            given = Credential(
+                auth=AuthMethod.SOCIAL,
+                refresh_token=Secret(settings.refresh_token),
+                region=self.region,
+                api_region=self.api_region,
+                profile_arn=self.profile_arn,
+            )
+            return Shelved(HeldToken(given, origin=origin), self.vault)
+        if settings.api_key:
+            given = Credential(
+                auth=AuthMethod.API_KEY,
+                access_token=Secret(settings.api_key),
+                region=self.region,
+                api_region=self.api_region,
+            )
+            return HeldToken(given, origin=origin)
+        return None
+
+    def usual(self, env: Mapping[str, str], platform: str) -> Iterator[tuple[Path, CredentialSource]]:
+        """Where the Kiro programs keep theirs, in the order they are asked."""
+        path = token_file(self.home)
+        yield path, self._file(path, profile_files(env, self.home, platform))
+        for path in database_files(env, self.home, platform):
+            yield path, self._database(path)
+
+    def _file(self, path: Path, profiles: Sequence[Path]) -> CredentialSource:
+        source = IdeFile(
+            path, home=self.home, profiles=profiles, profile_arn=self.profile_arn, api_region=self.api_region
         )
-        return HeldToken(social, SealedStore(data_dir / "sealed"), origin=f"{origin} (refresh token)")
-    if settings.api_key:
-        key = Credential(
-            auth=AuthMethod.API_KEY, access_token=Secret(settings.api_key), region=region, api_region=api_region
-        )
-        return HeldToken(key, None, origin=f"{origin} (API key)")
-    return None
+        return Shelved(source, self.vault)
+
+    def _database(self, path: Path) -> CredentialSource:
+        return Shelved(CliDatabase(path, profile_arn=self.profile_arn, api_region=self.api_region), self.vault)
 
 
 async def accounts_of(source: CredentialSource, devices: Devices, now: float) -> tuple[Found, ...]:

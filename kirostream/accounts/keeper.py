@@ -107,7 +107,7 @@ class KeeperSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptToken:
-    """The state of one account's token. `expires_in` is seconds from now; below 0 it has ended."""
+    """The state of one account's token. `expires_in` is seconds from now: below 0 it has ended, `NEVER` has no end."""
 
     account: AccountId
     label: str
@@ -179,7 +179,8 @@ class TokenKeeper:
         lock_folder: where lock files are shared with other processes; None where no other process refreshes.
         time_source: unix seconds.
         on_refreshed: told the account's id and the new token's life in seconds.
-        on_failed: told the account's id and the error of a refresh or of a save.
+        on_failed: told the account's id and the error of a refresh, a save or a look at the source; a refresh that fails
+            again in the same way is told once.
     """
 
     def __init__(
@@ -291,7 +292,12 @@ class TokenKeeper:
         return keep.credential.valid_until() - self._time()
 
     def _windows(self, keep: _Keep) -> tuple[float, float]:
-        """Advisory and mandatory window, in seconds: smaller for tokens that live shortly, or they were never fresh."""
+        """Advisory and mandatory window, in seconds: smaller for tokens that live shortly, or they were never fresh.
+
+        What cannot be refreshed is used to its end; then the source is read.
+        """
+        if not keep.credential.refresh_token:
+            return 0.0, 0.0
         return min(self._settings.advisory, keep.lifetime / 2), min(self._settings.mandatory, keep.lifetime / 4)
 
     def _is_fresh(self, keep: _Keep) -> bool:
@@ -337,6 +343,7 @@ class TokenKeeper:
             keep.failures, keep.failure, keep.resume_at = 0, None, 0.0
 
     def _note_failure(self, keep: _Keep, error: KirostreamError) -> None:
+        told = keep.failure is not None and keep.failure.message == error.message
         keep.failures += 1
         keep.failure = error
         pause = self._settings.pause
@@ -344,7 +351,8 @@ class TokenKeeper:
             pause = min(pause * 2 ** min(keep.failures - 1, 10), _LONGEST_PAUSE)
             error.retry_after = pause
         keep.resume_at = trio.current_time() + pause
-        self._on_failed(keep.account.id, error)
+        if not told:
+            self._on_failed(keep.account.id, error)
 
     async def _refresh(self, keep: _Keep) -> None:
         """Until the token at hand is fresh.

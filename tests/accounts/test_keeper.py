@@ -209,6 +209,20 @@ async def test_a_service_that_hands_out_ended_tokens_is_at_fault(
         await kept.access()
 
 
+async def test_a_token_that_cannot_be_refreshed_is_used_to_its_end(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    credential = replace(social(left=100), refresh_token=Secret(""))
+    kept = await keep(nursery, credential, TokenService())
+    await trio.sleep(99)
+    assert await kept.access() == "aoa-0"
+    await kept.settle()
+    assert kept.failed == []
+    await trio.sleep(1)
+    with pytest.raises(CredentialRejected, match="there is no refresh token"):
+        await kept.access()
+
+
 # -- rejection
 
 
@@ -269,6 +283,7 @@ async def test_a_dead_refresh_token_says_how_to_log_in_and_is_sent_once(
         assert caught.value.upstream_status == 401
         await trio.sleep(10)
     assert len(service.asked) == 1
+    assert len(kept.failed) == 1
     service.live = "aor-9"
     source.credential = replace(credential, refresh_token=Secret("aor-9"))  # somebody logged in
     assert await kept.access() == "aoa-1"

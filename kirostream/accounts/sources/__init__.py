@@ -12,6 +12,9 @@ from kirostream.accounts.sources.ide_json import IdeFile
 from kirostream.accounts.sources.source import CredentialSource
 
 SOURCES: Final[Mapping[str, type[CredentialSource]]] = {
-    source.kind: source for source in (IdeFile, CliDatabase, HeldToken, DirectSource)
+    "ide": IdeFile,
+    "cli": CliDatabase,
+    "token": HeldToken,
+    "direct": DirectSource,
 }
 """Kind of source (the first part of an account's id) to its class."""

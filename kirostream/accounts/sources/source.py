@@ -7,7 +7,7 @@ where the stored refresh token is still the one that was used, and raises `Stale
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 from kirostream.accounts.account import Credential, Secret
 from kirostream.errors import SettingsError, StoreError
@@ -20,8 +20,9 @@ class StaleCredential(StoreError):
 class CredentialSource(Protocol):
     """A place that holds the credentials of one or more accounts. Its work on files runs in threads."""
 
-    kind: ClassVar[str]
-    """A word for the account's id: ``ide``, ``cli``."""
+    @property
+    def kind(self) -> str:
+        """A word for the account's id: ``ide``, ``cli``."""
 
     @property
     def place(self) -> str:
