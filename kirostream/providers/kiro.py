@@ -18,6 +18,7 @@ from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Complaint, Dialect, Headers, Stamp
 from kirostream.dialects.kiro.errors import classify
 from kirostream.errors import RemoteProtocolError, UpstreamError
+from kirostream.filters.request_rules import apply_rules
 from kirostream.providers.provider import Call, UpstreamRequest
 from kirostream.turn.model import DEFAULT_WINDOW, Model
 from kirostream.turn.request import TurnRequest
@@ -158,7 +159,7 @@ class KiroProvider:
     def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
         """See `Provider.prepare`. REST form of ``generateAssistantResponse`` (section 1.1, E2)."""
         body = self.dialect.write_request(
-            request,
+            apply_rules(request),
             Stamp(
                 model=call.model,
                 conversation_id=call.conversation_id,

@@ -31,7 +31,7 @@ class SimulatorSettings:
         default="", metadata={"help": "Ids of the models it offers, with commas between them. Empty: all it knows."}
     )
     refresh_token: str = field(
-        default="aor-simulated",
+        default="aor-simulated-refresh-token",
         metadata={"help": "A refresh token that is accepted from the start; it opens nothing else.", "secret": True},
     )
     token_lifetime: float = field(default=3600.0, metadata={"help": "How long an access token lasts.", "unit": "s"})
