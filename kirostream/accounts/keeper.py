@@ -179,8 +179,8 @@ class TokenKeeper:
         lock_folder: where lock files are shared with other processes; None where no other process refreshes.
         time_source: unix seconds.
         on_refreshed: told the account's id and the new token's life in seconds.
-        on_failed: told the account's id and the error of a refresh, a save or a look at the source; a refresh that fails
-            again in the same way is told once.
+        on_failed: told the account's id and the error of a refresh, a save or a look at the source; a refresh that
+            fails again in the same way is told once.
     """
 
     def __init__(
