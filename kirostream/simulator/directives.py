@@ -24,14 +24,18 @@ placeholders ``{{result}} {{find:NEEDLE}} {{images}} {{tools}} {{model}} {{attem
 
 What the language leaves open is decided here:
 
-- How a turn is delivered (``chunk slow wait error fail cut fault``) counts for the whole script; of several ``chunk``,
-  ``slow`` or ``wait`` the last counts, of several others the first.
+- How a turn is delivered (``chunk slow wait error fail cut fault stamps``) counts for the whole script; of several
+  ``chunk``, ``slow`` or ``wait`` the last counts, of several others the first.
 - A turn counts as one with calls if it has calls that the request offers: the others are never made, so no result of
   theirs can come. A turn that has nothing else says ``(no tool NAME)`` for each.
 - ``cut`` with more pieces than there are breaks off behind the last one, before the end.
 - A script that says nothing at all says ``OK``: a request for a delay is no request for silence.
 
-One extension: ``[[fault:KIND]]`` and ``[[fault:KIND N]]`` break the stream after N pieces, half of them by default.
+Two extensions. ``[[stamps:N]]`` says N tokens in place of everything else, and each says when it was sent: token n is
+``wN@NS `` with a space at its end, NS the simulator's monotonic clock in nanoseconds, read as the token goes out. All
+processes of one machine share that clock, so a client there knows how long each token was under way.
+
+``[[fault:KIND]]`` and ``[[fault:KIND N]]`` break the stream after N pieces, half of them by default.
 
 =====================  ================================================================================================
 ``reset``              the connection breaks in the middle of a frame
@@ -105,7 +109,8 @@ class Break:
 class Play:
     """What is due: `steps` in order, thinking first; or the error named `error` in place of them.
 
-    `slow` and `wait` are seconds; `chunk` and `slow` are None where the script leaves them to the settings.
+    `slow` and `wait` are seconds; `chunk` and `slow` are None where the script leaves them to the settings. Where
+    `stamps` is not 0, so many tokens that say when they were sent take the place of the steps.
     """
 
     steps: tuple[Step, ...] = ()
@@ -114,6 +119,7 @@ class Play:
     wait: float = 0.0
     error: str = ""
     breaks: Break | None = None
+    stamps: int = 0
 
 
 # Reading
@@ -140,6 +146,7 @@ _PLAIN: Final[Mapping[str, re.Pattern[str]]] = {
     name: re.compile(pattern + r"\]\]")
     for name, pattern in (
         ("tokens", r"\s*(\d+)\s*"),
+        ("stamps", r"\s*(\d+)\s*"),
         ("chunk", r"\s*(\d+|u16|byte)\s*"),
         ("slow", r"\s*(\d+)\s*"),
         ("wait", r"\s*(\d+)\s*"),
@@ -250,6 +257,7 @@ def _play(
         wait=int(last.get("wait", 0)) / 1000,
         error=next(_errors(script, counts), ""),
         breaks=next(_breaks(script, counts), None),
+        stamps=next((int(d.value[0]) for d in script if d.name == "stamps"), 0),
     )
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, overload
 
 from kirostream.dialects.dialect import Heading
 from kirostream.dialects.kiro.response import Writer, exception_frame
@@ -47,7 +47,44 @@ class Scene:
     closing: bytes = b""
 
 
-def stage(play: Play, request: TurnRequest, *, model: Model, picked: str, chunk: int, call_ids: Iterator[str]) -> Scene:
+class Stamps(Sequence[bytes]):
+    """Beats that are made when they are looked at, so that each can say when it was sent.
+
+    A slice is again a row of beats that are not made yet.
+    """
+
+    def __init__(self, numbers: range, make: Callable[[int], bytes]) -> None:
+        self._numbers = numbers
+        self._make = make
+
+    def __repr__(self) -> str:
+        return f"<Stamps {self._numbers!r}>"
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Stamps: ...
+
+    def __getitem__(self, at: int | slice) -> bytes | Stamps:
+        if isinstance(at, slice):
+            return Stamps(self._numbers[at], self._make)
+        return self._make(self._numbers[at])
+
+
+def stage(
+    play: Play,
+    request: TurnRequest,
+    *,
+    model: Model,
+    picked: str,
+    chunk: int,
+    call_ids: Iterator[str],
+    clock: Callable[[], int],
+) -> Scene:
     """The frames of `play`.
 
     Args:
@@ -57,12 +94,13 @@ def stage(play: Play, request: TurnRequest, *, model: Model, picked: str, chunk:
         picked: the id of the model that answers; events name it.
         chunk: characters a piece where the script does not say.
         call_ids: gives the id of each call; never the same twice.
+        clock: nanoseconds; read when a stamped token goes out, and not before.
     """
     size = play.chunk or chunk
     beats: list[bytes] = []
     before = b""  # frames that wait for the next piece
     said = 0  # bytes
-    for step in play.steps:
+    for step in () if play.stamps else play.steps:
         first, rest, last = _frames(step, size, picked, call_ids)
         said += len(_text(step).encode("utf-8", "replace"))
         if rest:
@@ -70,12 +108,13 @@ def stage(play: Play, request: TurnRequest, *, model: Model, picked: str, chunk:
             before = last
         else:
             before += first + last
-    output = round(said / BYTES_PER_TOKEN)
+    output = play.stamps or round(said / BYTES_PER_TOKEN)
     total = estimate(request) + output
     spent = round(total * CREDITS_PER_TOKEN * (model.rate or 1.0), 6)
     share = min(100.0, round(total * 100 / model.window, 4))
     end = TurnEnded(Stop.END, Usage(credits=spent, context_percentage=share))  # this writer has seen no call
-    scene = Scene(beats, before + b"".join(_writer(picked).write(end)), output, spent)
+    sent = _stamped(play.stamps, picked, clock) if play.stamps else beats
+    scene = Scene(sent, before + b"".join(_writer(picked).write(end)), output, spent)
     return _broken(scene, play.breaks) if play.breaks else scene
 
 
@@ -93,6 +132,15 @@ def pieces(text: str, size: Chunk) -> Iterator[bytes]:
     step = 1 if size == "byte" else size
     for at in range(0, len(text), step):
         yield escape(text[at : at + step])
+
+
+def _stamped(count: int, model: str, clock: Callable[[], int]) -> Stamps:
+    writer = _writer(model, BlockKind.TEXT)
+
+    def make(number: int) -> bytes:
+        return b"".join(writer.write(BlockDelta(0, (b"w%d@%d " % (number, clock()),))))
+
+    return Stamps(range(1, count + 1), make)
 
 
 def _text(step: Step) -> str:

@@ -259,7 +259,15 @@ class Simulator:
                 raise _Refused(INJECTED[due.error])
             picked = AUTO_PICKS if request.model == "auto" and AUTO_PICKS in self._catalogue else request.model
             model = self._catalogue[request.model].model
-            scene = stage(due, request, model=model, picked=picked, chunk=self.settings.chunk, call_ids=self._call_ids)
+            scene = stage(
+                due,
+                request,
+                model=model,
+                picked=picked,
+                chunk=self.settings.chunk,
+                call_ids=self._call_ids,
+                clock=time.monotonic_ns,
+            )
             await self._perform(exchange, body, due, scene, rpc=rpc)
         finally:
             self._active -= 1
