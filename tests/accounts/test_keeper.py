@@ -240,6 +240,29 @@ async def test_a_rejected_token_is_never_handed_out_again(
     assert kept.service.asked == ["aor-0"]
 
 
+async def test_a_late_rejection_of_an_older_token_does_not_clear_that_of_the_newer(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    kept = await keep(nursery, social(left=3000), TokenService())
+    first = await kept.keeper.token(kept.account)
+    kept.keeper.reject(first)
+    kept.keeper.reject(await kept.keeper.token(kept.account))
+    kept.keeper.reject(first)
+    assert await kept.access() == "aoa-2"
+
+
+async def test_a_token_the_service_stands_by_is_handed_out_again(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """It was rejected, refreshed, and came back the same: the upstream is asked once more, whoever is right."""
+    service = TokenService()
+    service.failures = [(200, b'{"accessToken":"aoa-0","expiresIn":3600}')]
+    kept = await keep(nursery, social(left=3000), service)
+    kept.keeper.reject(await kept.keeper.token(kept.account))
+    assert await kept.access() == "aoa-0"
+    assert kept.service.asked == ["aor-0"]
+
+
 async def test_a_rejected_token_does_not_outlive_a_failure(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
