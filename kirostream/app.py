@@ -139,9 +139,10 @@ async def open_gateway(
     async with AsyncExitStack() as owners:
         simulator: Simulator | None = None
         if found is None:
-            simulator, upstream = await owners.enter_async_context(open_simulator(settings, recorder))
+            demo, upstream = await owners.enter_async_context(open_simulator(settings, recorder))
             settings = _pointed_at(settings, upstream)
-            found = await _simulated_account(simulator, data_dir)
+            found = await _simulated_account(demo, data_dir)
+            simulator = demo
         account, source = found.account, found.source
         listeners = await open_listeners(settings.server.host, settings.server.port)
         client = HttpClient(settings.upstream)
@@ -183,6 +184,7 @@ async def open_gateway(
         )
         serving = await owners.enter_async_context(trio.open_nursery())
         serving.start_soon(heartbeats.run)
+        serving.start_soon(relay.models)  # so that the first request need not wait for the list, nor for the connection
         closed = trio.Event()
 
         async def run_door(task_status: trio.TaskStatus[None]) -> None:
@@ -285,6 +287,8 @@ async def find_account(settings: Settings, env: Mapping[str, str], data_dir: Pat
         home=Path(env.get("HOME") or Path.home()),
         data_dir=data_dir,
     )
+    if not discovery.found:
+        raise SettingsError(f"{discovery.explain()}\nTo try it without an account: kirostream serve --demo")
     return discovery.require()
 
 

@@ -20,6 +20,7 @@ ROWS: Final[dict[str, int]] = {
     "evstream": 0,
     "_evstream": 0,
     "_evstream_py": 0,
+    "_evstream_shared": 0,
     "turn": 0,
     "dialects": 1,
     "filters": 1,
@@ -42,7 +43,10 @@ SAME_ROW: Final = {
     ("evstream", "errors"),
     ("evstream", "_evstream"),
     ("evstream", "_evstream_py"),
+    ("evstream", "_evstream_shared"),
+    ("_evstream_py", "_evstream_shared"),
     ("_evstream_py", "errors"),
+    ("_evstream_shared", "errors"),
     ("dialects", "filters"),
     ("accounts", "telemetry"),
     ("app", "settings"),
@@ -53,7 +57,7 @@ SAME_ROW: Final = {
 """Pairs (importer, imported) of one row that are allowed."""
 ONLY_ERRORS: Final = {"net", "stores"}
 """Plumbing: of the project it may know `errors` alone."""
-PURE: Final = ("turn", "dialects", "filters", "providers", "evstream", "_evstream_py")
+PURE: Final = ("turn", "dialects", "filters", "providers", "_evstream_py", "_evstream_shared")
 PURE_FILES: Final = (
     "accounts/oidc.py",
     "relay/failover.py",

@@ -71,6 +71,22 @@ class ClientSettings:
         default="", metadata={"help": "PEM file of further certificate authorities, such as a company's proxy has."}
     )
 
+    def __post_init__(self) -> None:
+        if self.proxy and not _is_proxy(self.proxy):
+            raise SettingsError(
+                "The proxy (upstream.proxy, VPN_PROXY_URL) is not usable: it has to be a URL with a host, and begin "
+                f"with {', '.join(scheme + '://' for scheme in _PROXY_SCHEMES)}."
+            )
+
+
+def _is_proxy(url: str) -> bool:
+    """Whether a URL can name a proxy. It may hold a password: nothing of it is shown."""
+    parts = urlsplit(url)
+    try:
+        return parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
+
 
 DEFAULTS: Final = ClientSettings()
 
@@ -79,7 +95,7 @@ class HttpClient:
     """A pool of connections. One for each account, so that a busy one does not slow the others.
 
     Raises:
-        SettingsError: the proxy's URL or the CA file is not usable. The first request raises it, not the constructor.
+        SettingsError: the CA file is not usable. The first request raises it, not the constructor.
     """
 
     def __init__(self, settings: ClientSettings = DEFAULTS) -> None:
@@ -204,13 +220,6 @@ def _make(settings: ClientSettings) -> httpx.AsyncClient:
 
     import httpx
 
-    if settings.proxy:
-        parts = urlsplit(settings.proxy)
-        if parts.scheme not in _PROXY_SCHEMES or not parts.hostname:
-            raise SettingsError(
-                "The proxy is not usable: it has to be a URL with a host, and begin with "
-                f"{', '.join(scheme + '://' for scheme in _PROXY_SCHEMES)}."
-            )
     context = _tls_context(settings.verify, settings.ca_file)
     try:
         return httpx.AsyncClient(

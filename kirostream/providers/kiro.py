@@ -156,10 +156,14 @@ class KiroProvider:
         region = api_region(self.settings.region or account.api_region, token.profile_arn, account.region)
         return f"https://q.{region}.amazonaws.com"
 
+    def fit(self, request: TurnRequest) -> TurnRequest:
+        """See `Provider.fit`: everything the service refuses with one sentence is put right (sections 2.4 to 2.7)."""
+        return apply_rules(request)
+
     def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
         """See `Provider.prepare`. REST form of ``generateAssistantResponse`` (section 1.1, E2)."""
         body = self.dialect.write_request(
-            apply_rules(request),
+            request,
             Stamp(
                 model=call.model,
                 conversation_id=call.conversation_id,

@@ -61,8 +61,11 @@ class Provider(Protocol):
     def fallback_models(self) -> Sequence[Model]:
         """The models to show while the catalogue cannot be read. Never a whitelist."""
 
+    def fit(self, request: TurnRequest) -> TurnRequest:
+        """The request as this place takes it. Done once a turn, before the first try."""
+
     def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
-        """The request that asks for a turn."""
+        """The HTTP request that asks for a turn. `request` went through `fit`."""
 
     def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
         """What a refusal means."""

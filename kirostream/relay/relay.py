@@ -177,6 +177,7 @@ class Relay:
     async def _answer(self, live: LiveTurn, scope: str, began: float) -> None:
         conversation, continuation = conversation_ids(live.request, scope)
         settings = self._settings.failover
+        request = self.provider.fit(live.request)
         tried = Tried()
 
         def on_first_event() -> None:
@@ -188,7 +189,7 @@ class Relay:
             token = await self._keeper.token(self._account)
             try:
                 await attempt(
-                    live.request,
+                    request,
                     Call(
                         model=live.model,
                         conversation_id=conversation,

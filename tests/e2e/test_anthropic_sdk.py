@@ -14,7 +14,7 @@ from anthropic.types import MessageParam, ToolParam
 from e2e.conftest import Running
 from helpers.images import PNG
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-4.5"
 TOOLS: list[ToolParam] = [
     {
         "name": name,

@@ -70,7 +70,11 @@ async def post(
     raw = trio.socket.socket()
     if receive_buffer:
         raw.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
-    await raw.connect((parts.hostname, parts.port))
+    try:
+        await raw.connect((parts.hostname, parts.port))
+    except BaseException:
+        raw.close()
+        raise
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     connection = h11.Connection(h11.CLIENT)
     async with trio.SocketStream(raw) as stream:

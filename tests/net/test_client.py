@@ -405,11 +405,10 @@ async def test_a_socks_proxy_is_asked() -> None:
 @pytest.mark.parametrize(
     "proxy", ["user:secret@host", "ftp://user:secret@host", "http://", "http://user:secret@host:port"]
 )
-async def test_a_proxy_that_is_none(proxy: str) -> None:
-    async with HttpClient(ClientSettings(proxy=proxy)) as client:
-        with pytest.raises(SettingsError, match="proxy is not usable") as caught:
-            await client.fetch("GET", "http://host/", [])
-        assert "secret" not in str(caught.value)
+def test_a_proxy_that_is_none(proxy: str) -> None:
+    with pytest.raises(SettingsError, match=r"proxy .* is not usable") as caught:
+        ClientSettings(proxy=proxy)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [None, b"not a certificate"])

@@ -21,7 +21,7 @@ CALL = Call(Model("claude-sonnet-4.5"), "conv", "cont", "inv", attempt=2)
 
 
 def account(auth: AuthMethod = AuthMethod.SOCIAL, **more: str) -> Account:
-    return Account(id=AccountId("a"), label="someone", auth=auth, machine_id="ab" * 32, **more)  # type: ignore[arg-type]
+    return Account(id=AccountId("a"), label="someone", auth=auth, machine_id="ab" * 32, **more)
 
 
 def token(arn: str = ARN) -> Token:

@@ -146,6 +146,9 @@ class FakeProvider:
     def dialect(self) -> Dialect:
         return DIALECTS["kiro"]
 
+    def fit(self, request: TurnRequest) -> TurnRequest:
+        return request
+
     def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
         return UpstreamRequest("POST", "http://up", [(b"authorization", token.access.reveal().encode())])
 
