@@ -409,7 +409,7 @@ class TokenKeeper:
         if isinstance(request, Refused):
             keep.dead = request
             raise self._refusal(keep, request)
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint_if_cancelled()  # the last chance to stop for a long while
         sent_at = self._time()
         with trio.CancelScope(shield=True):
             try:
@@ -440,7 +440,6 @@ class TokenKeeper:
                 await keep.source.save(old, new)
         except StaleCredential:
             keep.saved()
-            keep.credential = old  # so that theirs is seen as news
             if await self._look(keep):
                 return False
         except (StoreError, SettingsError, trio.TooSlowError) as error:

@@ -73,6 +73,17 @@ async def test_the_keeper_may_be_stopped_at_any_checkpoint_of_a_refresh(tmp_path
     assert sent > 1
 
 
+async def test_what_was_not_sent_is_not_sent_once_the_keeper_stops(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    service = TokenService(delay=20)
+    async with trio.open_nursery() as nursery:
+        kept = await keep(nursery, social(left=300), service)
+        assert await kept.access() == "aoa-0"
+        nursery.cancel_scope.cancel()
+    assert service.asked == []
+
+
 async def test_waiters_are_released_when_the_keeper_stops(autojump_clock: trio.testing.MockClock) -> None:
     """Nobody waits for a flight that will not land."""
     service = TokenService(delay=1)
