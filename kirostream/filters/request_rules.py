@@ -437,7 +437,7 @@ class _Repair:
         """`schema` repaired. `within` holds the references that are being unfolded, outermost first."""
         self._nodes += 1
         if not isinstance(schema, dict):
-            return {} if schema is None else schema
+            return schema if isinstance(schema, bool) else {}
         if self._nodes > MAX_SCHEMA_NODES or len(within) > MAX_SCHEMA_DEPTH:
             return {}
         reference = schema.get("$ref", schema.get("$dynamicRef"))
