@@ -424,7 +424,7 @@ class _Inbox:
             except trio.BrokenResourceError:
                 pass
             self.ended = True
-            self._wake_taker()
+            self._wake_taker()  # first: who waits for a body learns of the end by PeerGone, not by being cancelled
             if ended_by_client:
                 self._on_end()
         self._left.set()
@@ -669,7 +669,7 @@ class _Connection:
                 self._exchange = None
         if self.cut_off or exchange.ending != "whole":
             return False
-        if not exchange.body_read and not await self._skip_body(exchange):
+        if not exchange.body_read and (exchange.closes or not await self._skip_body()):
             await self._linger()
             return False
         if self.h11.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
@@ -679,23 +679,13 @@ class _Connection:
         self.h11.start_next_cycle()
         return True
 
-    async def _skip_body(self, exchange: _Http1Exchange) -> bool:
-        """Read over a small body that the handler left. Returns whether it was."""
-        if exchange.closes:
-            return False
-        left = self.settings.max_unread
+    async def _skip_body(self) -> bool:
+        """Read over a body that the handler left: a small one, by its length. Returns whether it came in time."""
         with trio.move_on_after(self.settings.linger):
-            try:
-                while left >= 0:
-                    event = self.next_event()
-                    if isinstance(event, h11.EndOfMessage):
-                        return True
-                    if isinstance(event, h11.Data):
-                        left -= len(event.data)
-                    elif not await self.feed():
-                        return False
-            except KirostreamError:  # it is no body; the answer is out already
-                return False
+            while not isinstance(event := self.next_event(), h11.EndOfMessage):
+                if event is h11.NEED_DATA and not await self.feed():
+                    return False
+            return True
         return False
 
     async def feed(self) -> bool:
@@ -770,8 +760,6 @@ class _Http1Exchange:
         self._answer = _Answer.UNSTARTED
         self._scope = trio.CancelScope()
         self._body_asked = False
-        self._in_body = False
-        self._peer_ended = False
         self.body_read = False
         self.closes = False
         self.status = 0
@@ -844,10 +832,7 @@ class _Http1Exchange:
 
     def on_peer_end(self) -> None:
         """The client ended its side. It is gone: what it waits for is not worth the work."""
-        self._peer_ended = True
-        # `body` tells it by PeerGone, so that a handler sees which of the two it was. An answer that is over is no
-        # concern of the client any more: what its handler still does is its own.
-        if self._answer is not _Answer.OVER and not self._in_body:
+        if self._answer is not _Answer.OVER:  # what the handler of an answer that is over still does is its own
             self._scope.cancel()
 
     def _cut(self) -> None:
@@ -882,33 +867,27 @@ class _Http1Exchange:
             return raw
         seconds = self._connection.settings.body_deadline
         events = 0
-        self._in_body = True
-        try:
-            with trio.move_on_after(seconds) as scope:
-                while True:
-                    event = self._connection.next_event()
-                    if event is h11.NEED_DATA:
-                        if self._h11.they_are_waiting_for_100_continue:
-                            await self._connection.write(self._h11.send(_continue()))
-                        if not await self._connection.feed():
-                            raise PeerGone("The client left before its request was whole.")
-                    elif isinstance(event, h11.Data):
-                        raw += event.data
-                        if len(raw) > limit:
-                            raise RequestTooLarge(f"The body is over the limit of {limit} bytes.")
-                        events += 1
-                        if not events % _REST_EVERY:  # a body of very small chunks is work
-                            await trio.lowlevel.checkpoint()
-                    else:
-                        self.body_read = True
-                        break
-        finally:
-            self._in_body = False
+        with trio.move_on_after(seconds) as scope:
+            while True:
+                event = self._connection.next_event()
+                if event is h11.NEED_DATA:
+                    if self._h11.they_are_waiting_for_100_continue:
+                        await self._connection.write(self._h11.send(_continue()))
+                    if not await self._connection.feed():
+                        raise PeerGone("The client left before its request was whole.")
+                elif isinstance(event, h11.Data):
+                    raw += event.data
+                    if len(raw) > limit:
+                        raise RequestTooLarge(f"The body is over the limit of {limit} bytes.")
+                    events += 1
+                    if not events % _REST_EVERY:  # a body of very small chunks is work
+                        await trio.lowlevel.checkpoint()
+                else:
+                    self.body_read = True
+                    break
         if scope.cancelled_caught:
             raise RequestTooSlow(f"The body did not arrive within {seconds:g} s.")
-        if self._peer_ended:  # it sent all, and left: what `on_peer_end` held back
-            self._scope.cancel()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint_if_cancelled()  # it may have sent all, and left
         return raw
 
     async def start(self, status: int, headers: Headers) -> None:

@@ -93,6 +93,7 @@ class DoorUnderTest:
 
     def __init__(self, handler: Handler, settings: Http1Settings, nursery: trio.Nursery, **callbacks: Any) -> None:
         self.faults: list[Exception] = []
+        self.faulty: list[HttpRequest | None] = []
         self.records: list[ExchangeRecord] = []
         callbacks = {"on_fault": self._on_fault, "on_exchange": self.records.append} | callbacks
         self.door = Http1Door(handler, settings, **callbacks)
@@ -100,6 +101,7 @@ class DoorUnderTest:
 
     def _on_fault(self, request: HttpRequest | None, fault: Exception) -> None:
         self.faults.append(fault)
+        self.faulty.append(request)
 
     def talk(self) -> Talk:
         """A new connection, over memory."""
