@@ -332,7 +332,9 @@ class TokenKeeper:
         except KirostreamError as error:
             flight.error = error
         except Exception as error:  # noqa: BLE001 - a bug in one account's source goes to its callers, not to all accounts
-            flight.error = LocalProtocolError(f"{keep.account.label}: the token refresh failed: {error!r}")
+            flight.error = LocalProtocolError(
+                f"{keep.account.label}: the token refresh failed by a bug ({type(error).__name__})"
+            )
             flight.error.__cause__ = error
         finally:
             keep.flight = None
