@@ -223,6 +223,20 @@ def test_overlapping_calls_lose_nothing(name: str, steps: list[tuple[str, int]])
 
 
 @in_each_dialect
+def test_a_call_whose_deltas_say_nothing_has_no_arguments(name: str) -> None:
+    empty = BlockDelta(0, (b"", b""))
+    call: list[TurnEvent] = [BlockStarted(0, BlockKind.TOOL_CALL, "id", "tool"), empty, BlockEnded(0)]
+    wire = write(name, [TurnStarted(), *call, TurnEnded(Stop.TOOL_CALL, Usage())])
+    assert fold(read(name, [wire])).content == (ToolCall("id", "tool", b"{}"),)
+
+
+@pytest.mark.parametrize("case", TURNS)
+def test_chat_says_no_usage_that_was_not_asked_for(case: str) -> None:
+    writer = DIALECTS["openai_chat"].writer(dataclasses.replace(REQUEST, include_usage=False), HEADING)
+    assert b"usage" not in b"".join(block for event in TURNS[case] for block in writer.write(event))
+
+
+@in_each_dialect
 def test_a_thousand_calls_held_back_are_written_at_once(name: str) -> None:
     count = 2_000
     started: list[TurnEvent] = [BlockStarted(i, BlockKind.TOOL_CALL, f"id{i}", "tool") for i in range(count)]

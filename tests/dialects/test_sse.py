@@ -60,6 +60,11 @@ def test_no_cut_changes_what_is_read(data: bytes, source: st.DataObject) -> None
     assert read(source.draw(cuts(data))) == read([data])
 
 
+def test_a_byte_order_mark_belongs_to_no_field() -> None:
+    wire = b"\xef\xbb\xbfdata: x\n\n\xef\xbb\xbfdata: only in front of the stream\n\n"
+    assert read([wire]) == read(bytewise(wire)) == [ServerEvent(b"", b"x")]
+
+
 def test_what_is_written_is_read() -> None:
     assert read([event(b"name", b"{}"), comment(b"keep-alive"), message(b"x")]) == [
         ServerEvent(b"name", b"{}"),

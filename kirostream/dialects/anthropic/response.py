@@ -312,7 +312,7 @@ class WireMessage(msgspec.Struct):
     """A whole message, or its head in ``message_start``."""
 
     model: str = ""
-    content: list[WireBlock] = []
+    content: list[WireBlock] | None = None
     stop_reason: str | None = None
     stop_sequence: str | None = None
     usage: WireUsage | None = None
@@ -408,6 +408,8 @@ class Reader:
             error = event.error or WireError()
             return [TurnFailed(_failure(error.type, error.message))]
         if event.type == "message_start":
+            if self._started:
+                raise RemoteProtocolError("The upstream sent message_start twice.")
             message = event.message or WireMessage()
             self._usage = _read_usage(message.usage, self._usage)
             self._started = True
@@ -517,6 +519,8 @@ def read_result(body: bytes) -> TurnResult:
         RemoteProtocolError: it is none.
     """
     message = decode_answer(body, WireMessage)
+    if message.content is None:
+        raise RemoteProtocolError("The upstream's answer is no message: it has no content.")
     content: list[Text | Thought | ToolCall] = []
     for block in message.content:
         match _KINDS.get(block.type):
