@@ -1,0 +1,1 @@
+"""Benchmarks. `python -m bench` lists them; each prints ratios of one run, for machines are noisy."""
