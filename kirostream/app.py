@@ -49,13 +49,14 @@ class Gateway:
     """A gateway that listens.
 
     `url` has no slash at its end. `key` is what clients send; `new_key` says whether it was made just now. `using` says
-    which credential is used. `closed` is set once the door serves no more.
+    which credential is used, `notes` what a person should know of it. `closed` is set once the door serves no more.
     """
 
     url: str
     key: str
     new_key: bool
     using: str
+    notes: tuple[str, ...]
     relay: Relay
     door: Http1Door
     simulator: Simulator | None
@@ -150,6 +151,7 @@ async def open_gateway(
         keeper = TokenKeeper(
             _post_by(client),
             settings.keeper,
+            ide_version=settings.kiro.ide_version,
             lock_folder=data_dir / "locks",
             on_refreshed=lambda _, seconds: recorder.record(
                 TokenRefreshed(account=account.label, expires_in=round(seconds))
@@ -197,6 +199,7 @@ async def open_gateway(
             key=key,
             new_key=new_key,
             using=source.describe() if simulator is None else "the built-in simulator",
+            notes=found.notes,
             relay=relay,
             door=door,
             simulator=simulator,
@@ -289,7 +292,8 @@ async def find_account(settings: Settings, env: Mapping[str, str], data_dir: Pat
     )
     if not discovery.found:
         raise SettingsError(f"{discovery.explain()}\nTo try it without an account: kirostream serve --demo")
-    return discovery.require()
+    found = discovery.require()
+    return replace(found, notes=(*found.notes, *discovery.trouble))
 
 
 async def _simulated_account(simulator: Simulator, data_dir: Path) -> Found:

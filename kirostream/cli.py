@@ -147,6 +147,7 @@ def _announce(gateway: Gateway, folder: Path) -> None:
     lines = [
         f"kirostream {__version__} listens on {gateway.url}",
         f"  upstream: {gateway.using}",
+        *(f"  note:     {note}" for note in gateway.notes),
         f"  key:      {gateway.key if shown else f'in {folder / KEY_FILE}'}",
         f"  core:     {CORE}" + ("" if CORE == "compiled" else " (slow: no C compiler was found at installation)"),
         "",

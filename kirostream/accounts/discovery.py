@@ -77,10 +77,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
-    """What was found, the preferred one first, and what every place that was looked at said."""
+    """What was found, the preferred one first, and what every place that was looked at said.
+
+    `trouble` is what the places said that are there and cannot be used: an account somebody may miss.
+    """
 
     found: tuple[Found, ...]
     looked: tuple[str, ...]
+    trouble: tuple[str, ...] = ()
 
     def require(self) -> Found:
         """The preferred account.
@@ -147,6 +151,7 @@ async def discover(
             return Discovery(found=found, looked=(f"{source.describe()}: usable",))
         looked.append(f"{origin}: names no credential")
     everything: list[Found] = []
+    trouble: list[str] = []
     for path, source in places.usual(env, platform) if usual_places else ():
         try:
             if not path.exists():
@@ -155,10 +160,12 @@ async def discover(
             everything.extend(await accounts_of(source, devices, time_source()))
             looked.append(f"{source.describe()}: usable")
         except OSError as error:
-            looked.append(f"{source.describe()}: {error.strerror}")
+            trouble.append(f"{source.describe()}: {error.strerror}")
+            looked.append(trouble[-1])
         except (SettingsError, StoreError) as error:
-            looked.append(error.message)
-    return Discovery(found=tuple(everything), looked=tuple(looked))
+            trouble.append(error.message)
+            looked.append(trouble[-1])
+    return Discovery(found=tuple(everything), looked=tuple(looked), trouble=tuple(trouble))
 
 
 def _first(values: Iterable[str]) -> str:

@@ -90,9 +90,6 @@ class KeeperSettings:
         },
     )
     hosts: AuthHosts = field(default_factory=AuthHosts, metadata={"help": "Where tokens are refreshed."})
-    ide_version: str = field(
-        default="0.12.155", metadata={"help": "The IDE version named in the user agent of a refresh."}
-    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.mandatory <= self.advisory:
@@ -176,6 +173,7 @@ class TokenKeeper:
 
     Args:
         post: how a refresh is sent.
+        ide_version: the IDE version named in the user agent of a refresh.
         lock_folder: where lock files are shared with other processes; None where no other process refreshes.
         time_source: unix seconds.
         on_refreshed: told the account's id and the new token's life in seconds.
@@ -188,6 +186,7 @@ class TokenKeeper:
         post: Post,
         settings: KeeperSettings | None = None,
         *,
+        ide_version: str = "",
         lock_folder: Path | None = None,
         time_source: Callable[[], float] = time.time,
         on_refreshed: Callable[[AccountId, float], None] = lambda account, seconds: None,
@@ -195,6 +194,7 @@ class TokenKeeper:
     ) -> None:
         self._post = post
         self._settings = settings or KeeperSettings()
+        self._ide_version = ide_version
         self._lock_folder = lock_folder
         self._time = time_source
         self._on_refreshed = on_refreshed
@@ -406,7 +406,7 @@ class TokenKeeper:
             KirostreamError: nothing came.
         """
         asked = keep.credential
-        user_agent = f"KiroIDE-{self._settings.ide_version}-{keep.account.machine_id}"
+        user_agent = f"KiroIDE-{self._ide_version}-{keep.account.machine_id}"
         request = oidc.refresh_request(asked, self._settings.hosts, user_agent=user_agent)
         if isinstance(request, Refused):
             keep.dead = request
