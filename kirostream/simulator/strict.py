@@ -24,6 +24,7 @@ from kirostream.dialects.kiro.request import (
     ToolUseResult,
     UserContext,
     UserInputMessage,
+    given,
     to_turn,
 )
 from kirostream.filters.request_rules import image_format
@@ -156,7 +157,7 @@ def _result(result: ToolUseResult) -> Found:
     if not result.content:
         yield invalid(f"{where} is empty")
     for part in result.content:
-        if (part.text is None) == (part.json is None):
+        if (part.text is None) == (not given(part.json)):
             yield invalid(f"{where} holds something else than text or JSON")
         if part.text == "":
             yield invalid(f"{where} holds an empty text")
@@ -239,14 +240,15 @@ def _image(image: ImageBlock) -> Found:
 
 def _model_fields(body: Generate, catalogue: Mapping[str, Offer]) -> Found:
     """Section 2.8: each model has its own closed schema."""
-    if body.model_fields is None:
+    fields = given(body.model_fields)
+    if not fields:
         return
     current = body.conversation_state.current_message.user_input_message
     offer = catalogue[(current and current.model_id) or ""]
     if offer.fields is None:
         yield invalid(f"{offer.model.id} takes no additionalModelRequestFields", "REQUEST_BODY_INVALID")
         return
-    wrong = _misfit(msgspec.json.decode(body.model_fields), offer.fields, "additionalModelRequestFields")
+    wrong = _misfit(msgspec.json.decode(fields), offer.fields, "additionalModelRequestFields")
     if wrong:
         yield invalid(wrong, "REQUEST_BODY_INVALID")
 

@@ -49,6 +49,10 @@ _BUDGETS: Final = ((4_000, "low"), (16_000, "medium"), (64_000, "high"))
 """Tokens of thinking up to which an effort stands for a budget (section 2.8)."""
 
 
+ABSENT: Final = msgspec.Raw()
+"""A raw field that is not there; a null reads the same by `given`."""
+
+
 class Wire(msgspec.Struct, rename="camel", omit_defaults=True):
     """Fields as section 2.2 lists them. Unknown ones are allowed; absent and null are the same."""
 
@@ -70,7 +74,7 @@ class ToolUse(Wire):
 
 class ResultContent(Wire):
     text: str | None = None
-    json: msgspec.Raw | None = None
+    json: msgspec.Raw = ABSENT
 
 
 class ToolUseResult(Wire):
@@ -156,7 +160,7 @@ class Generate(Wire):
 
     conversation_state: ConversationState
     profile_arn: str | None = None
-    model_fields: msgspec.Raw | None = msgspec.field(default=None, name="additionalModelRequestFields")
+    model_fields: msgspec.Raw = msgspec.field(default=ABSENT, name="additionalModelRequestFields")
 
 
 _encode = msgspec.json.Encoder().encode
@@ -195,6 +199,12 @@ def decode(body: bytes) -> Generate:
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRequest(f"The request is not JSON: {error}", reason="REQUEST_BODY_INVALID_JSON") from error
+
+
+def given(raw: msgspec.Raw) -> bytes:
+    """The JSON of a raw field; empty where it is absent or null."""
+    value = bytes(raw)
+    return b"" if value == b"null" else value
 
 
 # Writing
@@ -300,7 +310,7 @@ def effort(thinking: Thinking, efforts: Sequence[str]) -> str:
     return below[-1] if below else known[0][1] if known else efforts[-1]
 
 
-def _model_fields(thinking: Thinking, model: Model) -> msgspec.Raw | None:
+def _model_fields(thinking: Thinking, model: Model) -> msgspec.Raw:
     """Native thinking (section 2.8), where it is asked for and the catalogue advertises it.
 
     The catalogue's two shapes follow the model's family: Claude takes ``thinking`` and ``output_config``, the others
@@ -308,7 +318,7 @@ def _model_fields(thinking: Thinking, model: Model) -> msgspec.Raw | None:
     older ones lack both, and show their thoughts unasked.
     """
     if not thinking.enabled or not model.efforts:
-        return None
+        return ABSENT
     word = EffortField(effort(thinking, model.efforts))
     if not model.id.startswith(("claude", "auto")):
         return msgspec.Raw(_encode(ModelFields(reasoning=word)))
@@ -361,21 +371,17 @@ def _messages(entry: Entry) -> Iterable[Message]:
 
 
 def _read_result(result: ToolUseResult) -> ToolResult:
-    parts = (Text(part.text if part.text is not None else _raw_text(part.json)) for part in result.content)
+    parts = (Text(part.text if part.text is not None else given(part.json).decode()) for part in result.content)
     return ToolResult(result.tool_use_id, tuple(parts), result.status == "error")
-
-
-def _raw_text(raw: msgspec.Raw | None) -> str:
-    return bytes(raw).decode() if raw is not None else ""
 
 
 def _read_tool(spec: ToolSpecification) -> Tool:
     return Tool(spec.name, spec.description or "", bytes(spec.input_schema.json))
 
 
-def _thinking(fields: msgspec.Raw | None) -> Thinking:
+def _thinking(fields: msgspec.Raw) -> Thinking:
     try:
-        asked = msgspec.json.decode(fields or b"{}", type=ModelFields)
+        asked = msgspec.json.decode(given(fields) or b"{}", type=ModelFields)
     except msgspec.ValidationError:
         return Thinking()
     config = asked.output_config or asked.reasoning
