@@ -81,10 +81,10 @@ class ClientSettings:
 
 def _is_proxy(url: str) -> bool:
     """Whether a URL can name a proxy. It may hold a password: nothing of it is shown."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         return parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is no number, half an IPv6 address
         return False
 
 
@@ -298,9 +298,6 @@ class ClientResponse:
         except self._broken as error:
             self._ended = True
             raise StreamCut(f"The answer of {self._host} was cut: {_detail(error)}.") from error
-        except trio.Cancelled:
-            self._ended = True
-            raise
 
     async def read_all(self, limit: int) -> bytes:
         """The rest of the body.

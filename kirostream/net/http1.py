@@ -485,6 +485,7 @@ class _Connection:
         self._writes = 0
         self._write_waits = False
         self.cut_off = False
+        self.lost: PeerGone | PeerStalled | None = None  # to the client's doing
 
     async def run(self) -> None:
         """Serve until the client or the door has enough. No `Exception` comes out."""
@@ -554,7 +555,8 @@ class _Connection:
 
     def _check_head(self, head: HttpRequest, version: bytes) -> None:
         """What h11 lets through and we do not."""
-        size = len(head.path) + len(head.query) + sum(len(name) + len(value) for name, value in head.headers)
+        size = len(head.method) + len(head.path) + len(head.query)
+        size += sum(len(name) + len(value) for name, value in head.headers)
         if size > self.settings.max_head:
             raise RequestTooLarge(f"The request's head is over the limit of {self.settings.max_head} bytes.")
         if len(head.headers) > self.settings.max_headers:
@@ -603,7 +605,7 @@ class _Connection:
         if self._write_waits:
             raise LocalProtocolError("two tasks send on one exchange at the same time")
         if self.cut_off:
-            raise PeerGone("The connection was cut.")
+            raise self.lost or PeerGone("The connection was cut.")
         rest: bytes | memoryview = data
         if self._quick is not None:
             self._writes += 1
@@ -616,8 +618,7 @@ class _Connection:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self.cut_off = True
-                raise PeerGone("The client closed the connection.") from None
+                raise self._lose(PeerGone("The client closed the connection.")) from None
             if sent == len(data):
                 return
             rest = memoryview(data)[sent:]
@@ -634,13 +635,18 @@ class _Connection:
                     scope.deadline = trio.current_time() + seconds
                 whole = True
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise PeerGone("The client closed the connection.") from None
+            raise self._lose(PeerGone("The client closed the connection.")) from None
         finally:
             self._write_waits = False
             self.cut_off = self.cut_off or not whole  # a part was sent: nothing that follows would be understood
         if not whole:
             self.cut(reset=True)
-            raise PeerStalled(f"The client did not read for {seconds:g} s; its connection was cut.")
+            raise self._lose(PeerStalled(f"The client did not read for {seconds:g} s; its connection was cut."))
+
+    def _lose(self, why: PeerGone | PeerStalled) -> PeerGone | PeerStalled:
+        self.cut_off = True
+        self.lost = why
+        return why
 
     def cut(self, *, reset: bool = False) -> None:
         """Close the stream now, in the middle of whatever it was doing.
@@ -793,7 +799,9 @@ class _Http1Exchange:
                 except Exception as raised:  # noqa: BLE001  each becomes an answer, and a bug is told
                     await self._answer_error(self._sort_out(raised))
                 else:
-                    if self._answer is not _Answer.OVER:
+                    if self._answer is not _Answer.OVER and self._connection.lost is not None:
+                        self.error = self._connection.lost  # which the handler knows
+                    elif self._answer is not _Answer.OVER:
                         did_not = "answer" if self._answer is _Answer.UNSTARTED else "finish its answer"
                         await self._answer_error(self._sort_out(LocalProtocolError(f"the handler did not {did_not}")))
             if self._scope.cancelled_caught:
@@ -802,10 +810,11 @@ class _Http1Exchange:
             self.error = error
         except Exception as raised:  # noqa: BLE001  what is left of a group without its cancellation; told
             self.error = self._sort_out(raised)
+        finally:  # also where the door is cancelled
+            if self._answer not in (_Answer.UNSTARTED, _Answer.OVER) and not self._connection.cut_off:
+                self._cut()
         if isinstance(self.error, (PeerGone, PeerStalled)):
             self.ending = "gone" if isinstance(self.error, PeerGone) else "stalled"
-        if self.ending in ("cut", "gone") and self.started and not self._connection.cut_off:
-            self._cut()
 
     def _sort_out(self, raised: Exception) -> KirostreamError:
         """What a handler let out, as one error. A bug is told, and worded without its inside.
@@ -914,10 +923,10 @@ class _Http1Exchange:
         return wire
 
     def _body_is_small(self) -> bool:
-        """Whether a body that nobody read can be skipped, so that the connection lives on."""
+        """Whether a body that nobody asked for can be skipped, so that the connection lives on."""
         declared = self._request.header(b"content-length")
         small = declared is not None and int(declared) <= self._connection.settings.max_unread
-        return small and not self._h11.they_are_waiting_for_100_continue
+        return small and not self._body_asked and not self._h11.they_are_waiting_for_100_continue
 
     async def send(self, data: bytes) -> None:
         answer = self._answer
@@ -1002,7 +1011,8 @@ class _TakenOver(trio.abc.Stream):
         if not self._front:
             return await self._stream.receive_some(max_bytes)
         await trio.lowlevel.checkpoint()
-        data, self._front = self._front[:max_bytes], self._front[len(self._front[:max_bytes]) :]
+        data = self._front[:max_bytes]
+        self._front = self._front[len(data) :]
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

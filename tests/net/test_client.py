@@ -403,7 +403,7 @@ async def test_a_socks_proxy_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "proxy", ["user:secret@host", "ftp://user:secret@host", "http://", "http://user:secret@host:port"]
+    "proxy", ["user:secret@host", "ftp://user:secret@host", "http://", "http://user:secret@host:port", "http://[::1"]
 )
 def test_a_proxy_that_is_none(proxy: str) -> None:
     with pytest.raises(SettingsError, match=r"proxy .* is not usable") as caught:
