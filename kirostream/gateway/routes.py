@@ -10,7 +10,7 @@ from kirostream.errors import KirostreamError
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.models import ModelsHandler, speaks_anthropic
 from kirostream.gateway.sse import Heartbeats
-from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, id_headers, new_request_id
+from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, new_request_id
 from kirostream.net.exchange import Exchange, Headers, HttpRequest
 from kirostream.net.router import Router
 from kirostream.relay.relay import Relay
@@ -41,6 +41,5 @@ def make_router(relay: Relay, callers: Callers, heartbeats: Heartbeats, settings
 def refuse(error: KirostreamError, request: HttpRequest | None) -> tuple[int, Headers, bytes]:
     """How the door words an error that no handler answered, in the language the client most likely speaks."""
     anthropic = request is not None and (request.path.endswith("/messages") or speaks_anthropic(request))
-    request_id = new_request_id()
-    reply = DIALECTS["anthropic" if anthropic else "openai_chat"].write_error(error, request_id)
-    return reply.status, (*reply.headers, *id_headers(request_id)), reply.body
+    reply = DIALECTS["anthropic" if anthropic else "openai_chat"].write_error(error, new_request_id())
+    return reply.status, reply.headers, reply.body

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from kirostream.dialects.dialect import Dialect, ErrorReply
+from kirostream.dialects.dialect import Dialect
 from kirostream.errors import KirostreamError
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.sse import Heartbeats, Pump, StreamSettings
@@ -91,7 +91,8 @@ class TurnsHandler:
         except KirostreamError as error:
             if exchange.started:
                 raise
-            await _refuse(exchange, self._dialect.write_error(error, request_id), request_id)
+            reply = self._dialect.write_error(error, request_id)
+            await exchange.reply(reply.status, reply.headers, reply.body)
 
     async def _reply(self, exchange: Exchange, request: TurnRequest, live: LiveTurn) -> None:
         await live.over.wait()
@@ -114,7 +115,3 @@ class TurnsHandler:
         finally:
             self._heartbeats.discard(pump)
         await exchange.finish()
-
-
-async def _refuse(exchange: Exchange, reply: ErrorReply, request_id: str) -> None:
-    await exchange.reply(reply.status, (*reply.headers, *id_headers(request_id)), reply.body)

@@ -142,7 +142,7 @@ def test_a_kept_conversation_is_refused_as_the_tool_runners_expect() -> None:
         ),
         (
             ContextOverflow("M", limit=200_000),
-            "Input is too long.",
+            "prompt is too long: input is too long for requested model",
             "Input is too long. The prompt is too long for this model's context window; shorten the conversation.",
         ),
     ],

@@ -624,7 +624,8 @@ def _message(error: KirostreamError) -> str:
     if isinstance(error, ContextOverflow):
         if error.tokens and error.limit:
             return f"prompt is too long: {error.tokens} tokens > {error.limit} maximum"
-        return "Input is too long."
+        # Without counts: the words of both kinds of client, those that look for the first half and for the second.
+        return "prompt is too long: input is too long for requested model"
     return error.message
 
 

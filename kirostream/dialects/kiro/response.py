@@ -22,7 +22,6 @@ object ends the turn as MAX_TOKENS, a stream that ends inside a call is a `Strea
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -416,7 +415,7 @@ def _string(said: Json, key: str) -> str:
 
 def _number(said: Json, key: str, default: float | None = None) -> float | None:
     value = said.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e15:  # NaN is not either
         return default
     return float(value)
 
