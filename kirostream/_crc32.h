@@ -63,8 +63,8 @@ static uint32_t crc32_slicing(uint32_t crc, const uint8_t *at, size_t size) {
 #define CRC32_TARGET __attribute__((target("pclmul,sse4.1")))
 #define CRC32_LONG 256 /* bytes; from here on, four lanes */
 
-static uint64_t crc32_fold_by[17][2];        /* [j]: moves 16 bytes j blocks on; low half, high half */
-static const uint8_t crc32_shift[48] = {     /* shuffles: an offset into it moves a block left or right by bytes */
+static uint64_t crc32_fold_by[16][2];    /* [j]: moves 16 bytes j blocks on; low half, high half */
+static const uint8_t crc32_shift[48] = { /* shuffles: an offset into it moves a block left or right by bytes */
     0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
     0,    1,    2,    3,    4,    5,    6,    7,    8,    9,    10,   11,   12,   13,   14,   15,
     0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
@@ -79,7 +79,7 @@ static uint64_t crc32_power(unsigned n) {
 }
 
 static void crc32_init_pclmulqdq(void) {
-    for (unsigned j = 1; j <= 16; j++) {
+    for (unsigned j = 1; j < 16; j++) {
         crc32_fold_by[j][0] = crc32_power(128 * j + 32);
         crc32_fold_by[j][1] = crc32_power(128 * j - 32);
     }

@@ -14,10 +14,9 @@ length alone allocates nothing.
 A fault ends the stream for good: framing is lost. If the same call has frames to return, it returns them, the fault
 waits in `fault` and the next call raises it; else the call raises it itself. `state` says what a call may do:
 
-    READY --feed--> FEEDING --ok--> READY
-                    FEEDING --fault, nothing to return--> REFUSING
-                    FEEDING --fault behind frames--> FAULTY --any call raises it--> REFUSING
-    READY --close inside a message--> REFUSING
+    READY --feed--> FEEDING --every message good--> READY
+                    FEEDING --a fault--> FAULTY
+    READY --close inside a message--> FAULTY --any call raises `fault` once, then "refused"
 
 FEEDING is also what a call from within sees (another thread, a finalizer that runs in the middle): it is turned away,
 for `held` is being read. An exception that is no fault (no memory) leaves it FEEDING: the place in the stream is lost.
@@ -83,7 +82,6 @@ cdef enum State:
     READY
     FEEDING
     FAULTY
-    REFUSING
 
 cdef enum Fault:
     NO_FAULT
@@ -125,20 +123,17 @@ cdef inline void put_be32(uint8_t* at, uint32_t value) noexcept nogil:
 
 # --- JSON strings (RFC 8259 section 7) in UTF-8 (RFC 3629) -----------------------------------------------------------
 
-cdef inline bint plain_8(const uint8_t* at) noexcept nogil:
-    """Are these eight bytes all ASCII, and none of them a control character, a quote or a backslash?
+cdef inline uint64_t special(const uint8_t* at) noexcept nogil:
+    """0 if these eight bytes are all ASCII, and none of them a control character, a quote or a backslash.
 
-    Each term has the top bit of a byte set where that byte is less than 0x20, 0x22, 0x5c, or not ASCII. A borrow can
-    only spoil bytes above one that is found, so the answer as a whole is exact.
+    A subtraction sets the top bit of a byte that is less than 0x20, or equal to the one that was xored away; it also
+    does so for some that are not ASCII, and those count anyway. A borrow can only spoil bytes above one that was found.
     """
-    cdef uint64_t eight, quote, backslash
+    cdef uint64_t eight
     cdef uint64_t ones = 0x0101010101010101
     memcpy(&eight, at, 8)
-    quote = eight ^ ones * 0x22
-    backslash = eight ^ ones * 0x5C
-    return not (
-        (((eight - ones * 0x20) & ~eight) | ((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | eight)
-        & ones * 0x80
+    return (
+        ((eight - ones * 0x20) | ((eight ^ ones * c'"') - ones) | ((eight ^ ones * c"\\") - ones) | eight) & ones * 0x80
     )
 
 
@@ -178,9 +173,12 @@ cdef const uint8_t* string_end(const uint8_t* at, const uint8_t* end, bint escap
     cdef uint8_t c
     cdef int unit
     while at < end:
-        if end - at >= 8 and plain_8(at):
+        while end - at >= 32 and not (special(at) | special(at + 8) | special(at + 16) | special(at + 24)):
+            at += 32
+        while end - at >= 8 and not special(at):
             at += 8
-            continue
+        if at == end:
+            return at
         c = at[0]
         if c == c'"':
             return at
@@ -321,7 +319,7 @@ cdef class FrameDecoder:
         return self.start
 
     def __repr__(self):
-        if self.state in (FAULTY, REFUSING):
+        if self.state == FAULTY:
             return f"<FrameDecoder ({CORE}): faulty at byte {self.start}>"
         return f"<FrameDecoder ({CORE}): message at byte {self.start}, {self.held_size} bytes held>"
 
@@ -351,11 +349,10 @@ cdef class FrameDecoder:
         if self.state == FEEDING:
             return LocalProtocolError(BUSY)
         fault, self.fault = self.fault, None
-        self.state = REFUSING
         return frame_error("refused", self.start) if fault is None else fault
 
     cdef int refuse(self) except -1:
-        self.state = REFUSING
+        self.state = FAULTY
         self.give_back()
         self.last_block = self.last_headers = self.last_payload = None
         return 0
@@ -385,7 +382,6 @@ cdef class FrameDecoder:
         if not out:
             raise fault
         self.fault = fault
-        self.state = FAULTY
         return 0
 
     cdef int split(self, const uint8_t* at, size_t left, list out, bint runs) except -1:

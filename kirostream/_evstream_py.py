@@ -127,7 +127,7 @@ class FrameDecoder:
         self, *, max_message: int = MAX_MESSAGE, max_headers: int = MAX_HEADERS, lift: Sequence[str] = ()
     ) -> None:
         self._max_message, self._max_headers, self._lift = check_settings(max_message, max_headers, lift)
-        self._state: Literal["ready", "feeding", "faulty", "refusing"] = "ready"
+        self._state: Literal["ready", "feeding", "faulty"] = "ready"
         self._fault: FrameError | None = None  # found, not yet raised
         self._offset = 0  # of the message that is read now, or of the faulty one
         self._held = bytearray()  # the first bytes of a message that is not whole yet
@@ -147,7 +147,7 @@ class FrameDecoder:
         return self._offset
 
     def __repr__(self) -> str:
-        if self._state in ("faulty", "refusing"):
+        if self._state == "faulty":
             return f"<FrameDecoder ({CORE}): faulty at byte {self._offset}>"
         return f"<FrameDecoder ({CORE}): message at byte {self._offset}, {len(self._held)} bytes held>"
 
@@ -185,11 +185,10 @@ class FrameDecoder:
         if self._state == "feeding":
             return LocalProtocolError(BUSY)
         fault, self._fault = self._fault, None
-        self._state = "refusing"
         return fault or frame_error("refused", self._offset)
 
     def _refuse(self, fault: FrameError) -> FrameError:
-        self._state = "refusing"
+        self._state = "faulty"
         self._held = bytearray()
         self._last_block = self._last_payload = None
         return fault
@@ -208,7 +207,6 @@ class FrameDecoder:
             if not out:
                 raise
             self._fault = fault.with_traceback(None)  # raised later, by a call that has a traceback of its own
-            self._state = "faulty"
         else:
             self._state = "ready"
 

@@ -224,6 +224,9 @@ LIFTS: list[tuple[bytes, bytes | None]] = [
     (b'{"content":"\\ud83d\\n"}', None),
     (b'{"content":"\\ud83d\\ud83d"}', None),
     (b'{"content":"\\ud83d\\u0041"}', None),
+    (b'{"content":"\\ud83d\\udbff"}', None),
+    (b'{"content":"\\ud83d\\ue000"}', None),
+    (b'{"content":"\\ud83d\\udc0"}', None),
     (b'{"content":"\\ude00"}', None),
     (b'{"content":"\\ude00\\ud83d"}', None),
     (b'{"content":"a\nb"}', None),
@@ -646,9 +649,9 @@ class TestEventStream:
     @pytest.mark.parametrize("good", [b" ", b"!", b"#", b"[", b"]", b"\x7f", b"\\n", b"\xc3\xbc", b"\xf0\x9f\x98\x80"])
     @pytest.mark.parametrize("bad", [b"\0", b"\x1f", b"\x80", b"\xff", b"\\x"])
     def test_lift_sees_every_place(self, core: ModuleType, good: bytes, bad: bytes) -> None:
-        """Plain text is passed over eight bytes at a time: each place of the eight is looked at."""
-        for i in range(20):
-            before, after = b"a" * i, b"a" * (20 - i)
+        """Plain text is passed over 32 or 8 bytes at a time: each place of them is looked at."""
+        for i in range(48):
+            before, after = b"a" * i, b"a" * (48 - i)
             for text, lifted in ((before + good + after, True), (before + bad + after, False)):
                 [frame] = core.FrameDecoder(lift=["content"]).feed(event("x", b'{"content":"' + text + b'"}'))
                 assert frame.lifted == (text if lifted else None)
@@ -702,8 +705,8 @@ class TestEventStream:
 
     def test_prefix_and_suffix_do_not_overlap(self, core: ModuleType) -> None:
         decoder = core.FrameDecoder(lift=["c"])
-        out = decoder.feed_runs(event("t", b'{"c":"","c2":""}') + event("t", b'{"c":""}'))
-        assert self.shape(out) == [("t", b""), ("t", b"")]
+        out = decoder.feed_runs(event("t", b'{"c":"","c2":""}') + event("t", b'{"c":""}') + event("t", b'{"c":"}'))
+        assert self.shape(out) == [("t", b""), ("t", b""), ("t", None)]
 
     def test_a_fault_ends_a_run(self, core: ModuleType) -> None:
         decoder = core.FrameDecoder(lift=["content"])
