@@ -270,7 +270,7 @@ def joined(writes: Callable[[Read], Iterable[tuple[int, bytes]]]) -> Callable[[R
     return collect
 
 
-# Name, module, and what makes rows of it. Peers: `pip install --group bench`.
+# Name, module, and what makes rows of it. Peers: `pip install -e '.[bench]'`.
 PEERS: tuple[tuple[str, str, Callable[[str, Any], list[Row]]], ...] = (
     (BASELINE, "botocore.eventstream", buffered),
     ("kirostream", "kirostream._evstream", ours),
@@ -331,7 +331,7 @@ def run(options: argparse.Namespace) -> int:
     where = report.machine()
     found, absent = rows()
     if not any(row.name == BASELINE for row in found):
-        raise SystemExit("botocore is what the ratios are against: pip install --group bench")
+        raise SystemExit("botocore is what the ratios are against: pip install -e '.[bench]'")
     dice = random.Random(options.seed)
     results: list[dict[str, Any]] = []
     for workload in workloads(options.frames, options.seed):
