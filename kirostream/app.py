@@ -36,6 +36,7 @@ from kirostream.providers.kiro import KiroProvider
 from kirostream.relay.catalogue import Catalogue
 from kirostream.relay.relay import Relay
 from kirostream.settings import Settings
+from kirostream.simulator import upstream as simulator_upstream
 from kirostream.simulator.upstream import Simulator
 from kirostream.telemetry.facts import ExchangeFinished, Faulted, RefreshFailed, ServiceChanged, TokenRefreshed
 from kirostream.telemetry.recorder import Recorder
@@ -107,13 +108,11 @@ def is_loopback(host: str) -> bool:
 
 @asynccontextmanager
 async def open_simulator(settings: Settings, recorder: Recorder) -> AsyncIterator[tuple[Simulator, str]]:
-    """A simulator on a port of its own, and its base URL."""
-    simulator = Simulator(settings.simulator)
-    listeners = await open_listeners(settings.simulator.host, settings.simulator.port)
-    door = Http1Door(simulator, settings.http1, on_fault=faults_to(recorder, "simulator"))
+    """A simulator that listens until the context ends, and its base URL."""
     async with trio.open_nursery() as nursery:
-        await nursery.start(door.serve, listeners)
-        yield simulator, listening_url(settings.simulator.host, listeners)
+        on_fault = faults_to(recorder, "simulator")
+        simulator, url = await nursery.start(simulator_upstream.serve, settings.simulator, on_fault)
+        yield simulator, url
         nursery.cancel_scope.cancel()
 
 

@@ -30,7 +30,7 @@ from kirostream.dialects.kiro.request import Generate, decode, to_turn
 from kirostream.dialects.kiro.response import CONTENT_TYPE, complain, event_frame, write_complaint
 from kirostream.errors import KirostreamError, MalformedRequest, NoSuchRoute, RequestError
 from kirostream.net.exchange import Exchange, PeerGone, PeerStalled
-from kirostream.net.http1 import Http1Door, open_listeners
+from kirostream.net.http1 import Http1Door, OnFault, log_fault, open_listeners
 from kirostream.net.router import Router
 from kirostream.simulator.catalogue import AUTO_PICKS, offers
 from kirostream.simulator.directives import Play, play
@@ -432,10 +432,15 @@ def word(error: KirostreamError, _: object) -> tuple[int, list[tuple[bytes, byte
 
 async def serve(
     settings: SimulatorSettings | None = None,
+    on_fault: OnFault = log_fault,
     *,
     task_status: trio.TaskStatus[tuple[Simulator, str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a new simulator until cancelled. Reports it and its base URL, without a slash at the end, when it listens.
+
+    Args:
+        settings: pace, seed, models, and where it listens.
+        on_fault: told of each exception that is a bug.
 
     Raises:
         SettingsError: the port is taken. The message names it.
@@ -443,7 +448,7 @@ async def serve(
     simulator = Simulator(settings)
     listeners = await open_listeners(simulator.settings.host, simulator.settings.port)
     host, port = listeners[0].socket.getsockname()[:2]
-    door = Http1Door(simulator, refuse=word)
+    door = Http1Door(simulator, refuse=word, on_fault=on_fault)
     async with trio.open_nursery() as nursery:
         await nursery.start(door.serve, listeners)
         task_status.started((simulator, f"http://{f'[{host}]' if ':' in host else host}:{port}"))
