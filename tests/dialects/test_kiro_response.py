@@ -273,6 +273,18 @@ VECTORS: list[tuple[str, list[bytes], tuple[Any, ...], Stop]] = [
     ("halves at the beginning", [text("\ud83d"), text("\ude00")], (Text("😀"),), Stop.END),
     ("halves around costs", [text("\ud83d"), END, text("\ude00")], (Text("😀"),), Stop.END),
     ("halves in a row", [text("\ud83d"), text("\ude00\ud83d"), text("\ude01")], (Text("😀😁"),), Stop.END),
+    (
+        "a half in the piece that opens a block",
+        [thought(text="t"), text("a\ud83d"), text("\ude00b")],
+        (Thought("t"), Text("a😀b")),
+        Stop.END,
+    ),
+    (
+        "a half alone that opens a block",
+        [thought(text="t"), text("\ud83d"), text("\ude00")],
+        (Thought("t"), Text("😀")),
+        Stop.END,
+    ),
     ("first half alone", [text("a\ud83d"), text("b")], (Text("a\ufffdb"),), Stop.END),
     ("first half at the end", [text("a\ud83d")], (Text("a\ufffd"),), Stop.END),
     ("nothing but a half", [text("\ud83d")], (Text("\ufffd"),), Stop.END),
