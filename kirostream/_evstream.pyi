@@ -4,7 +4,7 @@ Everything here is pure: bytes in, frames out; no I/O, no clock. Format: `kiro-p
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, final
 
 from kirostream._evstream_shared import HeaderValue
 
@@ -14,6 +14,7 @@ CORE: Final[Literal["compiled", "python"]]
 CRC: Final[Literal["pclmulqdq", "slicing"]]
 """How this core computes CRC-32: decided at import, by what the processor has. Compiled core only."""
 
+@final
 class Frame:
     """One message of the stream. Read-only; both its CRCs were right.
 
@@ -40,6 +41,7 @@ class Frame:
     def exception_type(self) -> str:
         """`:exception-type`, empty if it is absent or no string."""
 
+@final
 class FrameDecoder:
     """Decodes one stream, fed in any cuts.
 

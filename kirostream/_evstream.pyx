@@ -28,8 +28,7 @@ valid string content in between, is not delivered as a frame; only its piece is.
 payload parses, and parses alike: up to the opening quote it is the last payload, the content has no bare quote, so the
 string ends where the suffix begins.
 
-Nothing else is on the hot path: the message CRC goes on from the prelude's (kiro-protocol.md section 3.1 has both over
-the same bytes), and pieces are copied raw.
+Both CRCs begin at the first byte of the message (kiro-protocol.md section 3.1), so the second goes on from the first.
 """
 
 cimport cython
@@ -444,24 +443,24 @@ cdef class FrameDecoder:
             self.held = NULL
             self.held_room = 0
 
-    cdef int err(self, Fault found, uint64_t first, uint64_t second) noexcept:
+    cdef int fail(self, Fault fault, uint64_t first, uint64_t second) noexcept:
         self.first = first
         self.second = second
-        return found
+        return fault
 
     cdef int check_prelude(self, const uint8_t* at) noexcept:
         cdef uint32_t total = be32(at), headers = be32(at + 4), said = be32(at + 8)
         cdef uint32_t counted = crc32_of_portable(at, 8, 0)  # eight bytes are too few for the other way
         if counted != said:
-            return self.err(PRELUDE_CRC, said, counted)
+            return self.fail(PRELUDE_CRC, said, counted)
         if total < LEAST:
-            return self.err(LENGTH, total, LEAST)
+            return self.fail(LENGTH, total, LEAST)
         if headers > total - LEAST:
-            return self.err(HEADERS_LENGTH, headers, total)
+            return self.fail(HEADERS_LENGTH, headers, total)
         if total > self.max_message:
-            return self.err(TOO_LARGE, total, self.max_message)
+            return self.fail(TOO_LARGE, total, self.max_message)
         if headers > self.max_headers:
-            return self.err(TOO_LARGE, headers, self.max_headers)
+            return self.fail(TOO_LARGE, headers, self.max_headers)
         return NO_FAULT
 
     cdef int deliver(self, const uint8_t* message, size_t total, list out, bint runs) except -1:
@@ -477,7 +476,7 @@ cdef class FrameDecoder:
         cdef dict headers
         cdef Frame frame
         if counted != said:
-            return self.err(MESSAGE_CRC, said, counted)
+            return self.fail(MESSAGE_CRC, said, counted)
         known = (
             self.last_block is not None
             and <size_t>PyBytes_GET_SIZE(self.last_block) == block_size
@@ -595,10 +594,10 @@ cdef class FrameDecoder:
             name_size = block[at]
             at += 1 + name_size
             if at >= size:
-                return self.err(HEADER_OVERRUN, begin, size)
+                return self.fail(HEADER_OVERRUN, begin, size)
             name = utf8(block + begin + 1, name_size)
             if not name:
-                return self.err(HEADER_NAME, name_size, begin)
+                return self.fail(HEADER_NAME, name_size, begin)
             code = block[at]
             at += 1
             if code <= 1:
@@ -615,19 +614,19 @@ cdef class FrameDecoder:
                 length = 16
             elif code == 6 or code == 7:
                 if size - at < 2:
-                    return self.err(HEADER_OVERRUN, begin, size)
+                    return self.fail(HEADER_OVERRUN, begin, size)
                 length = be16(block + at)
                 at += 2
             else:
-                return self.err(HEADER_TYPE, code, begin)
+                return self.fail(HEADER_TYPE, code, begin)
             if size - at < length:
-                return self.err(HEADER_OVERRUN, begin, size)
+                return self.fail(HEADER_OVERRUN, begin, size)
             value_at = block + at
             at += length
             if code == 7:
                 value = utf8(value_at, length)
                 if value is None:
-                    return self.err(HEADER_VALUE, length, begin)
+                    return self.fail(HEADER_VALUE, length, begin)
             elif code == 6:
                 value = copy(value_at, length)
             elif code <= 1:
@@ -645,7 +644,7 @@ cdef class FrameDecoder:
             else:
                 value = UUID(bytes=copy(value_at, length))
             if name in headers:
-                return self.err(DUPLICATE_HEADER, at - begin, begin)
+                return self.fail(DUPLICATE_HEADER, at - begin, begin)
             headers[name] = value
         return NO_FAULT
 

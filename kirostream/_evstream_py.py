@@ -12,7 +12,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence, Sized
-from typing import Final, Literal
+from typing import Final, Literal, final
 from uuid import UUID
 
 from kirostream._evstream_shared import (
@@ -62,6 +62,7 @@ _MEMBER = re.compile(b'"((?:' + _PLAIN + b')*+)":"(' + _VALUE + b')"', re.VERBOS
 _PIECE = re.compile(_VALUE, re.VERBOSE)
 
 
+@final
 class Frame:
     """One message. See `_evstream.pyi`."""
 
@@ -105,6 +106,7 @@ class Frame:
         return f"<Frame {kind}, {len(self._headers)} headers, {len(self._payload)} bytes>"
 
 
+@final
 class FrameDecoder:
     """Decodes a stream that is fed in any cuts. See `_evstream.pyi`."""
 
@@ -206,7 +208,7 @@ class FrameDecoder:
             self._refuse(fault)
             if not out:
                 raise
-            self._fault = fault.with_traceback(None)  # raised later, by a call that has a traceback of its own
+            self._fault = fault.with_traceback(None)  # its frames would keep the caller's data alive until it is raised
         else:
             self._state = "ready"
 

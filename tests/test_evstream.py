@@ -17,6 +17,7 @@ import random
 import sys
 import tracemalloc
 import uuid
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -438,12 +439,16 @@ class TestEventStream:
 
     def test_the_callers_buffer_is_free_afterwards(self, core: ModuleType) -> None:
         decoder = core.FrameDecoder(lift=["content"])
+        buffer_type = type("Buffer", (bytearray,), {})  # a bytearray that weakrefs can see
         for data in (GOOD + GOOD[:50], GOOD[50:] + message(prelude_crc=1)):
-            buffer = bytearray(data)
+            buffer = buffer_type(data)
             frames = decoder.feed(buffer)
             buffer[:] = bytes(len(buffer))
             buffer.clear()  # BufferError if somebody still looks at it
             assert frames[0].lifted == b"hello"
+            gone = weakref.ref(buffer)
+            del buffer
+            assert gone() is None
         buffer = bytearray(message(total=3))
         with pytest.raises(FrameError) as raised:
             core.FrameDecoder().feed(buffer)
