@@ -339,10 +339,11 @@ def run(options: argparse.Namespace) -> int:
         results.append({"workload": workload.name, "rows": summarize(found, times)})
         console.print(table(workload, results[-1]["rows"]))
     for sentence in absent:
-        console.print(f"absent: {sentence}", style="dim")
+        console.print(f"absent: {sentence}", style="dim", soft_wrap=True)
     goals = judge(results)
     for goal in goals:
-        console.print(f"{'met' if goal['met'] else 'MISSED'}: {goal['goal']}, measured {goal['measured']:.0f}")
+        verdict = "met" if goal["met"] else "MISSED"
+        console.print(f"{verdict}: {goal['goal']}, measured {goal['measured']:.0f}", soft_wrap=True)
     if not options.no_save:
         path = report.save(
             "codec",
