@@ -10,7 +10,7 @@ So a byte is copied into `held` at most once, `held` grows by doubling, and a me
 linear time. The prelude is checked (its CRC, then its lengths against the limits) before anything after it is kept; a
 length alone allocates nothing.
 
-**Faults.** The methods in C return 0 or a fault, with two numbers for the detail; no exception is made below `run`.
+**Faults.** The methods in C return 0 or a fault, with two numbers for the detail; `run` makes the error.
 A fault ends the stream for good: framing is lost. If the same call has frames to return, it returns them, the fault
 waits in `fault` and the next call raises it; else the call raises it itself. `state` says what a call may do:
 
