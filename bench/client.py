@@ -16,14 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import processes, wire
 from bench.wire import Read, Script, WrongAnswer
 
 READ = 256 << 10
-SETTLE = 0.25
-"""Seconds between the first token of the last stream and the opening of the window."""
 LAST_CHUNK = b"0\r\n\r\n"
 
 clock = time.monotonic_ns
@@ -36,7 +34,6 @@ class Stream:
     sock: socket.socket
     reads: list[Read] = field(default_factory=list)
     tail: bytes = b""
-    spoke: bool = False
 
     def take(self) -> bool:
         """Read what there is. True when there is no more to come: a whole answer, an error, or a cut."""
@@ -74,7 +71,7 @@ def crowd(
     script: Script,
     *,
     starts: Sequence[float],
-    window: float,
+    window: tuple[float, float] | None,
     deadline: float,
     watched: Mapping[str, int],
 ) -> dict[str, Any]:
@@ -82,8 +79,8 @@ def crowd(
 
     Args:
         starts: for each stream, the seconds after which it asks.
-        window: seconds that are measured, from when all streams speak; 0: everything, from the first request to the
-            last byte.
+        window: what is measured: after how many seconds it begins, and how many it lasts; None: everything, from the
+            first request to the last byte.
         deadline: seconds until all answers have to be there.
         watched: processes by name.
 
@@ -97,11 +94,12 @@ def crowd(
         stream.sock.setblocking(False)
         selector.register(stream.sock, selectors.EVENT_READ, stream)
     waiting = sorted(zip(starts, range(len(starts)), strict=True), reverse=True)
-    silent = unfinished = len(streams)
+    unfinished = len(streams)
     marks: list[Sample] = [] if window else [sample(watched)]
     begin = clock()
     limit = begin + round(deadline * 1e9)
-    mark_at = limit
+    opens, lasts = window or (deadline, deadline)
+    marks_at = [begin + round((opens + lasts) * 1e9), begin + round(opens * 1e9)]
     gc.collect()
     gc.disable()
     try:
@@ -111,22 +109,15 @@ def crowd(
                 raise WrongAnswer(f"{unfinished} of {len(streams)} streams are not whole after {deadline:g} s")
             while waiting and begin + waiting[-1][0] * 1e9 <= now:
                 streams[waiting.pop()[1]].sock.sendall(request)
-            if now >= mark_at:
+            if marks_at and now >= marks_at[-1]:
                 marks.append(sample(watched))
-                mark_at = limit if len(marks) > 1 else marks[0].at + round(window * 1e9)
-            next_at = min(mark_at, limit)
-            if waiting:
-                next_at = min(next_at, begin + round(waiting[-1][0] * 1e9))
+                marks_at.pop()
+            next_at = min([limit, *marks_at[-1:], *(begin + round(at * 1e9) for at, _ in waiting[-1:])])
             for key, _ in selector.select(max(0.0, (next_at - now) / 1e9)):
                 ready: Stream = key.data
                 if ready.take():
                     selector.unregister(ready.sock)
                     unfinished -= 1
-                if window and not ready.spoke and b"w1" in b"".join(read.data for read in ready.reads):
-                    ready.spoke = True
-                    silent -= 1
-                    if not silent:
-                        mark_at = clock() + round(SETTLE * 1e9)
     finally:
         gc.enable()
         for stream in streams:
@@ -134,33 +125,50 @@ def crowd(
         selector.close()
     if not window:
         marks.append(sample(watched))
-    elif len(marks) < 2:
-        raise WrongAnswer("the streams ended before the window was over: their rate or number is more than fits")
-    return figures(streams, dialect, script, marks)
+    answers = checked(streams, dialect, script)
+    if len(marks) < 2:
+        raise WrongAnswer("the streams ended before the window was over")
+    return figures(answers, *marks)
 
 
-def figures(streams: Sequence[Stream], dialect: str, script: Script, marks: Sequence[Sample]) -> dict[str, Any]:
-    """Check every answer, and count what arrived between the two marks.
+class Answer(NamedTuple):
+    """A right answer: its tokens, and the nanoseconds each was under way, where they are stamped."""
+
+    arrivals: Sequence[wire.Arrival]
+    under_way: Sequence[int]
+
+
+def checked(streams: Sequence[Stream], dialect: str, script: Script) -> list[Answer]:
+    """Every answer, whole.
 
     Raises:
         WrongAnswer: with the number of the stream.
     """
-    first, last = marks
-    end = min(last.at, max(stream.reads[-1].at for stream in streams))
-    tokens = 0
-    late: list[int] = []
+    answers = []
     for number, stream in enumerate(streams, 1):
         try:
             arrivals = wire.read_answer(stream.reads, dialect)
-            under_way = script.check(arrivals)
+            answers.append(Answer(arrivals, script.check(arrivals)))
         except WrongAnswer as error:
             raise WrongAnswer(f"stream {number} of {len(streams)}: {error}") from None
-        within = [first.at < arrival.at <= last.at for arrival in arrivals]
-        tokens += sum(within)
-        late += [took for took, inside in zip(under_way, within, strict=False) if inside]
+    return answers
+
+
+def figures(answers: Sequence[Answer], first: Sample, last: Sample) -> dict[str, Any]:
+    """What arrived between two samples, and what it took."""
+    within = [arrival.at for answer in answers for arrival in answer.arrivals if first.at < arrival.at <= last.at]
+    late = [
+        took
+        for answer in answers
+        for arrival, took in zip(answer.arrivals, answer.under_way, strict=False)
+        if first.at < arrival.at <= last.at
+    ]
+    if not within:
+        raise WrongAnswer("nothing arrived while it was measured")
+    ended = max(arrival.at for answer in answers for arrival in answer.arrivals)
     return {
-        "seconds": (end - first.at) / 1e9,
-        "tokens": tokens,
+        "seconds": (min(last.at, ended) - first.at) / 1e9,
+        "tokens": len(within),
         "latency_us": quantiles(late),
         "cpu_ns": {name: _less(last.cpu[name], first.cpu[name]) for name in last.cpu},
         "busy_ns": _less(last.busy, first.busy),
