@@ -1,4 +1,4 @@
-"""``python -m bench SUITE [options]``: run a suite, print its table, keep its numbers in ``bench/results``."""
+"""``python -m bench [SUITE [options]]``: run a suite, or all, print tables, keep the numbers in ``bench/results``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ SUITES = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    suites = parser.add_subparsers(dest="suite", required=True, metavar="SUITE")
+    suites = parser.add_subparsers(dest="suite", metavar="SUITE", help="none: all of them, with their defaults")
     for name, suite in SUITES.items():
         what = (suite.__doc__ or "").partition("\n")[0]
         suite.configure(suites.add_parser(name, help=what, description=suite.__doc__))
-    options = parser.parse_args()
-    status: int = SUITES[options.suite].run(options)
-    return status
+    first = parser.parse_args()
+    chosen = [first] if first.suite else [parser.parse_args([name]) for name in SUITES]
+    statuses: list[int] = [SUITES[options.suite].run(options) for options in chosen]
+    return max(statuses)
 
 
 if __name__ == "__main__":
