@@ -169,10 +169,8 @@ def directives(text: str) -> Iterator[Directive]:
     """Every directive of `text`, in order."""
     at = 0
     while found := _OPEN.search(text, at):
-        read = _read(text, found)
-        if read is None:
-            at = found.start() + 1
-        else:
+        at = found.end()
+        if read := _read(text, found):
             yield read
             at = read.end
 

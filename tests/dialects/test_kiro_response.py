@@ -389,6 +389,24 @@ def test_pieces_come_as_the_wire_has_them() -> None:
     assert deltas == [BlockDelta(0, (b"\\u00e9\\/",))]
 
 
+def test_a_call_without_arguments_says_so() -> None:
+    events = read(tool() + tool(stop=True))
+    assert events[1:3] == [BlockStarted(0, BlockKind.TOOL_CALL, "1", "read"), BlockDelta(0, (b"{}",))]
+
+
+def test_a_half_waits_while_other_things_are_said() -> None:
+    odd = said("odd", content="x")
+    assert spoken(text("\ud83d"), odd, odd, odd, text("\ude00")) == (Text("😀"),)
+
+
+@pytest.mark.parametrize("member", ["content", "input", "text"])
+def test_a_run_of_a_string_that_means_nothing_here_says_nothing(member: str) -> None:
+    kinds = ("assistantResponseEvent", "reasoningContentEvent", "meteringEvent")
+    odd = [said(kind, **{member: "x"}) for kind in kinds for _ in range(3)]
+    told = "".join(block.text for block in spoken(text("a"), *odd, text("b")) if isinstance(block, Text))
+    assert told == ("axxxb" if member == "content" else "ab")
+
+
 def test_a_run_of_an_event_that_is_ignored_says_nothing() -> None:
     assert spoken(text("a"), said("odd", content="x"), said("odd", content="y"), text("b")) == (Text("ab"),)
 

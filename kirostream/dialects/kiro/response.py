@@ -132,8 +132,8 @@ class Reader:
         for item in self._decoder.feed_runs(data):
             if self._turn.over:
                 break
-            if isinstance(item, list):
-                events += [*self._lose_half(), *self._more(item)] if self._half else self._more(item)
+            if isinstance(item, list):  # behind a frame that was lifted, so no half waits here
+                events += self._more(item)
                 continue
             try:
                 events += self._frame(item)
@@ -160,18 +160,15 @@ class Reader:
     # Frames
 
     def _frame(self, frame: Frame) -> list[TurnEvent]:
+        self._more = _ignore  # until what the frame says is known
         if frame.message_type in ("exception", "error") or frame.exception_type:
             return self._fail(_exception(frame))
         handler = self._handlers.get(frame.event_type)
         if handler is None:
-            self._more = _ignore
             return []
         said = _load(frame)
         wrapped = said.get(frame.event_type)
-        events = handler(self, wrapped if isinstance(wrapped, dict) else said, frame.lifted)
-        if frame.lifted is None:
-            self._more = _ignore  # no run can follow
-        return events
+        return handler(self, wrapped if isinstance(wrapped, dict) else said, frame.lifted)
 
     def _text(self, said: Json, lifted: bytes | None) -> list[TurnEvent]:
         if "toolUseId" in said:  # an old form has the pieces of calls here (section 3.3)
@@ -192,7 +189,6 @@ class Reader:
         events = self._start()
         if call_id != self._call:
             if call_id in self._calls:  # said again, after its end
-                self._more = _ignore
                 return events
             name = _string(said, "name")
             if not name:
@@ -267,7 +263,6 @@ class Reader:
     def _say(self, more: More, said: object, lifted: bytes | None) -> list[TurnEvent]:
         """The string of one frame: as it was lifted, or else decoded and joined with the half that waits for it."""
         if not isinstance(said, str):
-            self._more = _ignore
             return []
         self._more = more
         if lifted is not None:
