@@ -21,6 +21,7 @@ import trio
 from kirostream.accounts.account import Account, Token
 from kirostream.dialects.dialect import Reader
 from kirostream.errors import KirostreamError, UpstreamTimeout
+from kirostream.filters.limits import Limits
 from kirostream.net.client import ClientResponse, HttpClient
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.log import TurnLog
@@ -54,8 +55,11 @@ async def attempt(
     log: TurnLog,
     deadlines: Deadlines,
     on_first_event: Callable[[], None],
+    limits: Limits | None = None,
 ) -> None:
-    """Ask once, and append the whole answer to `log`.
+    """Ask once, and append the whole answer to `log`, or as much of it as `limits` let through.
+
+    An answer that they end early ends the upstream call too.
 
     Raises:
         KirostreamError: whatever went wrong; where the log already holds events, the answer is not whole.
@@ -71,7 +75,7 @@ async def attempt(
             while not log.finished:
                 data = await response.read_some()
                 said_before = bool(log.events)
-                _take(reader, data, log)
+                _take(reader, data, log, limits)
                 if log.events:
                     if not said_before:
                         waiting_for = "idle"
@@ -82,9 +86,11 @@ async def attempt(
         raise _timeout(waiting_for, started, deadlines)
 
 
-def _take(reader: Reader, data: bytes, log: TurnLog) -> None:
+def _take(reader: Reader, data: bytes, log: TurnLog, limits: Limits | None) -> None:
     """Hand bytes to the reader and events to the log. A refusal in the first event is raised, not logged."""
     events = reader.feed(data) if data else reader.close()
+    if limits is not None:
+        events = limits.take(events)
     if events and not log.events and isinstance(events[0], TurnFailed):
         raise events[0].error
     log.append(events)

@@ -20,6 +20,7 @@ from kirostream.accounts.account import Account
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.dialects.dialect import Heading
 from kirostream.errors import KirostreamError, LocalProtocolError
+from kirostream.filters.limits import limits_of
 from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.attempt import Deadlines, attempt
@@ -205,6 +206,7 @@ class Relay:
                     log=live.log,
                     deadlines=self._settings.deadlines,
                     on_first_event=on_first_event,
+                    limits=limits_of(live.request, live.model),
                 )
             except KirostreamError as error:
                 decision = decide(error, tried, committed=bool(live.log.events), settings=settings)

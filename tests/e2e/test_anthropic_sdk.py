@@ -61,6 +61,49 @@ def test_streaming(client: anthropic.Anthropic) -> None:
     assert len(pieces) > 5
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("chunk", ["1", "3", "100", "u16", "byte"])
+def test_stop_sequences(client: anthropic.Anthropic, chunk: str, streamed: bool) -> None:
+    prompt = f"[[chunk:{chunk}]][[think:STOP]][[say:one, 😀 ST STOP two]]"
+    stop = ["never", "STOP"]
+    answer: anthropic.types.Message
+    if streamed:
+        with client.messages.stream(
+            model=MODEL, max_tokens=100, messages=[user(prompt)], stop_sequences=stop
+        ) as stream:
+            answer = stream.get_final_message()
+    else:
+        answer = client.messages.create(model=MODEL, max_tokens=100, messages=[user(prompt)], stop_sequences=stop)
+    assert said(answer) == "one, 😀 ST "
+    assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "STOP")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_max_tokens(client: anthropic.Anthropic, streamed: bool) -> None:
+    prompt = [user("[[tokens:500]]")]
+    answer: anthropic.types.Message
+    if streamed:
+        with client.messages.stream(model=MODEL, max_tokens=50, messages=prompt) as stream:
+            answer = stream.get_final_message()
+    else:
+        answer = client.messages.create(model=MODEL, max_tokens=50, messages=prompt)
+    assert answer.stop_reason == "max_tokens"
+    assert said(answer).startswith("w1 w2 w3")
+    assert answer.usage.output_tokens == 50
+
+
+def test_at_most_one_call(client: anthropic.Anthropic) -> None:
+    answer = client.messages.create(
+        model=MODEL,
+        max_tokens=100,
+        tools=TOOLS,
+        tool_choice={"type": "auto", "disable_parallel_tool_use": True},
+        messages=[user('[[tool:read_file {"path":"a"}]][[tool:list_files]]')],
+    )
+    assert [block.name for block in answer.content if block.type == "tool_use"] == ["read_file"]
+    assert answer.stop_reason == "tool_use"
+
+
 def test_raw_event_order(client: anthropic.Anthropic) -> None:
     events = [
         event.type

@@ -50,6 +50,25 @@ def test_text(client: openai.OpenAI) -> None:
     assert answer._request_id
 
 
+@pytest.mark.parametrize("chunk", ["1", "100", "byte"])
+def test_stop(client: openai.OpenAI, chunk: str) -> None:
+    prompt = [user(f"[[chunk:{chunk}]][[say:one, 😀 ST STOP two]]")]
+    whole = client.chat.completions.create(model=MODEL, messages=prompt, stop="STOP")
+    assert (said(whole), whole.choices[0].finish_reason) == ("one, 😀 ST ", "stop")
+    chunks = list(client.chat.completions.create(model=MODEL, messages=prompt, stop=["x", "STOP"], stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "one, 😀 ST "
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_max_completion_tokens(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[user("[[tokens:500]]")], max_tokens=5000, max_completion_tokens=20
+    )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 20
+
+
 def test_streaming(client: openai.OpenAI) -> None:
     text = 'A stream, in pieces: é 漢字 👩‍👩‍👧 "quoted" \\ back\n'
     prompt = "[[chunk:u16]][[say:" + text.replace("\\", "\\\\").replace("\n", "\\n") + "]]"

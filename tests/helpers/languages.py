@@ -22,7 +22,7 @@ class Language:
             "messages": [{"role": "user", "content": prompt}],
             **more,
         }
-        return {"max_tokens": 1000, **body} if self.name == "anthropic" else body
+        return {"max_tokens": 1_000_000, **body} if self.name == "anthropic" else body
 
     def events(self, body: bytes) -> list[dict[str, Any]]:
         """The JSON of every event of a stream, without the end mark."""

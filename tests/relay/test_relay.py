@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
@@ -49,7 +49,7 @@ from kirostream.turn.events import (
     TurnStarted,
 )
 from kirostream.turn.model import Model
-from kirostream.turn.request import Message, Role, Text, ToolCall, ToolResult, TurnRequest
+from kirostream.turn.request import Message, Role, Sampling, Text, ToolCall, ToolResult, TurnRequest
 from kirostream.turn.result import fold
 from kirostream.turn.usage import Usage
 
@@ -306,6 +306,18 @@ async def test_leaving_cancels_the_upstream(autojump_clock: trio.testing.MockClo
         assert answer.closed
         assert on.relay.snapshot().in_flight == 0
     assert on.finished().outcome == "left"
+
+
+async def test_a_limit_ends_the_turn_and_the_upstream_call(autojump_clock: trio.testing.MockClock) -> None:
+    answer = ok(FIRST, MORE, 1000.0, END)
+    ask = replace(ASK, sampling=Sampling(stop=("lo",)))
+    async with stage(answer) as on, on.relay.turn(ask) as live:
+        ended = await outcome(live)
+        assert isinstance(ended, TurnEnded)
+        assert (ended.stop, ended.stop_sequence) == (Stop.STOP_SEQUENCE, "lo")
+        assert fold(live.log.events).content == (Text("hel"),)
+        assert answer.closed
+    assert trio.current_time() < 10
 
 
 async def test_the_end_of_the_process_is_told(autojump_clock: trio.testing.MockClock) -> None:
