@@ -37,7 +37,7 @@ def http_post(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
 def anthropic_body(prompt: str) -> bytes:
     """A streaming request of a Messages client; a Chat client's has the same members."""
     messages = [{"role": "user", "content": prompt}]
-    return json.dumps({"model": MODEL, "max_tokens": 4096, "stream": True, "messages": messages}).encode()
+    return json.dumps({"model": MODEL, "max_tokens": 1_000_000, "stream": True, "messages": messages}).encode()
 
 
 def kiro_body(prompt: str) -> bytes:
