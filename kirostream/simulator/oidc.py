@@ -73,6 +73,7 @@ class Issuer:
     def issue(self, grant: Grant, now: float) -> tuple[str, float]:
         """A new access token and when it ends, in the unit of `now`."""
         self._issued += 1
+        self._access = {token: held for token, held in self._access.items() if now < held[0]}
         token = self._make("aoa", f"{grant.name}:{self._issued}")
         self._access[token] = (now + self._lifetime, grant)
         return token, now + self._lifetime

@@ -12,11 +12,12 @@ Without a pace everything goes out in buffers of 64 KiB.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -28,9 +29,10 @@ from kirostream.accounts.account import AuthMethod, Credential, Secret
 from kirostream.dialects.dialect import Complaint
 from kirostream.dialects.kiro.request import Generate, decode, to_turn
 from kirostream.dialects.kiro.response import CONTENT_TYPE, complain, event_frame, write_complaint
-from kirostream.errors import KirostreamError, MalformedRequest, NoSuchRoute, RequestError
-from kirostream.net.exchange import Exchange, PeerGone, PeerStalled
-from kirostream.net.http1 import Http1Door, OnFault, log_fault, open_listeners
+from kirostream.errors import KirostreamError, MalformedRequest, MethodNotAllowed, NoSuchRoute, RequestError
+from kirostream.net.door import OnFault, log_fault, open_listeners
+from kirostream.net.exchange import Exchange
+from kirostream.net.http1 import Http1Door
 from kirostream.net.router import Router
 from kirostream.simulator.catalogue import AUTO_PICKS, offers
 from kirostream.simulator.directives import Play, play
@@ -90,7 +92,10 @@ class Simulator:
         self._afflicted: dict[str, Refusal] = {}
         self._active = self._requests = self._answered = self._refused = self._broken = 0
         self._credits = 0.0
-        self._call_ids = self._make_call_ids()
+        self._call_ids = (f"tooluse_{self._digest(f'call:{n}').hex()[:22]}" for n in itertools.count())
+        self._request_ids = (
+            str(uuid.UUID(bytes=self._digest(f"answer:{n}")[:16], version=4)) for n in itertools.count()
+        )
         self._router = self._make_router()
         self._operations: dict[str, Operation] = {
             "listavailablemodels": self._list_models,
@@ -159,18 +164,15 @@ class Simulator:
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one exchange."""
         self._requests += 1
-        request_id = str(uuid.UUID(bytes=self._digest(f"request:{self._requests}")[:16], version=4))
         try:
             await self._router(exchange)
-        except (PeerGone, PeerStalled):
-            raise
         except _Refused as refused:
-            await self._refuse(exchange, refused.refusal, request_id)
-        except NoSuchRoute:
-            await self._refuse(exchange, UNKNOWN_OPERATION, request_id)
+            await self._refuse(exchange, refused.refusal)
+        except (NoSuchRoute, MethodNotAllowed):
+            await self._refuse(exchange, UNKNOWN_OPERATION)
         except RequestError as error:
             status, complaint = complain(error)
-            await self._refuse(exchange, Refusal(status, complaint, error.message), request_id)
+            await self._refuse(exchange, Refusal(status, complaint, error.message))
 
     def _make_router(self) -> Router:
         router = Router()
@@ -231,12 +233,12 @@ class Simulator:
             raise _Refused(BAD_BEARER)
         return grant
 
-    async def _refuse(self, exchange: Exchange, refusal: Refusal, request_id: str) -> None:
+    async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         self._refused += 1
         rpc = exchange.request.header(b"x-amz-target") is not None
-        reply = write_complaint(refusal.status, refusal.complaint, request_id, rpc=rpc)
-        detail = refusal.detail.encode("ascii", "backslashreplace").translate(None, b"\r\n\0")[:500]
-        await exchange.reply(reply.status, [*reply.headers, *([(WHY, detail)] if detail else [])], reply.body)
+        reply = write_complaint(refusal.status, refusal.complaint, next(self._request_ids), rpc=rpc)
+        why = [(WHY, _header(refusal.detail))] if refusal.detail else []
+        await exchange.reply(reply.status, [*reply.headers, *why], reply.body)
 
     # Generation
 
@@ -276,7 +278,8 @@ class Simulator:
         conversation = body.conversation_state.conversation_id or ""
         headers = [
             (b"content-type", CONTENT_TYPE),
-            (b"x-amzn-codewhisperer-conversation-id", conversation.encode("ascii", "ignore")),
+            (b"x-amzn-requestid", next(self._request_ids).encode()),
+            (b"x-amzn-codewhisperer-conversation-id", _header(conversation)),
         ]
         await exchange.start(200, headers)
         sender = _Sender(exchange, bytewise=due.chunk == "byte")
@@ -310,12 +313,6 @@ class Simulator:
 
     def _digest(self, what: str) -> bytes:
         return hashlib.sha256(f"{self.settings.seed}:{what}".encode()).digest()
-
-    def _make_call_ids(self) -> Iterator[str]:
-        number = 0
-        while True:
-            number += 1
-            yield f"tooluse_{self._digest(f'call:{number}').hex()[:22]}"
 
     # Management (section 6)
 
@@ -402,6 +399,11 @@ async def _pace(sender: _Sender, beats: Sequence[bytes], interval: float) -> Non
             due += 1
         await sender.send(b"".join(beats[sent:due]))
         sent = due
+
+
+def _header(text: str) -> bytes:
+    """As much of a text as a header takes: it comes from the client, and may hold anything."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text[:500]).strip().encode()
 
 
 def _whole(value: object, default: int) -> int:

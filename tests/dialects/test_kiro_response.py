@@ -533,6 +533,12 @@ def test_a_failure(frame: bytes, kind: type[KirostreamError], words: str, before
         assert events == [failure]
 
 
+def test_a_window_that_was_full_before_anything_was_said_is_a_failure() -> None:
+    *_, failure = read(text("") + exception("ContentLengthExceededException"))
+    assert isinstance(failure, TurnFailed)
+    assert isinstance(failure.error, ContextOverflow)
+
+
 def test_nothing_follows_a_failure() -> None:
     reader = Reader(REQUEST, MODEL)
     assert len(reader.feed(exception("ThrottlingException"))) == 1

@@ -68,6 +68,19 @@ async def test_it_says_what_it_is_told() -> None:
     assert exchange.headers[b"x-amzn-codewhisperer-conversation-id"] == b"conversation"
 
 
+async def test_a_strange_conversation_id_does_not_break_the_head() -> None:
+    body = write_request(asking("hi"), Stamp(Model("auto"), "a\r\nx: é "))
+    exchange = await call(Simulator(), "POST", "/generateAssistantResponse", body)
+    assert exchange.headers[b"x-amzn-codewhisperer-conversation-id"] == b"a??x: ?"
+
+
+async def test_every_answer_has_its_request_id() -> None:
+    simulator = Simulator()
+    exchanges = [await generate(simulator, "[[say:x]]"), await generate(simulator, "[[error:ACCESS]]")]
+    ids = {exchange.headers[b"x-amzn-requestid"] for exchange in exchanges}
+    assert len(ids) == 2
+
+
 async def test_calls_and_thoughts() -> None:
     result = answer(await generate(Simulator(), '[[think:hm 😀]][[say:x]][[tool:a {"p":1}]][[tool:b]]'))
     thought, text, first, second = result.content

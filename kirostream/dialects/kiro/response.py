@@ -316,7 +316,7 @@ class Reader:
 
     def _fail(self, complaint: Complaint) -> list[TurnEvent]:
         error = classify(complaint)
-        if self._turn.started and isinstance(error, ContextOverflow):
+        if isinstance(error, ContextOverflow) and (self._output_bytes or self._calls):
             return self._finish(Stop.MAX_TOKENS)  # the window ran full on the way: what was said stands (section 3.5)
         return self._turn.fail(error)
 
