@@ -30,8 +30,9 @@ from kirostream.gateway.callers import Callers, load_or_make_key
 from kirostream.gateway.routes import make_router, refuse
 from kirostream.gateway.sse import Heartbeats
 from kirostream.net.client import HttpClient
+from kirostream.net.door import ExchangeRecord, open_listeners
 from kirostream.net.exchange import Headers, HttpRequest
-from kirostream.net.http1 import ExchangeRecord, Http1Door, open_listeners
+from kirostream.net.http1 import Http1Door
 from kirostream.providers.kiro import KiroProvider
 from kirostream.relay.catalogue import Catalogue
 from kirostream.relay.relay import Relay

@@ -5,7 +5,7 @@ Theory
 
 h11 parses and judges; it does no I/O and knows no time. This module is the rest of a server. A connection is two tasks:
 
-- The *filler* reads the stream, always, into a bounded `_Inbox`. It alone calls ``receive_some``. So the end of the
+- The *filler* reads the stream, always, into a bounded `Inbox`. It alone calls ``receive_some``. So the end of the
   stream is seen while a handler works (and cancels it: an end is read as "gone", also a half-close), and bytes that a
   client sends ahead (pipelining) wait their turn. A full inbox stops the filler, and TCP stops the client.
 - The *server* takes from the inbox, feeds h11, and runs one exchange after the other.
@@ -37,19 +37,17 @@ The life of an answer is `_Answer`: UNSTARTED, then one of four framings, then O
 from __future__ import annotations
 
 import enum
-import errno
-import logging
 import math
 import os
 import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import h11
 import trio
@@ -58,18 +56,26 @@ from kirostream.errors import (
     KirostreamError,
     LocalProtocolError,
     MalformedRequest,
-    MethodNotAllowed,
     RequestError,
     RequestTooLarge,
     RequestTooSlow,
-    SettingsError,
 )
 from kirostream.net.codings import decode, parse_codings
+from kirostream.net.door import (
+    DoorSnapshot,
+    Ending,
+    ExchangeRecord,
+    OnExchange,
+    OnFault,
+    Refuse,
+    ignore_exchange,
+    log_fault,
+    peer_name,
+    plain_refusal,
+)
 from kirostream.net.exchange import Handler, Headers, HttpRequest, PeerGone, PeerStalled
+from kirostream.net.inbox import Inbox, TakenOver
 
-_log = logging.getLogger(__name__)
-
-_READ: Final = 64 << 10  # bytes, the most one read takes
 _WRITE: Final = 64 << 10  # bytes, one piece of a write that waits
 _QUICK_WRITES: Final = sys.platform != "win32"  # a socket is a file descriptor
 _YIELD_EVERY: Final = 8  # quick writes; must be a power of two
@@ -112,110 +118,6 @@ class Http1Settings:
 
 
 DEFAULTS: Final = Http1Settings()
-
-Ending: TypeAlias = Literal["whole", "cut", "gone", "stalled", "upgraded"]
-
-
-@dataclass(frozen=True, slots=True)
-class ExchangeRecord:
-    """One exchange that is over: the line of an access log.
-
-    `request` is None where no head could be read. `status` is 0 where no answer was started. `sent` counts bytes of the
-    body, without framing. `seconds` run from the end of the request's head. `ending` says how it ended: ``whole``;
-    ``cut`` by us (a fault, an abort, a shutdown); ``gone``, the client left; ``stalled``, it did not read;
-    ``upgraded``. `error` is what the handler let out, or why the head could not be read.
-    """
-
-    request: HttpRequest | None
-    status: int
-    sent: int
-    seconds: float
-    ending: Ending
-    error: KirostreamError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DoorSnapshot:
-    """What the door does now, and what it did since it was made.
-
-    `connections` and `active` (exchanges) are now. `served` exchanges ended, whole or not; `evicted` clients did not
-    read; `refused` requests were no requests; `faults` are exceptions that handlers let out and that are nobody's
-    answer.
-    """
-
-    connections: int
-    active: int
-    served: int
-    evicted: int
-    refused: int
-    faults: int
-    stopping: bool
-
-    def __str__(self) -> str:
-        return (
-            f"{self.connections} connections, {self.active} active, {self.served} served, {self.evicted} evicted, "
-            f"{self.refused} refused, {self.faults} faults{', stopping' if self.stopping else ''}"
-        )
-
-
-Refuse: TypeAlias = Callable[[KirostreamError, HttpRequest | None], tuple[int, Headers, bytes]]
-OnFault: TypeAlias = Callable[[HttpRequest | None, Exception], None]
-OnExchange: TypeAlias = Callable[[ExchangeRecord], None]
-
-
-def plain_refusal(error: KirostreamError, request: HttpRequest | None) -> tuple[int, Headers, bytes]:
-    """Word an error as a line of text, with the headers that its status asks for."""
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    if isinstance(error, MethodNotAllowed):
-        headers.append((b"allow", ", ".join(error.allowed).encode("ascii")))
-    if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
-    return error.status, headers, error.message.encode() + b"\n"
-
-
-def log_fault(request: HttpRequest | None, fault: Exception) -> None:
-    """Tell the standard log of an exception that a handler let out."""
-    what = f"{request.method} {request.path}" if request else "a connection"
-    _log.error("fault while serving %s", what, exc_info=fault)
-
-
-def ignore_exchange(record: ExchangeRecord) -> None:
-    """Keep no access log."""
-
-
-async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
-    """Bind and listen.
-
-    Args:
-        host: a name or an address; ``""`` and ``*`` mean every interface; an IPv6 address with or without brackets.
-        port: 0 picks a free one; see ``listener.socket.getsockname()``.
-
-    Raises:
-        SettingsError: it cannot be bound. The message names host and port, and says what to do.
-    """
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    where = f"[{bare}]:{port}" if ":" in bare else f"{host or '*'}:{port}"
-    if not 0 <= port <= 65535:
-        raise SettingsError(f"Cannot listen on {where}: a port is 0 to 65535.")
-    try:
-        return await trio.open_tcp_listeners(port, host=None if bare in ("", "*") else bare)
-    except (socket.gaierror, UnicodeError):
-        raise SettingsError(
-            f"Cannot listen on {where}: the host is not known here. "
-            "Use an address of this machine, such as 127.0.0.1 (--host)."
-        ) from None
-    except OSError as error:
-        raise SettingsError(f"Cannot listen on {where}: {_bind_advice(error)}") from None
-
-
-def _bind_advice(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the port is in use. Choose another (--port), or stop the program that has it."
-    if error.errno == errno.EACCES:
-        return "ports under 1024 need privileges. Choose a higher one (--port)."
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "no interface of this machine has that address. Use one it has, such as 127.0.0.1 (--host)."
-    return f"{error.strerror or error}. Choose another address (--host, --port)."
 
 
 class Http1Door:
@@ -290,7 +192,7 @@ class Http1Door:
             self._in_flight.deadline = self._end_at
 
     async def _accepted(self, stream: trio.abc.Stream) -> None:
-        await self.serve_stream(stream, _peer_name(stream))
+        await self.serve_stream(stream, peer_name(stream))
 
     async def serve_stream(self, stream: trio.abc.Stream, peer: str = "") -> None:
         """Serve one connection to its end, and close its stream.
@@ -373,90 +275,6 @@ def _http_date(at: int) -> bytes:
     return b"%b, %02d %b %d %02d:%02d:%02d GMT" % (name, day, month_name, year, hour, minute, second)
 
 
-def _peer_name(stream: trio.abc.Stream) -> str:
-    if not isinstance(stream, trio.SocketStream):
-        return ""
-    try:
-        name = stream.socket.getpeername()
-    except OSError:  # gone already
-        return ""
-    if not isinstance(name, tuple):  # a Unix socket
-        return "unix"
-    host, port = name[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _Inbox:
-    """What the client sent and nobody has parsed yet. One task fills, one takes.
-
-    Args:
-        bound: bytes; from there on the filler waits.
-        on_end: called when the client ended its side or the connection broke; not when we closed it.
-    """
-
-    def __init__(self, stream: trio.abc.Stream, bound: int, on_end: Callable[[], None]) -> None:
-        self._stream = stream
-        self._bound = bound
-        self._on_end = on_end
-        self._scope = trio.CancelScope()
-        self._left = trio.Event()
-        self._waiting = bytearray()
-        self._arrived: trio.Event | None = None
-        self._taken: trio.Event | None = None
-        self.ended = False
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    async def fill(self) -> None:
-        """Read until the end, or until `leave`."""
-        ended_by_client = True
-        with self._scope:
-            try:
-                while data := await self._stream.receive_some(_READ):
-                    self._waiting += data
-                    self._wake_taker()
-                    while len(self._waiting) >= self._bound:
-                        self._taken = trio.Event()
-                        await self._taken.wait()
-            except trio.ClosedResourceError:
-                ended_by_client = False
-            except trio.BrokenResourceError:
-                pass
-            self.ended = True
-            self._wake_taker()  # first: who waits for a body learns of the end by PeerGone, not by being cancelled
-            if ended_by_client:
-                self._on_end()
-        self._left.set()
-
-    def _wake_taker(self) -> None:
-        if self._arrived is not None:
-            self._arrived.set()
-            self._arrived = None
-
-    async def take(self) -> bytes:
-        """All there is; waits for something. Empty at the end, however often."""
-        while not self._waiting:
-            if self.ended:
-                return b""
-            self._arrived = trio.Event()
-            await self._arrived.wait()
-        data = bytes(self._waiting)
-        self._waiting.clear()
-        if self._taken is not None:
-            self._taken.set()
-            self._taken = None
-        return data
-
-    async def leave(self) -> bytes:
-        """Stop the filler, so that somebody else may read the stream. Gives what was left over."""
-        self._scope.cancel()
-        await self._left.wait()
-        data = bytes(self._waiting)
-        self._waiting.clear()
-        return data
-
-
 class _Answer(enum.Enum):
     """Where an answer is. The four in the middle say how its body is delimited (RFC 9112 section 6.3)."""
 
@@ -476,7 +294,7 @@ class _Connection:
         self.settings: Final = door.settings
         self.peer: Final = peer
         self.h11: Final = h11.Connection(h11.SERVER, max_incomplete_event_size=door.settings.max_head)
-        self.inbox: Final = _Inbox(stream, door.settings.max_ahead, self._on_end)
+        self.inbox: Final = Inbox(stream, door.settings.max_ahead, self._on_end)
         self.stream: Final = stream
         self._nursery: trio.Nursery | None = None
         self._idle: trio.CancelScope | None = None  # while no byte of a request is here
@@ -990,7 +808,7 @@ class _Http1Exchange:
         self._answer = _Answer.OVER
         self.ending = "upgraded"
         rest = await self._connection.inbox.leave()
-        return _TakenOver(self._connection.stream, self._h11.trailing_data[0] + rest)
+        return TakenOver(self._connection.stream, self._h11.trailing_data[0] + rest)
 
     def _misused(self, what: str) -> KirostreamError:
         if self._connection.cut_off:
@@ -998,31 +816,6 @@ class _Http1Exchange:
         return LocalProtocolError(
             f"{what} before start" if self._answer is _Answer.UNSTARTED else f"{what} after the end of the answer"
         )
-
-
-class _TakenOver(trio.abc.Stream):
-    """A stream with what was already read of it put back in front."""
-
-    def __init__(self, stream: trio.abc.Stream, front: bytes) -> None:
-        self._stream = stream
-        self._front = front
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if not self._front:
-            return await self._stream.receive_some(max_bytes)
-        await trio.lowlevel.checkpoint()
-        data = self._front[:max_bytes]
-        self._front = self._front[len(data) :]
-        return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 def _continue() -> h11.InformationalResponse:

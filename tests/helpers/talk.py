@@ -11,8 +11,9 @@ import h11
 import trio
 import trio.testing
 
+from kirostream.net.door import ExchangeRecord
 from kirostream.net.exchange import Handler, HttpRequest
-from kirostream.net.http1 import DEFAULTS, ExchangeRecord, Http1Door, Http1Settings
+from kirostream.net.http1 import DEFAULTS, Http1Door, Http1Settings
 
 
 @dataclass

@@ -31,8 +31,9 @@ from kirostream.errors import (
     UnknownModel,
     UpstreamOverloaded,
 )
+from kirostream.net.door import DoorSnapshot, open_listeners, plain_refusal
 from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
-from kirostream.net.http1 import DoorSnapshot, Http1Door, Http1Settings, open_listeners, plain_refusal
+from kirostream.net.http1 import Http1Door, Http1Settings
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 LIMIT = 1 << 20

@@ -1,0 +1,107 @@
+"""Bytes that came and are not parsed yet: before a protocol takes them, and after it hands its stream on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+READ: Final = 64 << 10
+"""Bytes, the most one read takes."""
+
+
+class Inbox:
+    """What the client sent and nobody has parsed yet. One task fills, one takes.
+
+    Args:
+        bound: bytes; from there on the filler waits.
+        on_end: called when the client ended its side or the connection broke; not when we closed it.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, bound: int, on_end: Callable[[], None]) -> None:
+        self._stream = stream
+        self._bound = bound
+        self._on_end = on_end
+        self._scope = trio.CancelScope()
+        self._left = trio.Event()
+        self._waiting = bytearray()
+        self._arrived: trio.Event | None = None
+        self._taken: trio.Event | None = None
+        self.ended = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def fill(self) -> None:
+        """Read until the end, or until `leave`."""
+        ended_by_client = True
+        with self._scope:
+            try:
+                while data := await self._stream.receive_some(READ):
+                    self._waiting += data
+                    self._wake_taker()
+                    while len(self._waiting) >= self._bound:
+                        self._taken = trio.Event()
+                        await self._taken.wait()
+            except trio.ClosedResourceError:
+                ended_by_client = False
+            except trio.BrokenResourceError:
+                pass
+            self.ended = True
+            self._wake_taker()  # first: who waits for a body learns of the end by PeerGone, not by being cancelled
+            if ended_by_client:
+                self._on_end()
+        self._left.set()
+
+    def _wake_taker(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set()
+            self._arrived = None
+
+    async def take(self) -> bytes:
+        """All there is; waits for something. Empty at the end, however often."""
+        while not self._waiting:
+            if self.ended:
+                return b""
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        data = bytes(self._waiting)
+        self._waiting.clear()
+        if self._taken is not None:
+            self._taken.set()
+            self._taken = None
+        return data
+
+    async def leave(self) -> bytes:
+        """Stop the filler, so that somebody else may read the stream. Gives what was left over."""
+        self._scope.cancel()
+        await self._left.wait()
+        data = bytes(self._waiting)
+        self._waiting.clear()
+        return data
+
+
+class TakenOver(trio.abc.Stream):
+    """A stream with what was already read of it put back in front."""
+
+    def __init__(self, stream: trio.abc.Stream, front: bytes) -> None:
+        self._stream = stream
+        self._front = front
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self._front:
+            return await self._stream.receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        data = self._front[:max_bytes]
+        self._front = self._front[len(data) :]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
