@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import report
-from bench.processes import ROOT, Command, DidNotStart, Server, clean_env, pin
+from bench.processes import ROOT, Command, DidNotStart, Server, clean_env, memory, pin
 from bench.tap import Tap
 from bench.wire import Script, WrongAnswer, anthropic_body, http_post, kiro_body
 
@@ -49,6 +49,8 @@ SPREAD = 0.008
 DEADLINE = 90.0
 PACED, UNPACED = "1x50,16x50,128x20,128x50", "1,16,128"
 WARM_UP = 5
+AT_REST = 0.3
+"""Seconds after its first answer when a gateway has imported whatever it imports, and is at rest."""
 MOST_UNPACED = 48_000
 """Words of all streams together in an unpaced crowd; the reference takes seconds for them."""
 CANCEL_PATIENCE = 1.0
@@ -369,7 +371,9 @@ class Run:
         for _ in range(self._options.starts):
             for name in self._shuffled(GATEWAYS):
                 with self._server(gateway(name, address, token)) as server:
-                    found = {"ready_ms": server.ready * 1e3, "idle_mb": megabytes(server.idle and server.idle.resident)}
+                    time.sleep(AT_REST)
+                    idle = memory(server.pid)
+                    found = {"ready_ms": server.ready * 1e3, "idle_mb": megabytes(idle and idle.resident)}
                 self.raw["start"][name].append(found)
 
     def _rounds(self, setting: Setting) -> None:

@@ -114,7 +114,6 @@ class Server:
 
     Attributes:
         ready: seconds from the start of the process to its first answer.
-        idle: its memory then.
     """
 
     def __init__(self, command: Command, home: Path, cores: Sequence[int] = ()) -> None:
@@ -145,7 +144,6 @@ class Server:
             self.stop()
             raise
         self.ready = time.monotonic() - began
-        self.idle = memory(self.pid)
 
     def __repr__(self) -> str:
         return f"<Server {self.command.name} on port {self.port}, process {self.pid}>"
