@@ -27,6 +27,7 @@ from kirostream.accounts.oidc import AuthHosts
 from kirostream.accounts.sources.direct import DirectSource
 from kirostream.errors import SettingsError, ShuttingDown
 from kirostream.gateway.callers import Callers, load_or_make_key
+from kirostream.gateway.cors import Cors
 from kirostream.gateway.routes import make_router, refuse
 from kirostream.gateway.sse import Heartbeats
 from kirostream.net.client import HttpClient
@@ -177,10 +178,12 @@ async def open_gateway(
             clock=time.time,
         )
         heartbeats = Heartbeats(settings.server.stream.heartbeat)
+        callers = Callers([key], in_query=settings.server.key_in_query)
+        cors = Cors(settings.server.cors_origins)
         door = Http1Door(
-            make_router(relay, Callers([key]), heartbeats, settings.server),
+            cors.around(make_router(relay, callers, heartbeats, settings.server, recorder.record)),
             settings.http1,
-            refuse=refuse,
+            refuse=cors.refusing(refuse),
             on_fault=faults_to(recorder, "door"),
             on_exchange=exchanges_to(recorder),
         )

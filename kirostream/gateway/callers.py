@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl
 
 from kirostream.errors import KeyRejected
 from kirostream.net.exchange import HttpRequest
@@ -39,8 +40,9 @@ def load_or_make_key(data_dir: Path) -> tuple[str, bool]:
 class Callers:
     """Checks keys. Several keys may be valid at once; all comparisons take the same time."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    def __init__(self, keys: Iterable[str], *, in_query: bool = False) -> None:
         self._keys = tuple(key.encode() for key in keys if key)
+        self._in_query = in_query
 
     def __repr__(self) -> str:
         return f"<Callers {len(self._keys)} keys>"
@@ -55,6 +57,8 @@ class Callers:
             KeyRejected: no key came, or a wrong one.
         """
         offered = _offered(request)
+        if self._in_query:
+            offered += [value for name, value in parse_qsl(request.query.encode()) if name == b"key"]
         if not offered:
             raise KeyRejected(
                 "No API key came with the request. "

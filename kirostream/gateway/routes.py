@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from kirostream._version import __version__
 from kirostream.dialects import DIALECTS
-from kirostream.errors import KirostreamError
+from kirostream.errors import KirostreamError, NoSuchRoute
+from kirostream.gateway.base_urls import BaseUrlHints, canonical
 from kirostream.gateway.callers import Callers
+from kirostream.gateway.counting import CountHandler
 from kirostream.gateway.models import ModelsHandler, speaks_anthropic
 from kirostream.gateway.sse import Heartbeats
 from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, new_request_id
 from kirostream.net.exchange import Exchange, Headers, HttpRequest
 from kirostream.net.router import Router
 from kirostream.relay.relay import Relay
+from kirostream.telemetry.facts import BaseUrlMended
 
 HEALTHY: Final = f'{{"status":"ok","service":"kirostream","version":"{__version__}"}}'.encode()
 
@@ -23,9 +27,23 @@ async def _healthy(exchange: Exchange) -> None:
     await exchange.reply(200, (JSON,), HEALTHY)
 
 
-def make_router(relay: Relay, callers: Callers, heartbeats: Heartbeats, settings: GatewaySettings) -> Router:
-    """Everything the gateway serves."""
-    router = Router()
+async def _no_completions(exchange: Exchange) -> None:
+    raise NoSuchRoute("Text completions are not served here. Use /v1/chat/completions, with the prompt as a message.")
+
+
+async def _no_embeddings(exchange: Exchange) -> None:
+    raise NoSuchRoute("Kiro has no model for embeddings. Point the embeddings of this client at another provider.")
+
+
+def make_router(
+    relay: Relay,
+    callers: Callers,
+    heartbeats: Heartbeats,
+    settings: GatewaySettings,
+    tell: Callable[[BaseUrlMended], None],
+) -> Router:
+    """Everything the gateway serves. `tell` hears of clients whose base URL is not right."""
+    router = Router(canonical, BaseUrlHints(tell).mended)
     router.add("GET", "/", _healthy)
     router.add("GET", "/health", _healthy)
     router.add("GET", "/api/hello", _healthy)  # Claude Code asks for it before its first call
@@ -35,11 +53,14 @@ def make_router(relay: Relay, callers: Callers, heartbeats: Heartbeats, settings
     for dialect in DIALECTS.values():
         if dialect.path:
             router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, settings))
+    router.add("POST", "/v1/messages/count_tokens", CountHandler(DIALECTS["anthropic"], callers, settings))
+    router.add("POST", "/v1/completions", _no_completions)
+    router.add("POST", "/v1/embeddings", _no_embeddings)
     return router
 
 
 def refuse(error: KirostreamError, request: HttpRequest | None) -> tuple[int, Headers, bytes]:
     """How the door words an error that no handler answered, in the language the client most likely speaks."""
-    anthropic = request is not None and (request.path.endswith("/messages") or speaks_anthropic(request))
+    anthropic = request is not None and ("/messages" in request.path or speaks_anthropic(request))
     reply = DIALECTS["anthropic" if anthropic else "openai_chat"].write_error(error, new_request_id())
     return reply.status, reply.headers, reply.body

@@ -44,6 +44,13 @@ class GatewaySettings:
     grace: float = field(
         default=30.0, metadata={"help": "How long streams in flight may go on after a stop signal.", "unit": "s"}
     )
+    key_in_query: bool = field(
+        default=False, metadata={"help": "Also take the key from ?key=. Logs of proxies may then hold it."}
+    )
+    cors_origins: str = field(
+        default="",
+        metadata={"help": "Origins whose pages may call from a browser, with commas; * for all. Empty: none."},
+    )
     stream: StreamSettings = field(default_factory=StreamSettings)
 
 

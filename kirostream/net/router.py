@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 from kirostream.errors import LocalProtocolError, MalformedRequest, MethodNotAllowed, NoSuchRoute
-from kirostream.net.exchange import Exchange
+from kirostream.net.exchange import Exchange, HttpRequest
 
 Endpoint: TypeAlias = Callable[..., Awaitable[None]]
 """A `Handler` that also takes the names of its pattern, as keyword arguments of type str."""
@@ -23,9 +23,19 @@ class Router:
 
     GET also serves HEAD (the door leaves the body out). OPTIONS is answered with ``allow`` where it has no endpoint of
     its own.
+
+    Args:
+        canonical: the path to try where there is nothing at the one that was asked for.
+        on_mended: told of each request that was served at its canonical path.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        canonical: Callable[[str], str] | None = None,
+        on_mended: Callable[[HttpRequest, str], None] | None = None,
+    ) -> None:
+        self._canonical = canonical
+        self._on_mended = on_mended
         self._literal: Final[dict[str, _Methods]] = {}
         self._tree: Final = _Node()
 
@@ -63,13 +73,15 @@ class Router:
             NoSuchRoute, MethodNotAllowed, MalformedRequest: there is none. And what the endpoint raises.
         """
         request = exchange.request
-        values: list[str] = []
-        methods = self._literal.get(request.path)
-        if methods is None:
-            found = self._tree.find(_split(request.path)) if request.path.startswith("/") else None
-            if found is None:
-                raise NoSuchRoute(f"Nothing is served at {request.path}.")
-            methods, values = found
+        found = self._find(request.path)
+        if found is None and self._canonical is not None:
+            path = self._canonical(request.path)
+            found = self._find(path)
+            if found is not None and self._on_mended is not None:
+                self._on_mended(request, path)
+        if found is None:
+            raise NoSuchRoute(f"Nothing is served at {request.path}.")
+        methods, values = found
         endpoint = methods.endpoints.get(request.method)
         if endpoint is None and request.method == "HEAD":
             endpoint = methods.endpoints.get("GET")
@@ -82,6 +94,12 @@ class Router:
             raise MethodNotAllowed(
                 f"{request.path} does not take {request.method}. It takes {', '.join(allowed)}.", allowed=allowed
             )
+
+    def _find(self, path: str) -> tuple[_Methods, list[str]] | None:
+        literal = self._literal.get(path)
+        if literal is not None:
+            return literal, []
+        return self._tree.find(_split(path)) if path.startswith("/") else None
 
 
 class _Methods:

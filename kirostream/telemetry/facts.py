@@ -103,6 +103,17 @@ class CatalogueLoaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaseUrlMended:
+    """A client asked at `path` and was served at `served`. With `base_url` as its base URL it asks there by itself."""
+
+    level: ClassVar[Level] = "warning"
+    client: str
+    path: str
+    served: str
+    base_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Faulted:
     """A bug of ours. `trace` is the traceback, for the log alone."""
 
@@ -120,5 +131,6 @@ Fact: TypeAlias = (
     | TokenRefreshed
     | RefreshFailed
     | CatalogueLoaded
+    | BaseUrlMended
     | Faulted
 )

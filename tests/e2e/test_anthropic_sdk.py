@@ -282,6 +282,24 @@ def test_malformed_bodies_are_400(client: anthropic.Anthropic, body: bytes) -> N
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
+def test_count_tokens(client: anthropic.Anthropic) -> None:
+    short = client.messages.count_tokens(model="any-model", messages=[user("foo")])
+    tools = client.messages.count_tokens(model=MODEL, messages=[user("x" * 36_000)], tools=TOOLS, system="Be brief.")
+    assert 0 < short.input_tokens < 20
+    assert 10_000 < tools.input_tokens < 10_200
+    beta = client.beta.messages.count_tokens(model=MODEL, messages=[{"role": "user", "content": "foo"}])
+    assert beta.input_tokens == short.input_tokens
+
+
+@pytest.mark.parametrize("base", ["", "/v1", "/anthropic", "/anthropic/v1", "/openai/v1", "/"])
+def test_base_urls(gateway: Running, base: str) -> None:
+    with anthropic.Anthropic(base_url=gateway.url + base, api_key=gateway.key, max_retries=0) as made:
+        answer = made.messages.create(model=MODEL, max_tokens=100, messages=[user("[[say:hello]]")])
+        assert said(answer) == "hello"
+        assert made.messages.count_tokens(model=MODEL, messages=[user("foo")]).input_tokens
+        assert made.models.retrieve(MODEL).id == MODEL
+
+
 def test_models(client: anthropic.Anthropic) -> None:
     models = list(client.models.list())
     assert "claude-sonnet-4.5" in [model.id for model in models]

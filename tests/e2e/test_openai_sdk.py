@@ -246,6 +246,20 @@ def test_malformed_bodies_are_400(client: openai.OpenAI, body: bytes) -> None:
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("base", ["", "/v1", "/v1/", "/v1/v1", "/openai/v1", "/openai", "/anthropic/v1"])
+def test_base_urls(gateway: Running, base: str) -> None:
+    with openai.OpenAI(base_url=gateway.url + base, api_key=gateway.key, max_retries=0) as made:
+        assert said(made.chat.completions.create(model=MODEL, messages=[user("[[say:hello]]")])) == "hello"
+        assert made.models.retrieve("claude-sonnet-4.5").id == "claude-sonnet-4.5"
+
+
+def test_what_kiro_does_not_have_is_404(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="chat/completions"):
+        client.completions.create(model=MODEL, prompt="Once")
+    with pytest.raises(openai.NotFoundError, match="embeddings"):
+        client.embeddings.create(model=MODEL, input="x")
+
+
 def test_models(client: openai.OpenAI) -> None:
     assert "claude-sonnet-4.5" in [model.id for model in client.models.list()]
     assert client.models.retrieve("claude-sonnet-4.5").id == "claude-sonnet-4.5"

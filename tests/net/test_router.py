@@ -161,3 +161,18 @@ def test_what_there_is() -> None:
     router = a_router("POST /b", "GET /b", "GET /a/{x}")
     assert router.routes() == [("GET", "/a/{x}"), ("GET", "/b"), ("POST", "/b")]
     assert repr(router) == "<Router: 3 routes>"
+
+
+async def test_a_path_that_leads_nowhere_is_tried_at_its_canonical_place() -> None:
+    mended: list[tuple[str, str]] = []
+    router = Router(lambda path: f"/v1{path}", lambda request, path: mended.append((request.path, path)))
+    for pattern in ("/v1/a", "/v1/m/{id}", "/a"):
+        router.add("GET", pattern, says(pattern))
+    assert (await ask(router, "GET", "/m/x"))[2] == b"/v1/m/{id} {'id': 'x'}"
+    assert (await ask(router, "GET", "/a"))[2] == b"/a {}"
+    assert (await ask(router, "HEAD", "/m/x"))[0] == 200
+    with pytest.raises(NoSuchRoute, match="served at /b"):
+        await ask(router, "GET", "/b")
+    with pytest.raises(MethodNotAllowed):
+        await ask(router, "POST", "/m/x")
+    assert mended == [("/m/x", "/v1/m/x")] * 3

@@ -1,0 +1,50 @@
+"""An exchange without a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from kirostream.net.exchange import Headers, HttpRequest
+
+
+class FakeExchange:
+    """One request, and what was answered."""
+
+    def __init__(
+        self, method: str, path: str, *, headers: Sequence[tuple[bytes, bytes]] = (), body: bytes = b"", query: str = ""
+    ) -> None:
+        self.request = HttpRequest(method, path, query, headers)
+        self.started = False
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.sent = b""
+        self._body = body
+
+    async def body(self, limit: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self._body
+
+    async def start(self, status: int, headers: Headers) -> None:
+        await trio.lowlevel.checkpoint()
+        assert not self.started
+        self.started, self.status, self.headers = True, status, dict(headers)
+
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        assert self.started
+        self.sent += data
+
+    async def finish(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def reply(self, status: int, headers: Headers, body: bytes) -> None:
+        await self.start(status, headers)
+        await self.send(body)
+
+    def abort(self) -> None:
+        raise AssertionError("nothing here cuts a connection")
+
+    async def upgrade(self) -> trio.abc.Stream:
+        raise AssertionError("nothing here takes a connection over")
