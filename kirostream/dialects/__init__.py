@@ -14,6 +14,8 @@ from kirostream.dialects.kiro import request as kiro_request
 from kirostream.dialects.kiro import response as kiro_response
 from kirostream.dialects.openai_chat import request as chat_request
 from kirostream.dialects.openai_chat import response as chat_response
+from kirostream.dialects.openai_responses import request as responses_request
+from kirostream.dialects.openai_responses import response as responses_response
 
 SSE: Final = b"text/event-stream; charset=utf-8"
 
@@ -43,6 +45,19 @@ DIALECTS: Final[Registry] = {
         read_result=chat_response.read_result,
         write_error=chat_response.write_error,
         read_error=chat_response.read_error,
+    ),
+    "openai_responses": Dialect(
+        name="openai_responses",
+        path="/v1/responses",
+        content_type=SSE,
+        read_request=responses_request.read_request,
+        write_request=responses_request.write_request,
+        writer=responses_response.Writer,
+        reader=responses_response.Reader,
+        write_result=responses_response.write_result,
+        read_result=responses_response.read_result,
+        write_error=responses_response.write_error,
+        read_error=responses_response.read_error,
     ),
     "kiro": Dialect(
         name="kiro",

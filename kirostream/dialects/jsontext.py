@@ -14,6 +14,7 @@ What arrives is often not quite JSON, and the reasons are known:
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -136,6 +137,18 @@ def raw(value: Raw, at: str) -> RawJson:
             f"{at} is nested deeper than {MAX_DEPTH} levels; flatten it.", param=at, reason="invalid_value"
         )
     return text
+
+
+def base64_text(data: str, at: str) -> str:
+    """The text that base64 data holds; bytes that are not UTF-8 become U+FFFD.
+
+    Raises:
+        MalformedRequest: it is not base64; `at` is its path.
+    """
+    try:
+        return base64.b64decode(data, validate=True).decode("utf-8", "replace")
+    except ValueError as error:
+        raise MalformedRequest(f"{at} is not base64.", param=at, reason="invalid_value") from error
 
 
 def is_object(text: bytes | Raw) -> bool:

@@ -185,7 +185,7 @@ def test_an_upstreams_error_body(name: str, body: bytes, complaint: Complaint) -
     assert DIALECTS[name].read_error((), body) == complaint
 
 
-@pytest.mark.parametrize("name", CLIENT_DIALECTS)
+@pytest.mark.parametrize("name", ["anthropic", "openai_chat"])  # Responses has a shorter list of codes
 @pytest.mark.parametrize(
     ("error", "read_as"),
     [

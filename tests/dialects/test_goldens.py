@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vectors.regenerate import HERE, goldens
+from vectors.regenerate import CLIENT_DIALECTS, HERE, goldens
 
 GOLDENS = dict(goldens())
 
@@ -16,4 +16,4 @@ def test_golden(path: str) -> None:
 
 def test_there_are_no_others() -> None:
     found = {str(path.relative_to(HERE / "wire")) for path in (HERE / "wire").rglob("*") if path.is_file()}
-    assert {path for path in found if path.split("/")[0] in ("anthropic", "openai_chat")} == set(GOLDENS)
+    assert {path for path in found if path.split("/")[0] in CLIENT_DIALECTS} == set(GOLDENS)

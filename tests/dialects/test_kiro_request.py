@@ -309,7 +309,11 @@ def test_what_is_written_is_read(request: TurnRequest) -> None:
 # Real clients
 
 
-PATHS = {"/v1/messages": "anthropic", "/v1/chat/completions": "openai_chat"}
+PATHS = {
+    "/v1/messages": "anthropic",
+    "/v1/chat/completions": "openai_chat",
+    "/v1/responses": "openai_responses",
+}
 
 
 def captures() -> list[Any]:

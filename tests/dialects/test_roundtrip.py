@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from helpers.cuts import bytewise, cuts
 from helpers.turns import RESULT
 from kirostream.dialects import DIALECTS
+from kirostream.dialects.openai_responses.response import REFUSAL
 from kirostream.errors import ContextOverflow, StreamCut, UpstreamOverloaded
 from kirostream.turn.events import (
     BlockDelta,
@@ -39,9 +40,17 @@ LOSSES: Final[Mapping[str, frozenset[str]]] = {
     # No dialect of a client knows credits, shares of a window, or that a count is an estimate.
     "anthropic": frozenset({"metering"}),
     # Chat says text, thoughts and calls, in no order; it does not say who signed, what was hidden, or which stop.
-    "openai_chat": frozenset({"metering", "signature", "redacted", "order", "stop"}),
+    "openai_chat": frozenset({"metering", "signature", "redacted", "order", "stop", "calls_win"}),
+    # Responses says everything in order, and has fewer words for the end; a refusal gets a text of its own.
+    "openai_responses": frozenset({"metering", "stop", "refusal"}),
 }
 CHAT_STOPS: Final = {Stop.STOP_SEQUENCE: Stop.END, Stop.PAUSED: Stop.END, Stop.CONTEXT_FULL: Stop.MAX_TOKENS}
+ENDS: Final = {
+    "anthropic": b"event: message_delta",
+    "openai_chat": b'"delta":{}',
+    "openai_responses": b"event: response.",
+}
+"""Where the stop reason begins, the last of its kind in the stream."""
 MODEL: Final = Model(REQUEST.model)
 TURNS: Final = turns()
 WHOLE: Final = [case for case, events in TURNS.items() if isinstance(events[-1], TurnEnded)]
@@ -71,8 +80,8 @@ def heard(name: str, result: TurnResult) -> TurnResult:
     stop, stop_sequence = result.stop, result.stop_sequence
     if "stop" in losses:
         stop, stop_sequence = CHAT_STOPS.get(stop, stop), ""
-        if called:
-            stop = Stop.TOOL_CALL
+    if "calls_win" in losses and called:
+        stop = Stop.TOOL_CALL
     if stop in (Stop.END, Stop.TOOL_CALL):
         stop = Stop.TOOL_CALL if called else Stop.END
     content = result.content
@@ -80,6 +89,8 @@ def heard(name: str, result: TurnResult) -> TurnResult:
         content = tuple(block for block in content if not (isinstance(block, Thought) and block.redacted))
     if "order" in losses:
         content = in_order(content)
+    if "refusal" in losses and stop is Stop.REFUSED:
+        content = (*content, Text(REFUSAL))
     usage = dataclasses.replace(result.usage, credits=None, context_percentage=None, estimated=False)
     return TurnResult(content, stop, usage, REQUEST.model, stop_sequence)
 
@@ -160,7 +171,7 @@ def test_a_failed_turn_fails_again(name: str) -> None:
 
 @in_each_dialect
 def test_an_overflow_keeps_its_counts(name: str) -> None:
-    (event,) = read(name, [write(name, TURNS["failed_at_once"])])
+    *_, event = read(name, [write(name, TURNS["failed_at_once"])])
     assert isinstance(event, TurnFailed)
     assert isinstance(event.error, ContextOverflow)
     assert (event.error.tokens, event.error.limit) == (250_000, 200_000)
@@ -171,7 +182,7 @@ def test_an_overflow_keeps_its_counts(name: str) -> None:
 def test_a_stream_that_is_cut_before_its_stop_is_not_whole(name: str, case: str) -> None:
     """Behind the stop reason a turn counts as whole, as it does for the clients; before it, never."""
     wire = write(name, TURNS[case])
-    stop = wire.index(b"event: message_delta") if name == "anthropic" else wire.index(b'"delta":{}')
+    stop = wire.rindex(ENDS[name])
     for end in {0, 1, stop // 3, stop // 2, stop - 1, stop}:
         reader = DIALECTS[name].reader(REQUEST, MODEL)
         reader.feed(wire[:end])
@@ -229,7 +240,7 @@ def test_a_call_whose_deltas_say_nothing_has_no_arguments(name: str) -> None:
     wire = write(name, [TurnStarted(), *call, TurnEnded(Stop.TOOL_CALL, Usage())])
     assert fold(read(name, [wire])).content == (ToolCall("id", "tool", b"{}"),)
     # In chat the fragments themselves have to be JSON when joined; our reader would forgive what a client does not.
-    assert name == "anthropic" or wire.count(b'{"arguments":"{}"}') == 1
+    assert name != "openai_chat" or wire.count(b'{"arguments":"{}"}') == 1
 
 
 @pytest.mark.parametrize("case", TURNS)

@@ -13,13 +13,14 @@ from kirostream.turn.result import fold
 from kirostream.turn.wire import load_all
 
 HERE = Path(__file__).parent
-CLIENT_DIALECTS = ("anthropic", "openai_chat")
+CLIENT_DIALECTS = ("anthropic", "openai_chat", "openai_responses")
 
 REQUEST = TurnRequest(
     model="claude-sonnet-4.5",
     messages=(Message(Role.USER, (Text("Say it."),)),),
     stream=True,
     include_usage=True,
+    extras={"include": b'["reasoning.encrypted_content"]'},
 )
 HEADING = Heading(turn="0123456789abcdef0123456789abcdef", created=1_795_000_000, request_id="req_0123456789abcdef")
 

@@ -16,11 +16,12 @@ from msgspec import Raw
 
 from kirostream.dialects.dialect import Headers, Stamp
 from kirostream.dialects.hints import session_hint
-from kirostream.dialects.jsontext import as_object, decode, encode, is_object, part, raw
+from kirostream.dialects.jsontext import as_object, base64_text, decode, encode, is_object, part, raw
 from kirostream.errors import MalformedRequest
 from kirostream.turn.request import (
     AUTO,
     THINKING_OFF,
+    Attachment,
     ContentBlock,
     Image,
     Message,
@@ -40,6 +41,7 @@ from kirostream.turn.request import (
 T = TypeVar("T")
 
 NAME: Final = "anthropic"
+PDF: Final = "application/pdf"
 
 EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
 
@@ -140,6 +142,7 @@ class WireSource(msgspec.Struct):
     type: str = "base64"
     media_type: str = ""
     data: str = ""
+    url: str = ""
     content: str | list[Raw] | None = None
 
 
@@ -148,6 +151,7 @@ class WireSourced(msgspec.Struct):
 
     source: WireSource
     title: str | None = None
+    context: str | None = None
 
 
 class WireSearchResult(msgspec.Struct):
@@ -271,12 +275,10 @@ def _read_text(block: Raw, at: str) -> Iterable[ContentBlock]:
 
 def _read_image(block: Raw, at: str) -> Iterable[ContentBlock]:
     source = part(block, WireSourced, at).source
+    if source.type == "url" and source.url:
+        return (Attachment("image/*", url=source.url, at=f"{at}.source.url"),)
     if source.type != "base64":
-        raise MalformedRequest(
-            f"{at}.source: an image has to come as base64 data; {source.type!r} sources are not fetched.",
-            param=f"{at}.source",
-            reason="unsupported_value",
-        )
+        raise _cannot_be_had(source.type, at)
     if not source.media_type.startswith("image/") or not source.data:
         raise MalformedRequest(
             f"{at}.source needs media_type (image/...) and data.", param=f"{at}.source", reason="invalid_value"
@@ -286,19 +288,34 @@ def _read_image(block: Raw, at: str) -> Iterable[ContentBlock]:
 
 def _read_document(block: Raw, at: str) -> Iterable[ContentBlock]:
     document = part(block, WireSourced, at)
-    title = [Text(document.title)] if document.title else []
-    match document.source.type:
+    source = document.source
+    told = tuple(Text(line) for line in (document.title, document.context) if line)
+    match source.type:
         case "text":
-            return (*title, Text(document.source.data))
+            return (*told, Text(source.data))
         case "content":
-            return (*title, *_read_content(document.source.content, f"{at}.source.content"))
-        case kind:
-            what = document.source.media_type or kind
+            return (*told, *_read_content(source.content, f"{at}.source.content"))
+        case "base64" if source.media_type.startswith("text/"):
+            return (*told, Text(base64_text(source.data, f"{at}.source.data")))
+        case "base64" if source.media_type == PDF and source.data:
+            return (*told, Attachment(PDF, source.data, title=document.title or "", at=f"{at}.source.data"))
+        case "base64":
             raise MalformedRequest(
-                f"{at}.source: {what} documents cannot be passed on; send the document's text.",
+                f"{at}.source: a document has to be {PDF} or text/plain, with data.",
                 param=f"{at}.source",
                 reason="unsupported_value",
             )
+        case kind:
+            raise _cannot_be_had(kind, at)
+
+
+def _cannot_be_had(kind: str, at: str) -> MalformedRequest:
+    """A source that is not in the request, and cannot be fetched: another service's file, a document's URL."""
+    return MalformedRequest(
+        f"{at}.source: what is at a {kind!r} source cannot be had from here; send it as base64 data.",
+        param=f"{at}.source",
+        reason="unsupported_value",
+    )
 
 
 def _read_search_result(block: Raw, at: str) -> Iterable[ContentBlock]:
@@ -326,7 +343,7 @@ def _read_tool_result(block: Raw, at: str) -> Iterable[ContentBlock]:
     return (
         ToolResult(
             result.tool_use_id,
-            tuple(inner for inner in content if isinstance(inner, Text | Image)),
+            tuple(inner for inner in content if isinstance(inner, Text | Image | Attachment)),
             bool(result.is_error),
         ),
     )
@@ -445,6 +462,10 @@ def _write_block(block: ContentBlock) -> dict[str, object]:
             return _text(text)
         case Image(media_type=media_type, data=data):
             return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+        case Attachment(url=url) if url:
+            return {"type": "image", "source": {"type": "url", "url": url}}
+        case Attachment(media_type=media_type, data=data):
+            return {"type": "document", "source": {"type": "base64", "media_type": media_type, "data": data}}
         case Thought(redacted=data) if data:
             return {"type": "redacted_thinking", "data": data}
         case Thought(text=text, signature=signature):

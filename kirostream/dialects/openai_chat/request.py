@@ -12,8 +12,6 @@ Unknown top-level fields ride in `TurnRequest.extras` and are written again.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
@@ -23,11 +21,12 @@ from msgspec import Raw
 
 from kirostream.dialects.dialect import Headers, Stamp
 from kirostream.dialects.hints import session_hint
-from kirostream.dialects.jsontext import as_object, decode, encode, is_object, part, raw
+from kirostream.dialects.jsontext import as_object, base64_text, decode, encode, is_object, part, raw
 from kirostream.errors import MalformedRequest
 from kirostream.turn.request import (
     AUTO,
     THINKING_OFF,
+    Attachment,
     ContentBlock,
     Image,
     Message,
@@ -44,6 +43,7 @@ from kirostream.turn.request import (
 )
 
 NAME: Final = "openai_chat"
+PDF: Final = "application/pdf"
 
 EFFORTS: Final[Mapping[str, str]] = {
     "minimal": "low",
@@ -60,6 +60,7 @@ _BUDGETS: Final = ((4_096, "low"), (16_384, "medium"))
 
 _NO_ARGUMENTS: Final = b'{"type":"object","properties":{}}'
 _DATA_URL: Final = re.compile(r"data:([^;,]*)(?:;[^;,]*)*;base64,", re.IGNORECASE)
+_TEXTS: Final = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".yaml", ".yml", ".toml", ".py", ".js", ".ts")
 _UNSET: Final = Raw()
 
 
@@ -296,7 +297,7 @@ def _read_message(message: WireMessage, at: str) -> Message:
                 raise MalformedRequest(
                     f"{at}.tool_call_id is required.", param=f"{at}.tool_call_id", reason="missing_required_parameter"
                 )
-            result = tuple(block for block in content if isinstance(block, Text | Image))
+            result = tuple(block for block in content if isinstance(block, Text | Image | Attachment))
             return Message(Role.USER, (ToolResult(message.tool_call_id, result),))
         case "assistant":
             return Message(Role.ASSISTANT, _read_assistant(message, content, at))
@@ -361,11 +362,13 @@ def _read_part(value: Raw, at: str) -> ContentBlock:
             return Text(raw(value, at).decode())
 
 
-def _read_image(url: str, at: str) -> Image:
+def _read_image(url: str, at: str) -> Image | Attachment:
     prefix = _DATA_URL.match(url)
+    if prefix is None and url[:8].lower().startswith(("https://", "http://")):
+        return Attachment("image/*", url=url, at=at)
     if prefix is None:
         raise MalformedRequest(
-            f"{at}: an image has to come as a data: URL in base64; other URLs are not fetched.",
+            f"{at}: an image has to come as a data: URL in base64, or from an https URL.",
             param=at,
             reason="unsupported_value",
         )
@@ -378,22 +381,27 @@ def _read_image(url: str, at: str) -> Image:
 
 
 def _read_file(file: WireFileData, at: str) -> ContentBlock:
-    prefix = _DATA_URL.match(file.file_data or "")
-    if file.file_data and prefix and prefix[1].lower().startswith("image/"):
-        return _read_image(file.file_data, f"{at}.file_data")
-    if file.file_data and prefix and prefix[1].lower().startswith("text/"):
-        try:
-            text = base64.b64decode(file.file_data[prefix.end() :], validate=True).decode("utf-8", "replace")
-        except (binascii.Error, ValueError) as error:
+    """A file's text, or what it can be had from. Data without a ``data:`` prefix is typed by its name."""
+    name, whole = file.filename or "", file.file_data or ""
+    here = f"{at}.file_data"
+    prefix = _DATA_URL.match(whole)
+    data = whole[prefix.end() :] if prefix else whole
+    guessed = PDF if name.lower().endswith(".pdf") else "text/plain" if name.lower().endswith(_TEXTS) else ""
+    match prefix[1].lower() if prefix else guessed:
+        case kind if kind.startswith("image/") and data:
+            return _read_image(whole, here)
+        case kind if (kind.startswith("text/") or kind == "application/json") and data:
+            text = base64_text(data, here)
+            return Text(f"{name}\n{text}" if name else text)
+        case "application/pdf" if data:
+            return Attachment(PDF, data, title=name, at=here)
+        case _:
             raise MalformedRequest(
-                f"{at}.file_data is not base64.", param=f"{at}.file_data", reason="invalid_value"
-            ) from error
-        return Text(f"{file.filename}\n{text}" if file.filename else text)
-    raise MalformedRequest(
-        f"{at}: only text and images can be passed on, as data: URLs in file_data; send the document's text.",
-        param=at,
-        reason="unsupported_value",
-    )
+                f"{at}: a file has to come along, in file_data, as a data: URL of a PDF, a text or an image. "
+                "Files that were uploaded elsewhere (file_id) cannot be had from here.",
+                param=at,
+                reason="unsupported_value",
+            )
 
 
 def _join_results(messages: Sequence[Message]) -> list[Message]:
@@ -495,7 +503,7 @@ def _write_message(message: Message) -> list[dict[str, object]]:
         texts = [block for block in result.content if isinstance(block, Text)]
         messages.append({"role": "tool", "tool_call_id": result.call_id, "content": _write_content(texts)})
         # A tool message holds text only; the images follow in the user's name.
-        rest.extend(block for block in result.content if isinstance(block, Image))
+        rest.extend(block for block in result.content if not isinstance(block, Text))
     if message.role is Role.ASSISTANT:
         messages.append(_write_assistant(rest))
     elif rest or not results:
@@ -537,6 +545,11 @@ def _write_content(blocks: Sequence[ContentBlock]) -> str | list[dict[str, objec
         elif isinstance(block, Image):
             url = f"data:{block.media_type};base64,{block.data}"
             parts.append({"type": "image_url", "image_url": {"url": url}})
+        elif isinstance(block, Attachment) and block.url:
+            parts.append({"type": "image_url", "image_url": {"url": block.url}})
+        elif isinstance(block, Attachment):
+            data = f"data:{block.media_type};base64,{block.data}"
+            parts.append({"type": "file", "file": {"file_data": data, "filename": block.title or "document.pdf"}})
     return parts
 
 

@@ -1,0 +1,1 @@
+"""OpenAI Responses (client-apis.md section 3)."""
