@@ -68,15 +68,36 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A document, or an image that is somewhere else: what no model takes as it is.
+
+    The gateway puts its text or the image in its place before the turn is asked, so what comes behind never sees one.
+
+    Attributes:
+        media_type: ``application/pdf``; ``image/*`` for an image at `url`.
+        data: base64 without a prefix, of a document.
+        url: of an image.
+        title: the document's name, empty where it has none.
+        at: its path in the client's body, for errors.
+    """
+
+    media_type: str
+    data: str = ""
+    url: str = ""
+    title: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolResult:
     """What came of a call. `call_id` is the `ToolCall.id` it answers."""
 
     call_id: str
-    content: tuple[Text | Image, ...]
+    content: tuple[Text | Image | Attachment, ...]
     is_error: bool = False
 
 
-ContentBlock: TypeAlias = Text | Image | Thought | ToolCall | ToolResult
+ContentBlock: TypeAlias = Text | Image | Attachment | Thought | ToolCall | ToolResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kirostream.turn.request import Image, Message, Text, Thought, ToolCall, ToolResult, TurnRequest
+from kirostream.turn.request import Attachment, Image, Message, Text, Thought, ToolCall, ToolResult, TurnRequest
 
 BYTES_PER_TOKEN: Final = 3.6
 IMAGE_TOKENS: Final = 1_600
@@ -38,10 +38,10 @@ def _message(message: Message) -> int:
         match block:
             case Text(text=text) | Thought(text=text):
                 total += estimate_text(text)
-            case Image():
+            case Image() | Attachment():
                 total += IMAGE_TOKENS
             case ToolCall(name=name, arguments=arguments):
                 total += estimate_text(name) + estimate_text(arguments)
             case ToolResult(content=content):
-                total += sum(IMAGE_TOKENS if isinstance(c, Image) else estimate_text(c.text) for c in content)
+                total += sum(estimate_text(c.text) if isinstance(c, Text) else IMAGE_TOKENS for c in content)
     return total
