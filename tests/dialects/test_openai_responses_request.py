@@ -18,6 +18,7 @@ from kirostream.dialects.openai_responses.thoughts import FOREIGN, PLAIN, pack
 from kirostream.errors import MalformedRequest
 from kirostream.turn.model import Model
 from kirostream.turn.request import (
+    Attachment,
     Image,
     Message,
     Role,
@@ -115,10 +116,21 @@ def test_images_and_text_files() -> None:
     assert message.content == (image, image, Text("a.txt\né"), image)
 
 
+def test_what_has_to_be_fetched_or_read_first() -> None:
+    content = [
+        {"type": "input_image", "image_url": "https://example.org/a.png"},
+        {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,aGk="},
+    ]
+    picture, document = read(input=[{"role": "user", "content": content}]).messages[0].content
+    at = "$.input[0].content"
+    assert picture == Attachment("image/*", url="https://example.org/a.png", at=f"{at}[0].image_url")
+    assert document == Attachment("application/pdf", "aGk=", title="a.pdf", at=f"{at}[1].file_data")
+
+
 @pytest.mark.parametrize(
     ("part", "param"),
     [
-        ({"type": "input_image", "image_url": "https://example.org/a.png"}, "image_url"),
+        ({"type": "input_image", "image_url": "ftp://example.org/a.png"}, "image_url"),
         ({"type": "input_image", "file_id": "file-1"}, "image_url"),
         ({"type": "input_image", "image_url": "data:text/plain;base64,aGk="}, "image_url"),
         ({"type": "input_file", "file_id": "file-1"}, ""),

@@ -351,9 +351,9 @@ def _read_part(value: Raw, at: str) -> ContentBlock:
         case "refusal":
             return Text(part(value, WireRefusal, at).refusal or "")
         case "image_url":
-            return _read_image(part(value, WireImage, at).image_url.url, f"{at}.image_url.url")
+            return read_image(part(value, WireImage, at).image_url.url, f"{at}.image_url.url")
         case "file":
-            return _read_file(part(value, WireFile, at).file, f"{at}.file")
+            return read_file(part(value, WireFile, at).file, f"{at}.file")
         case "input_audio":
             raise MalformedRequest(
                 f"{at}: the models here do not hear; send a transcript as text.", param=at, reason="unsupported_value"
@@ -362,7 +362,7 @@ def _read_part(value: Raw, at: str) -> ContentBlock:
             return Text(raw(value, at).decode())
 
 
-def _read_image(url: str, at: str) -> Image | Attachment:
+def read_image(url: str, at: str) -> Image | Attachment:
     prefix = _DATA_URL.match(url)
     if prefix is None and url[:8].lower().startswith(("https://", "http://")):
         return Attachment("image/*", url=url, at=at)
@@ -380,7 +380,7 @@ def _read_image(url: str, at: str) -> Image | Attachment:
     return Image(media_type, data)
 
 
-def _read_file(file: WireFileData, at: str) -> ContentBlock:
+def read_file(file: WireFileData, at: str) -> ContentBlock:
     """A file's text, or what it can be had from. Data without a ``data:`` prefix is typed by its name."""
     name, whole = file.filename or "", file.file_data or ""
     here = f"{at}.file_data"
@@ -389,7 +389,7 @@ def _read_file(file: WireFileData, at: str) -> ContentBlock:
     guessed = PDF if name.lower().endswith(".pdf") else "text/plain" if name.lower().endswith(_TEXTS) else ""
     match prefix[1].lower() if prefix else guessed:
         case kind if kind.startswith("image/") and data:
-            return _read_image(whole, here)
+            return read_image(whole, here)
         case kind if (kind.startswith("text/") or kind == "application/json") and data:
             text = base64_text(data, here)
             return Text(f"{name}\n{text}" if name else text)

@@ -16,9 +16,6 @@ ours alone: `MORE_TOOLS`, the tools that came as items.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
@@ -28,6 +25,7 @@ from msgspec import Raw
 from kirostream.dialects.dialect import Headers, Stamp
 from kirostream.dialects.hints import session_hint
 from kirostream.dialects.jsontext import as_object, decode, encode, part, raw
+from kirostream.dialects.openai_chat.request import WireFileData, read_file, read_image
 from kirostream.dialects.openai_responses.thoughts import FOREIGN, PLAIN, Seal, pack, unpack
 from kirostream.dialects.openai_responses.tools import (
     Kind,
@@ -41,6 +39,7 @@ from kirostream.errors import MalformedRequest
 from kirostream.turn.request import (
     AUTO,
     THINKING_OFF,
+    Attachment,
     ContentBlock,
     Image,
     Message,
@@ -92,7 +91,6 @@ PASSED_OVER: Final = frozenset(
 """Items that say nothing to a model here."""
 
 _BUDGETS: Final = ((4_096, "low"), (16_384, "medium"))
-_DATA_URL: Final = re.compile(r"data:([^;,]*)(?:;[^;,]*)*;base64,", re.IGNORECASE)
 _UNSET: Final = Raw()
 
 
@@ -231,15 +229,6 @@ class WireUrl(msgspec.Struct):
     """Chat's object round a URL."""
 
     url: str
-
-
-class WireFile(msgspec.Struct):
-    """``input_file``."""
-
-    file_data: str | None = None
-    file_url: str | None = None
-    file_id: str | None = None
-    filename: str | None = None
 
 
 class WireNamed(msgspec.Struct):
@@ -412,7 +401,7 @@ def _read_output(item: Raw, at: str) -> Iterable[Message]:
     call_id = _call_id(wire.call_id, wire.id, at)
     blocks = _read_output_content(wire.output, f"{at}.output")
     failed = wire.status in ("failed", "incomplete") and not blocks
-    content = tuple(block for block in blocks if isinstance(block, Text | Image))
+    content = tuple(block for block in blocks if isinstance(block, Text | Image | Attachment))
     yield Message(Role.USER, (ToolResult(call_id, content, failed),))
 
 
@@ -448,7 +437,7 @@ def _read_shell_output(item: Raw, at: str) -> Iterable[Message]:
 def _read_patch_output(item: Raw, at: str) -> Iterable[Message]:
     wire = part(item, WireOutput, at)
     blocks = _read_output_content(wire.output, f"{at}.output") or (Text(wire.status or "completed"),)
-    content = tuple(block for block in blocks if isinstance(block, Text | Image))
+    content = tuple(block for block in blocks if isinstance(block, Text | Image | Attachment))
     yield Message(Role.USER, (ToolResult(_call_id(wire.call_id, wire.id, at), content, wire.status == "failed"),))
 
 
@@ -521,7 +510,7 @@ def _read_part(value: Raw, at: str) -> ContentBlock:
         case "input_image" | "image_url" | "computer_screenshot":
             return _read_image_part(value, at)
         case "input_file":
-            return _read_file(part(value, WireFile, at), at)
+            return read_file(part(value, WireFileData, at), at)
         case "input_audio":
             raise MalformedRequest(
                 f"{at}: the models here do not hear; send a transcript as text.", param=at, reason="unsupported_value"
@@ -530,7 +519,7 @@ def _read_part(value: Raw, at: str) -> ContentBlock:
             return Text(raw(value, at).decode())
 
 
-def _read_image_part(value: Raw, at: str) -> Image:
+def _read_image_part(value: Raw, at: str) -> Image | Attachment:
     wire = part(value, WireImage, at)
     url = bytes(wire.image_url)
     if url in (b"", b"null"):
@@ -540,43 +529,8 @@ def _read_image_part(value: Raw, at: str) -> Image:
             reason="unsupported_value" if wire.file_id else "missing_required_parameter",
         )
     if url.startswith(b"{"):
-        return _read_image(part(wire.image_url, WireUrl, f"{at}.image_url").url, f"{at}.image_url.url")
-    return _read_image(part(wire.image_url, str, f"{at}.image_url"), f"{at}.image_url")
-
-
-def _read_image(url: str, at: str) -> Image:
-    prefix = _DATA_URL.match(url)
-    if prefix is None:
-        raise MalformedRequest(
-            f"{at}: an image has to come as a data: URL in base64; other URLs are not fetched.",
-            param=at,
-            reason="unsupported_value",
-        )
-    media_type, data = prefix[1].lower(), url[prefix.end() :]
-    if not media_type.startswith("image/") or not data:
-        raise MalformedRequest(
-            f"{at} has to be data:image/...;base64, followed by data.", param=at, reason="invalid_value"
-        )
-    return Image(media_type, data)
-
-
-def _read_file(file: WireFile, at: str) -> ContentBlock:
-    prefix = _DATA_URL.match(file.file_data or "")
-    if file.file_data and prefix and prefix[1].lower().startswith("image/"):
-        return _read_image(file.file_data, f"{at}.file_data")
-    if file.file_data and prefix and prefix[1].lower().startswith("text/"):
-        try:
-            text = base64.b64decode(file.file_data[prefix.end() :], validate=True).decode("utf-8", "replace")
-        except (binascii.Error, ValueError) as error:
-            raise MalformedRequest(
-                f"{at}.file_data is not base64.", param=f"{at}.file_data", reason="invalid_value"
-            ) from error
-        return Text(f"{file.filename}\n{text}" if file.filename else text)
-    raise MalformedRequest(
-        f"{at}: only text and images can be passed on, as data: URLs in file_data; send the document's text.",
-        param=at,
-        reason="unsupported_value",
-    )
+        return read_image(part(wire.image_url, WireUrl, f"{at}.image_url").url, f"{at}.image_url.url")
+    return read_image(part(wire.image_url, str, f"{at}.image_url"), f"{at}.image_url")
 
 
 def _read_choice(wire: WireBody, offer: Offer) -> tuple[tuple[Tool, ...], ToolChoice]:
@@ -749,6 +703,11 @@ def _write_content(blocks: Sequence[ContentBlock], role: str = "user") -> list[d
             parts.append({"type": "output_text" if role == "assistant" else "input_text", "text": block.text})
         elif isinstance(block, Image):
             parts.append({"type": "input_image", "image_url": f"data:{block.media_type};base64,{block.data}"})
+        elif isinstance(block, Attachment) and block.url:
+            parts.append({"type": "input_image", "image_url": block.url})
+        elif isinstance(block, Attachment):
+            data = f"data:{block.media_type};base64,{block.data}"
+            parts.append({"type": "input_file", "file_data": data, "filename": block.title or "document.pdf"})
     return parts
 
 
