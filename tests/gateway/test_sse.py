@@ -1,0 +1,127 @@
+"""The pump and its heartbeats, on a jumping clock."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from helpers.exchange import FakeExchange
+from kirostream.dialects import DIALECTS
+from kirostream.dialects.dialect import Heading
+from kirostream.gateway.sse import Heartbeats, Pump
+from kirostream.net.exchange import Exchange, Headers, PeerGone
+from kirostream.relay.log import Rendering, TurnLog
+from kirostream.turn.events import (
+    BlockDelta,
+    BlockEnded,
+    BlockKind,
+    BlockStarted,
+    Stop,
+    TurnEnded,
+    TurnEvent,
+    TurnStarted,
+)
+from kirostream.turn.request import Message, Role, Text, TurnRequest
+from kirostream.turn.usage import Usage
+
+ASK = TurnRequest(model="m", messages=(Message(Role.USER, (Text("hi"),)),), stream=True)
+START: list[TurnEvent] = [TurnStarted("m"), BlockStarted(0, BlockKind.TEXT)]
+END: list[TurnEvent] = [BlockEnded(0), TurnEnded(Stop.END, Usage())]
+
+
+def pumped(exchange: FakeExchange, log: TurnLog) -> Pump:
+    writer = DIALECTS["anthropic"].writer(ASK, Heading("0" * 32, 0))
+    return Pump(cast(Exchange, exchange), log, Rendering(log, writer))
+
+
+async def started() -> FakeExchange:
+    exchange = FakeExchange("POST", "/v1/messages")
+    await exchange.start(200, ())
+    return exchange
+
+
+class CountingExchange(FakeExchange):
+    """Counts the writes."""
+
+    writes = 0
+
+    async def send(self, data: bytes) -> None:
+        self.writes += 1
+        await super().send(data)
+
+
+async def test_what_piled_up_goes_out_in_one_write(autojump_clock: trio.testing.MockClock) -> None:
+    exchange, log = CountingExchange("POST", "/v1/messages"), TurnLog()
+    await exchange.start(200, ())
+    log.append([*START, *(BlockDelta.of(0, word) for word in ("a", "b", "c")), *END])
+    await pumped(exchange, log).run()
+    assert exchange.writes == 1
+    assert exchange.sent.count(b"text_delta") == 3
+    assert exchange.sent.endswith(b'"message_stop"}\n\n')
+
+
+async def test_every_event_goes_out_as_it_comes(autojump_clock: trio.testing.MockClock) -> None:
+    exchange, log = await started(), TurnLog()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pumped(exchange, log).run)
+        log.append(START)
+        for word in ("one", "two"):
+            log.append([BlockDelta.of(0, word)])
+            await trio.testing.wait_all_tasks_blocked()
+            assert word.encode() in exchange.sent
+        log.append(END)
+    assert log.finished
+
+
+async def test_a_silent_stream_gets_a_heartbeat(autojump_clock: trio.testing.MockClock) -> None:
+    exchange, log = await started(), TurnLog()
+    heartbeats = Heartbeats(10.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        pump = pumped(exchange, log)
+        heartbeats.add(pump)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(pump.run)
+            await trio.sleep(35)
+            assert 2 <= exchange.sent.count(b"event: ping") <= 3
+            log.append([*START, *END])
+        heartbeats.discard(pump)
+        before = exchange.sent
+        await trio.sleep(35)
+        assert exchange.sent == before
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_busy_stream_gets_none(autojump_clock: trio.testing.MockClock) -> None:
+    exchange, log = await started(), TurnLog()
+    heartbeats = Heartbeats(10.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        pump = pumped(exchange, log)
+        heartbeats.add(pump)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(pump.run)
+            log.append(START)
+            for _ in range(20):
+                log.append([BlockDelta.of(0, "x")])
+                await trio.sleep(5)
+            log.append(END)
+        nursery.cancel_scope.cancel()
+    assert b"event: ping" not in exchange.sent
+
+
+async def test_a_client_that_is_gone_ends_the_pump(autojump_clock: trio.testing.MockClock) -> None:
+    class Gone(FakeExchange):
+        async def start(self, status: int, headers: Headers) -> None:
+            await super().start(status, headers)
+
+        async def send(self, data: bytes) -> None:
+            raise PeerGone("left")
+
+    exchange, log = Gone("POST", "/v1/messages"), TurnLog()
+    log.append(START)
+    with pytest.raises(PeerGone):
+        await pumped(exchange, log).run()

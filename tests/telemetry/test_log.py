@@ -1,0 +1,62 @@
+"""Facts as log lines, and a recorder that never stands in the way."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from kirostream.errors import SettingsError
+from kirostream.telemetry.facts import ExchangeFinished, Fact, Faulted, ServiceChanged, TokenRefreshed
+from kirostream.telemetry.log import LogSettings, log_sink
+from kirostream.telemetry.recorder import Recorder
+
+DEBUG = ExchangeFinished(method="GET", path="/", status=200, sent=1, seconds=0.1, peer="", ending="whole")
+INFO = ServiceChanged(service="gateway", state="listening")
+ERROR = Faulted(where="door", error="ValueError()", trace="Traceback ...")
+
+
+@pytest.mark.parametrize(("level", "lines"), [("debug", 3), ("INFO", 2), ("warning", 1), ("error", 1)])
+def test_a_line_a_fact_from_its_level_on(level: str, lines: int) -> None:
+    out = io.StringIO()
+    sink = log_sink(LogSettings(level=level, format="json"), out)
+    for fact in (DEBUG, INFO, ERROR):
+        sink(fact)
+    written = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert len(written) == lines
+    assert written[-1]["event"] == "faulted"
+    assert written[-1]["level"] == "error"
+
+
+def test_a_line_holds_what_is_known_and_nothing_else() -> None:
+    out = io.StringIO()
+    log_sink(LogSettings(format="json"), out)(TokenRefreshed(account="a***@example.com", expires_in=3600))
+    line = json.loads(out.getvalue())
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"event": "token refreshed", "level": "info", "account": "a***@example.com", "expires_in": 3600}
+
+
+def test_lines_for_a_person() -> None:
+    out = io.StringIO()
+    log_sink(LogSettings(format="console"), out)(INFO)
+    assert "service changed" in out.getvalue()
+    assert not out.getvalue().startswith("{")
+
+
+@pytest.mark.parametrize("settings", [{"level": "loud"}, {"format": "xml"}])
+def test_what_does_not_exist_is_named(settings: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(settings.values()))):
+        LogSettings(**settings)
+
+
+def test_a_sink_that_fails_is_counted_and_others_go_on() -> None:
+    seen: list[Fact] = []
+
+    def full(fact: Fact) -> None:
+        raise OSError("no space left on device")
+
+    recorder = Recorder(full)
+    recorder.add(seen.append)
+    recorder.record(INFO)
+    assert (seen, recorder.recorded, recorder.dropped) == ([INFO], 1, 1)
