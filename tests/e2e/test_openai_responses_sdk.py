@@ -1,0 +1,289 @@
+"""The official OpenAI SDK against a running gateway, Responses API, sync and async; and Codex's requests, replayed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import openai
+import pytest
+from openai.types.responses import Response
+
+from e2e.conftest import Running
+from helpers.images import PNG
+
+MODEL: Final = "claude-sonnet-4-5"
+CAPTURES: Final = Path(__file__).parents[3] / "shared" / "captures"
+IMAGE: Final[Any] = {
+    "type": "input_image",
+    "detail": "auto",
+    "image_url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}",
+}
+SEEN: Final = f"1,png:{hashlib.sha256(PNG).hexdigest()[:8]}"
+TOOLS: Final[Any] = [
+    {
+        "type": "function",
+        "name": name,
+        "description": f"Does {name}.",
+        "parameters": {"type": "object", "properties": {"path": {"type": "string"}}},
+        "strict": False,
+    }
+    for name in ("read_file", "list_files")
+]
+
+
+@pytest.fixture
+def client(gateway: Running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as made:
+        yield made
+
+
+def ask(client: openai.OpenAI, prompt: Any, **more: Any) -> Response:
+    answer = client.responses.create(model=MODEL, input=prompt, **more)
+    assert isinstance(answer, Response)
+    return answer
+
+
+def test_text(client: openai.OpenAI) -> None:
+    answer = ask(client, "[[say:hello 日本 😀]]", store=False)
+    assert answer.output_text == "hello 日本 😀"
+    assert (answer.status, answer.model, answer.object) == ("completed", MODEL, "response")
+    assert answer._request_id
+
+
+def test_streaming(client: openai.OpenAI) -> None:
+    text = 'A stream, in pieces: é 漢字 👩‍👩‍👧 "quoted" \\ back\n'
+    prompt = "[[chunk:u16]][[say:" + text.replace("\\", "\\\\").replace("\n", "\\n") + "]]"
+    with client.responses.stream(model=MODEL, input=prompt, store=False) as stream:
+        events = list(stream)
+        assert stream.get_final_response().output_text == text
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == text
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[0].type == "response.created"
+    assert events[-1].type == "response.completed"
+
+
+def test_multi_turn_with_instructions(client: openai.OpenAI) -> None:
+    needles = ("number is 7", "Noted.", "swordfish", "Late advice", "absent")
+    prompt: Any = [
+        {"role": "user", "content": "My number is 7"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Noted."}]},
+        {"role": "developer", "content": "Late advice."},
+        {"role": "user", "content": "[[say:" + " ".join(f"{{{{find:{needle}}}}}" for needle in needles) + "]]"},
+    ]
+    answer = ask(client, prompt, instructions="The word is swordfish.", store=False)
+    assert answer.output_text == "FOUND FOUND FOUND FOUND MISSING"
+    assert answer.instructions == "The word is swordfish."
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_tool_round_trip_with_parallel_calls(client: openai.OpenAI, streamed: bool) -> None:
+    script = '[[say:Looking. ]][[tool:read_file {"path":"é😀.txt"}]][[tool:list_files]][[then:It says {{result}}]]'
+    said: list[Any] = [{"role": "user", "content": script}]
+
+    def turn() -> Any:
+        if streamed:
+            with client.responses.stream(model=MODEL, input=said, tools=TOOLS, store=False) as stream:
+                return stream.get_final_response()
+        return ask(client, said, tools=TOOLS, store=False)
+
+    first = turn()
+    assert first.output_text == "Looking. "
+    calls = [item for item in first.output if item.type == "function_call"]
+    assert [(call.name, json.loads(call.arguments)) for call in calls] == [
+        ("read_file", {"path": "é😀.txt"}),
+        ("list_files", {}),
+    ]
+    said += [item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in first.output]
+    said += [
+        {"type": "function_call_output", "call_id": calls[0].call_id, "output": "buy milk"},
+        {
+            "type": "function_call_output",
+            "call_id": calls[1].call_id,
+            "output": [{"type": "input_text", "text": "a.txt"}],
+        },
+    ]
+    assert turn().output_text == "It says buy milk\na.txt"
+
+
+def test_custom_tools_and_namespaces(client: openai.OpenAI) -> None:
+    patch = '*** Begin Patch\n+é😀 "q" \\ \n*** End Patch'
+    script = (
+        f'[[tool:apply_patch {json.dumps({"input": patch})}]][[tool:agents__spawn {{"n":1}}]][[then:{{{{result}}}}]]'
+    )
+    tools: Any = [
+        {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}},
+        {"type": "namespace", "name": "agents", "description": "Agents.", "tools": [{**TOOLS[0], "name": "spawn"}]},
+        {"type": "web_search", "external_web_access": False},
+    ]
+    said: list[Any] = [{"role": "user", "content": script}]
+    first = ask(client, said, tools=tools, store=False)
+    custom, spawned = first.output
+    assert custom.type == "custom_tool_call"
+    assert (custom.name, custom.input) == ("apply_patch", patch)
+    assert spawned.type == "function_call"
+    assert (spawned.name, spawned.namespace, spawned.arguments) == ("spawn", "agents", '{"n":1}')
+    said += [item.model_dump(exclude_none=True) for item in first.output]
+    said += [
+        {"type": "custom_tool_call_output", "call_id": custom.call_id, "output": "patched"},
+        {"type": "function_call_output", "call_id": spawned.call_id, "output": "spawned"},
+    ]
+    assert ask(client, said, tools=tools, store=False).output_text == "patched\nspawned"
+
+
+def test_images_also_in_results(client: openai.OpenAI) -> None:
+    content = [{"type": "input_text", "text": "[[say:{{images}}]]"}, IMAGE]
+    assert ask(client, [{"role": "user", "content": content}], store=False).output_text == SEEN
+    said: list[Any] = [
+        {"role": "user", "content": "[[tool:read_file]][[then:{{images}}]]"},
+        {"type": "function_call", "call_id": "c1", "name": "read_file", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": [IMAGE]},
+    ]
+    assert ask(client, said, tools=TOOLS, store=False).output_text == SEEN
+
+
+def test_reasoning_goes_out_and_comes_back(client: openai.OpenAI) -> None:
+    said: list[Any] = [{"role": "user", "content": "[[think:Let me see.]][[say:42]]"}]
+    more: Any = {"store": False, "include": ["reasoning.encrypted_content"], "reasoning": {"effort": "high"}}
+    answer = ask(client, said, **more)
+    thought, message = answer.output
+    assert thought.type == "reasoning"
+    assert [part.text for part in thought.summary] == ["Let me see."]
+    assert thought.encrypted_content
+    assert message.type == "message"
+    said += [thought.model_dump(exclude_none=True), message.model_dump(exclude_none=True)]
+    said.append({"role": "user", "content": "[[say:{{find:42}}]]"})
+    assert ask(client, said, **more).output_text == "FOUND"
+    with client.responses.stream(model=MODEL, input=said[0]["content"], store=False) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.reasoning_summary_text.delta"]
+    assert "".join(deltas) == "Let me see."
+
+
+def test_usage(client: openai.OpenAI) -> None:
+    usage = ask(client, "x" * 40_000 + "[[tokens:100]]", store=False).usage
+    assert usage is not None
+    assert usage.input_tokens > 5_000
+    assert usage.output_tokens > 50
+    assert usage.total_tokens == usage.input_tokens + usage.output_tokens
+
+
+def test_wrong_key_and_unknown_model(gateway: Running, client: openai.OpenAI) -> None:
+    with (
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="wrong", max_retries=0) as wrong,
+        pytest.raises(openai.AuthenticationError, match="Incorrect API key provided"),
+    ):
+        ask(wrong, "hi")
+    with pytest.raises(openai.NotFoundError, match=r"claude-sonnet-4\.5") as caught:
+        client.responses.create(model="no-such-model", input="hi")
+    assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "code"),
+    [
+        ("VALIDATION", openai.BadRequestError, None),
+        ("CONTEXT", openai.BadRequestError, "context_length_exceeded"),
+        ("THROTTLE", openai.RateLimitError, "rate_limit_exceeded"),
+        ("QUOTA", openai.RateLimitError, "insufficient_quota"),
+        ("INTERNAL", openai.InternalServerError, None),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_upstream_errors_keep_their_status(
+    client: openai.OpenAI, name: str, error: type[openai.APIStatusError], code: str | None, streamed: bool
+) -> None:
+    with pytest.raises(error) as caught:
+        client.responses.create(model=MODEL, input=f"[[error:{name}]]", stream=streamed, store=False)
+    assert caught.value.request_id
+    if code:
+        assert caught.value.code == code
+
+
+def test_a_cut_stream_is_a_failed_response(client: openai.OpenAI) -> None:
+    prompt = "[[chunk:2]][[cut:3]][[say:this is long enough]]"
+    *_, last = client.responses.create(model=MODEL, input=prompt, stream=True, store=False)
+    assert last.type == "response.failed"
+    assert last.response.status == "failed"
+    assert last.response.error is not None
+    assert last.response.error.code == "server_error"
+    with pytest.raises(openai.InternalServerError):
+        ask(client, prompt, store=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [(b"{", None), (b"[]", "$"), (b'{"model":"m"}', "input"), (b'{"input":"x"}', "model"), (b"\xff", None)],
+)
+def test_malformed_bodies_are_400(client: openai.OpenAI, body: bytes, param: str | None) -> None:
+    response = client._client.post("/responses", content=body, headers={"authorization": f"Bearer {client.api_key}"})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+
+
+def test_async_client(gateway: Running) -> None:
+    async def run() -> None:
+        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as client:
+
+            async def say(text: str) -> str:
+                answer = await client.responses.create(model=MODEL, input=f"[[say:{text}]]", store=False)
+                return answer.output_text
+
+            assert await asyncio.gather(*(say(str(n)) for n in range(20))) == [str(n) for n in range(20)]
+            async with client.responses.stream(model=MODEL, input="[[think:a]][[say:b]]", store=False) as stream:
+                assert (await stream.get_final_response()).output_text == "b"
+            with pytest.raises(openai.RateLimitError):
+                await client.responses.create(model=MODEL, input="[[error:THROTTLE]]", store=False)
+
+    asyncio.run(run())
+
+
+# Codex
+
+
+EXPECTED: Final = {
+    "codex--plain--01": "text",
+    "codex--image--01": "text",
+    "codex--reasoning--01": "text",
+    "codex--tool_exec--01": "exec_command",
+    "codex--tool_exec--02": "exec_command",
+    "codex--tool_exec--03": "text",
+    "codex--reasoning--02": "exec_command",
+    "codex--reasoning--03": "text",
+    "cline--tools_responses--01": "read_files",
+    "cline--tools_responses--02": "apply_patch",
+    "cline--tools_responses--03": "text",
+}
+"""What the answer to a captured request ends with: text, or the first tool that it calls."""
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_captured_requests_are_answered(gateway: Running, client: openai.OpenAI, name: str) -> None:
+    path = CAPTURES / f"{name}.json"
+    if not path.exists():
+        pytest.skip(
+            f"{CAPTURES} is absent: the captured requests belong to their clients and are not in the repository"
+        )
+    captured = json.loads(path.read_bytes())
+    headers = {key: value for key, value in captured["headers"] if key.lower() not in ("host", "content-length")}
+    headers["authorization"] = f"Bearer {gateway.key}"
+    response = client._client.post("/responses", content=json.dumps(captured["body"]), headers=headers)
+    assert response.status_code == 200, response.text
+    events = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
+    assert events[-1]["type"] == "response.completed"
+    output = events[-1]["response"]["output"]
+    assert output == [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    calls = [item["name"] for item in output if item["type"] == "function_call"]
+    texts = [part["text"] for item in output if item["type"] == "message" for part in item["content"]]
+    if EXPECTED[name] == "text":
+        assert calls == []
+        assert texts[-1]
+        assert texts[-1] not in ("OK", "(end of script)")
+    else:
+        assert calls[0] == EXPECTED[name]
