@@ -172,7 +172,7 @@ async def open_gateway(
             keeper=keeper,
             provider=provider,
             client=client,
-            catalogue=Catalogue(provider, client, recorder, settings.catalogue),
+            catalogue=Catalogue(turns, provider, client, recorder, settings.catalogue),
             recorder=recorder,
             settings=settings.relay,
             clock=time.time,

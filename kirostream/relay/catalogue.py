@@ -37,46 +37,63 @@ class Models:
 
 
 class Catalogue:
-    """The models of one account, read at most once at a time."""
+    """The models of one account. A turn waits for the list once; afterwards it is renewed behind the turns' backs.
+
+    Args:
+        nursery: owns the reading, so that a turn that leaves does not end it for others.
+        clock: seconds, for the age of the list.
+    """
 
     def __init__(
         self,
+        nursery: trio.Nursery,
         provider: Provider,
         client: HttpClient,
         recorder: Recorder,
         settings: CatalogueSettings | None = None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
+        self._nursery = nursery
         self._provider = provider
         self._client = client
         self._recorder = recorder
         self._settings = settings or CatalogueSettings()
         self._clock = clock
-        self._lock = trio.Lock()
         self._known = Models(provider.fallback_models, complete=False)
         self._stale_at = float("-inf")
+        self._reading = False
+        self._tried = trio.Event()
 
     def __repr__(self) -> str:
         kind = "complete" if self._known.complete else "fallback"
-        return f"<Catalogue {len(self._known.models)} models, {kind}>"
+        return f"<Catalogue {len(self._known.models)} models, {kind}{', reading' if self._reading else ''}>"
 
     async def models(self, account: Account, token: Token) -> Models:
-        """The list, read anew where it is stale. A failure to read keeps the old one."""
-        if self._clock() < self._stale_at:
-            return self._known
-        async with self._lock:
-            if self._clock() < self._stale_at:
-                return self._known
-            try:
-                with trio.fail_after(self._settings.deadline):
-                    self._known = Models(await self._read(account, token), complete=True)
-            except (KirostreamError, trio.TooSlowError) as error:
-                self._stale_at = self._clock() + self._settings.retry
-                self._note(f"{type(error).__name__}: {error}")
-            else:
-                self._stale_at = self._clock() + self._settings.refresh
-                self._note("")
-            return self._known
+        """The list as it is known. Only before the first try does anybody wait for it."""
+        if not self._reading and self._clock() >= self._stale_at:
+            self._reading = True
+            self._nursery.start_soon(self._renew, account, token)
+        await self._tried.wait()
+        return self._known
+
+    async def _renew(self, account: Account, token: Token) -> None:
+        """Read the list anew. A failure keeps the old one, and is tried again after a pause."""
+        error, pause = "", self._settings.retry
+        try:
+            with trio.fail_after(self._settings.deadline):
+                self._known = Models(await self._read(account, token), complete=True)
+            pause = self._settings.refresh
+        except trio.TooSlowError:
+            error = f"no answer within {self._settings.deadline:g} s"
+        except KirostreamError as refused:
+            error = f"{type(refused).__name__}: {refused.message}"
+        finally:
+            self._stale_at = self._clock() + pause
+            self._reading = False
+            self._tried.set()
+        self._recorder.record(
+            CatalogueLoaded(provider=self._provider.name, models=len(self._known.models), error=error)
+        )
 
     async def _read(self, account: Account, token: Token) -> list[Model]:
         found: list[Model] = []
@@ -91,8 +108,3 @@ class Catalogue:
             if not page:
                 break
         return found
-
-    def _note(self, error: str) -> None:
-        self._recorder.record(
-            CatalogueLoaded(provider=self._provider.name, models=len(self._known.models), error=error)
-        )
