@@ -28,6 +28,7 @@ from kirostream.accounts.sources.direct import DirectSource
 from kirostream.errors import SettingsError, ShuttingDown
 from kirostream.gateway.callers import Callers, load_or_make_key
 from kirostream.gateway.cors import Cors
+from kirostream.gateway.media import Media
 from kirostream.gateway.routes import make_router, refuse
 from kirostream.gateway.sse import Heartbeats
 from kirostream.net.client import HttpClient
@@ -179,9 +180,13 @@ async def open_gateway(
         )
         heartbeats = Heartbeats(settings.server.stream.heartbeat)
         callers = Callers([key], in_query=settings.server.key_in_query)
+        # Own connections, and never through the upstream's proxy (see gateway.media).
+        web = HttpClient(replace(settings.upstream, proxy=""))
+        owners.push_async_callback(web.aclose)
+        media = Media(web, settings.media)
         cors = Cors(settings.server.cors_origins)
         door = Http1Door(
-            cors.around(make_router(relay, callers, heartbeats, settings.server, recorder.record)),
+            cors.around(make_router(relay, callers, heartbeats, media, settings.server, recorder.record)),
             settings.http1,
             refuse=cors.refusing(refuse),
             on_fault=faults_to(recorder, "door"),

@@ -25,6 +25,7 @@ import platformdirs
 from kirostream.accounts.discovery import VARIABLES, AccountSettings
 from kirostream.accounts.keeper import KeeperSettings
 from kirostream.errors import SettingsError
+from kirostream.gateway.media import MediaSettings
 from kirostream.gateway.turns import GatewaySettings
 from kirostream.net.client import ClientSettings
 from kirostream.net.http1 import Http1Settings
@@ -42,6 +43,7 @@ class Settings:
     """Everything that can be set."""
 
     server: GatewaySettings = field(default_factory=GatewaySettings)
+    media: MediaSettings = field(default_factory=MediaSettings)
     http1: Http1Settings = field(default_factory=Http1Settings)
     account: AccountSettings = field(default_factory=AccountSettings)
     keeper: KeeperSettings = field(default_factory=KeeperSettings)

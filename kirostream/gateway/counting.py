@@ -11,6 +11,7 @@ import trio
 from kirostream.dialects.dialect import Dialect
 from kirostream.errors import KirostreamError
 from kirostream.gateway.callers import Callers
+from kirostream.gateway.media import Media
 from kirostream.gateway.turns import JSON, GatewaySettings, id_headers, new_request_id
 from kirostream.net.exchange import Exchange, PeerGone, PeerStalled
 from kirostream.turn.tokens import estimate, estimate_text
@@ -19,9 +20,10 @@ from kirostream.turn.tokens import estimate, estimate_text
 class CountHandler:
     """Counts the tokens of one dialect's requests."""
 
-    def __init__(self, dialect: Dialect, callers: Callers, settings: GatewaySettings) -> None:
+    def __init__(self, dialect: Dialect, callers: Callers, media: Media, settings: GatewaySettings) -> None:
         self._dialect = dialect
         self._callers = callers
+        self._media = media
         self._settings = settings
         self._line = trio.Lock()
 
@@ -36,6 +38,8 @@ class CountHandler:
             body = await exchange.body(self._settings.body_limit)
             async with self._line:
                 request = self._dialect.read_request(body, exchange.request.headers)
+            request = await self._media.settle(request, fetch=False)
+            async with self._line:
                 tokens = estimate(request) + estimate_text(request.extras.get("tools", b""))
         except (PeerGone, PeerStalled):
             raise

@@ -11,6 +11,7 @@ from kirostream.errors import KirostreamError, NoSuchRoute
 from kirostream.gateway.base_urls import BaseUrlHints, canonical
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.counting import CountHandler
+from kirostream.gateway.media import Media
 from kirostream.gateway.models import ModelsHandler, speaks_anthropic
 from kirostream.gateway.sse import Heartbeats
 from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, new_request_id
@@ -39,6 +40,7 @@ def make_router(
     relay: Relay,
     callers: Callers,
     heartbeats: Heartbeats,
+    media: Media,
     settings: GatewaySettings,
     tell: Callable[[BaseUrlMended], None],
 ) -> Router:
@@ -52,8 +54,8 @@ def make_router(
     router.add("GET", "/v1/models/{id}", models.one)
     for dialect in DIALECTS.values():
         if dialect.path:
-            router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, settings))
-    router.add("POST", "/v1/messages/count_tokens", CountHandler(DIALECTS["anthropic"], callers, settings))
+            router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, media, settings))
+    router.add("POST", "/v1/messages/count_tokens", CountHandler(DIALECTS["anthropic"], callers, media, settings))
     router.add("POST", "/v1/completions", _no_completions)
     router.add("POST", "/v1/embeddings", _no_embeddings)
     return router

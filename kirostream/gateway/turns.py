@@ -16,6 +16,7 @@ import trio
 from kirostream.dialects.dialect import Dialect
 from kirostream.errors import KirostreamError
 from kirostream.gateway.callers import Callers
+from kirostream.gateway.media import Media
 from kirostream.gateway.sse import Heartbeats, Pump, StreamSettings
 from kirostream.net.exchange import Exchange, Headers, PeerGone, PeerStalled
 from kirostream.relay.log import Rendering
@@ -69,10 +70,17 @@ class TurnsHandler:
     """Serves one dialect's path."""
 
     def __init__(
-        self, dialect: Dialect, relay: Relay, callers: Callers, heartbeats: Heartbeats, settings: GatewaySettings
+        self,
+        dialect: Dialect,
+        relay: Relay,
+        callers: Callers,
+        heartbeats: Heartbeats,
+        media: Media,
+        settings: GatewaySettings,
     ) -> None:
         self._dialect = dialect
         self._relay = relay
+        self._media = media
         self._callers = callers
         self._heartbeats = heartbeats
         self._settings = settings
@@ -88,6 +96,7 @@ class TurnsHandler:
             body = await exchange.body(self._settings.body_limit)
             request = self._dialect.read_request(body, exchange.request.headers)
             del body  # up to 32 MiB, not needed while the turn runs
+            request = await self._media.settle(request)
             async with self._relay.turn(request, request_id=request_id, scope=caller) as live:
                 if request.stream:
                     await self._stream(exchange, request, live)

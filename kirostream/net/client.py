@@ -111,12 +111,13 @@ class HttpClient:
 
     @asynccontextmanager
     async def stream(
-        self, method: str, url: str, headers: Headers, content: bytes = b""
+        self, method: str, url: str, headers: Headers, content: bytes = b"", *, server_name: str = ""
     ) -> AsyncGenerator[ClientResponse, None]:
         """Send a request, and give its answer once the head is there. Leaving the block closes it.
 
         Args:
             headers: sent as they are. Without ``accept-encoding`` the answer comes as it is.
+            server_name: whom TLS has to prove, where the URL names an address.
 
         Raises:
             UpstreamDown: no connection, or it ended before there was a head.
@@ -134,7 +135,10 @@ class HttpClient:
                 url,
                 headers=list(headers),
                 content=content,
-                extensions={"timeout": client.timeout.as_dict()},
+                extensions={
+                    "timeout": client.timeout.as_dict(),
+                    **({"sni_hostname": server_name} if server_name else {}),
+                },
             )
             request.stream = _content_class()(content)
         except (httpx.InvalidURL, UnicodeError) as error:

@@ -85,7 +85,7 @@ class Attachment:
     data: str = ""
     url: str = ""
     title: str = ""
-    at: str = ""
+    at: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from kirostream.turn.model import Model
 from kirostream.turn.request import (
     AUTO,
     THINKING_OFF,
+    Attachment,
     ContentBlock,
     Image,
     Message,
@@ -244,6 +245,24 @@ def test_the_session_is_the_clients_own() -> None:
     assert read([(b"x-claude-code-session-id", b"h")], metadata={"user_id": user_id}).session == "h"
 
 
+def test_what_has_to_be_fetched_or_read_is_an_attachment() -> None:
+    url = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
+    source = {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}
+    pdf = {"type": "document", "source": source, "title": "T", "context": "C"}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [url, pdf]}
+    request = read(messages=[{"role": "user", "content": [url, pdf, result]}])
+    image = Attachment("image/*", url="https://x/y.png", at="$.messages[0].content[0].source.url")
+    document = Attachment("application/pdf", "JVBERg==", at="$.messages[0].content[1].source.data")
+    assert request.messages[0].content[:4] == (image, Text("T"), Text("C"), document)
+    assert request.messages[0].content[3].at == document.at  # type: ignore[union-attr]
+    answer = request.messages[0].content[4]
+    assert isinstance(answer, ToolResult)
+    assert [type(inner) for inner in answer.content] == [Attachment, Text, Text, Attachment]
+    wire = json.loads(ANTHROPIC.write_request(request, Stamp(Model("m"))))["messages"][0]["content"]
+    assert wire[0] == url
+    assert wire[3]["source"] == source
+
+
 REFUSED = [
     ({"model": None}, "$.model", "invalid_type"),
     ({"model": ""}, "$.model", "invalid_value"),
@@ -254,9 +273,11 @@ REFUSED = [
     ({"messages": [*HELLO, {"role": "user", "content": [{"text": "x"}]}]}, "$.messages[1].content[0].type", "missing_required_parameter"),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "$.messages[0].content[0].text", "invalid_type"),
     ({"messages": [{"role": "user", "content": [{"type": "image", "source": 5}]}]}, "$.messages[0].content[0].source", "invalid_type"),
-    ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "https://x"}}]}]}, "$.messages[0].content[0].source", "unsupported_value"),
+    ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "f"}}]}]}, "$.messages[0].content[0].source", "unsupported_value"),
     ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "x"}}]}]}, "$.messages[0].content[0].source", "invalid_value"),
-    ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "x"}}]}]}, "$.messages[0].content[0].source", "unsupported_value"),
+    ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "media_type": "application/msword", "data": "x"}}]}]}, "$.messages[0].content[0].source", "unsupported_value"),
+    ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url", "url": "https://x/y.pdf"}}]}]}, "$.messages[0].content[0].source", "unsupported_value"),
+    ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "media_type": "text/plain", "data": "!"}}]}]}, "$.messages[0].content[0].source.data", "invalid_value"),
     ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {"type": "url"}}]}]}]}, "$.messages[0].content[0].content[0].source", "unsupported_value"),
     ({"tools": [{"input_schema": {}}]}, "$.tools[0].name", "missing_required_parameter"),
     ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "$.tool_choice.name", "missing_required_parameter"),

@@ -16,6 +16,7 @@ from kirostream.turn.model import Model
 from kirostream.turn.request import (
     AUTO,
     THINKING_OFF,
+    Attachment,
     Image,
     Message,
     Role,
@@ -229,6 +230,26 @@ def test_the_session_is_the_clients_own() -> None:
     assert read(user={"id": 5}, prompt_cache_key=7).session == ""
 
 
+def test_what_has_to_be_fetched_or_read_is_an_attachment() -> None:
+    url = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    data = "data:application/pdf;base64,JVBERg=="
+    files: list[dict[str, Any]] = [
+        {"file_data": data, "filename": "a.pdf"},
+        {"file_data": "JVBERg==", "filename": "b.PDF"},
+        {"file_data": "aGk=", "filename": "c.txt"},
+    ]
+    request = read(messages=[{"role": "user", "content": [url, *({"type": "file", "file": f} for f in files)]}])
+    at = "$.messages[0].content[{}]"
+    assert request.messages[0].content == (
+        Attachment("image/*", url="https://x/y.png", at=at.format(0) + ".image_url.url"),
+        Attachment("application/pdf", "JVBERg==", title="a.pdf", at=at.format(1) + ".file.file_data"),
+        Attachment("application/pdf", "JVBERg==", title="b.PDF", at=at.format(2) + ".file.file_data"),
+        Text("c.txt\nhi"),
+    )
+    wire = json.loads(CHAT.write_request(request, Stamp(Model("m"))))["messages"][0]["content"]
+    assert wire[:2] == [url, {"type": "file", "file": files[0]}]
+
+
 REFUSED = [
     ({"model": None}, "$.model", "invalid_type"),
     ({"model": ""}, "$.model", "invalid_value"),
@@ -237,7 +258,7 @@ REFUSED = [
     ({"messages": [*HELLO, {"role": "tool", "content": "x"}]}, "$.messages[1].tool_call_id", "missing_required_parameter"),
     ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "x"}}]}]}, "$.messages[0].tool_calls[0].id", "missing_required_parameter"),
     ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "$.messages[0].content[0].type", "missing_required_parameter"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}]}, "$.messages[0].content[0].image_url.url", "unsupported_value"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x/y.png"}}]}]}, "$.messages[0].content[0].image_url.url", "unsupported_value"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:text/html;base64,eA=="}}]}]}, "$.messages[0].content[0].image_url.url", "invalid_value"),
     ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, "$.messages[0].content[0]", "unsupported_value"),
     ({"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}]}, "$.messages[0].content[0].file", "unsupported_value"),

@@ -13,6 +13,7 @@ from anthropic.types import MessageParam, ToolParam
 
 from e2e.conftest import Running
 from helpers.images import PNG
+from helpers.pdfs import pdf
 
 MODEL = "claude-sonnet-4.5"
 TOOLS: list[ToolParam] = [
@@ -183,6 +184,47 @@ def test_image(client: anthropic.Anthropic) -> None:
         ],
     )
     assert said(answer) == f"1,png:{hashlib.sha256(PNG).hexdigest()[:8]}"
+
+
+def test_documents(client: anthropic.Anthropic) -> None:
+    data = base64.b64encode(pdf("the password is swordfish", "second page")).decode()
+    found = "{{find:swordfish}} {{find:second page}} {{find:a plain text}} {{find:Page 3}}"
+    answer = client.messages.create(
+        model=MODEL,
+        max_tokens=100,
+        messages=[
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "document",
+                        "source": {"type": "base64", "media_type": "application/pdf", "data": data},
+                        "title": "secrets.pdf",
+                    },
+                    {
+                        "type": "document",
+                        "source": {"type": "text", "media_type": "text/plain", "data": "a plain text"},
+                    },
+                    {"type": "text", "text": f"[[say:{found}]]"},
+                ],
+            }
+        ],
+    )
+    assert said(answer) == "FOUND FOUND FOUND MISSING"
+
+
+def test_an_image_that_cannot_be_fetched_is_400(client: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.BadRequestError, match="open internet"):
+        client.messages.create(
+            model=MODEL,
+            max_tokens=100,
+            messages=[
+                {
+                    "role": "user",
+                    "content": [{"type": "image", "source": {"type": "url", "url": "https://127.0.0.1/a.png"}}],
+                }
+            ],
+        )
 
 
 def test_thinking(client: anthropic.Anthropic) -> None:

@@ -14,6 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessageParam, ChatCo
 
 from e2e.conftest import Running
 from helpers.images import PNG
+from helpers.pdfs import pdf
 
 MODEL = "claude-sonnet-4-5"
 TOOLS: list[ChatCompletionToolParam] = [
@@ -48,6 +49,28 @@ def test_text(client: openai.OpenAI) -> None:
     assert said(answer) == "hello 日本 😀"
     assert (answer.choices[0].finish_reason, answer.model, answer.object) == ("stop", MODEL, "chat.completion")
     assert answer._request_id
+
+
+def test_a_document(client: openai.OpenAI) -> None:
+    data = "data:application/pdf;base64," + base64.b64encode(pdf("the password is swordfish")).decode()
+    message: ChatCompletionMessageParam = {
+        "role": "user",
+        "content": [
+            {"type": "file", "file": {"file_data": data, "filename": "a.pdf"}},
+            {"type": "text", "text": "[[say:{{find:swordfish}}]]"},
+        ],
+    }
+    assert said(client.chat.completions.create(model=MODEL, messages=[message])) == "FOUND"
+
+
+def test_an_image_that_cannot_be_fetched_names_its_place(client: openai.OpenAI) -> None:
+    message: ChatCompletionMessageParam = {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": "https://169.254.169.254/latest"}}],
+    }
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=MODEL, messages=[message])
+    assert caught.value.param == "messages[0].content[0].image_url.url"
 
 
 @pytest.mark.parametrize("chunk", ["1", "100", "byte"])

@@ -12,10 +12,13 @@ from helpers.exchange import FakeExchange
 from kirostream.dialects import DIALECTS
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.counting import CountHandler
+from kirostream.gateway.media import Media, MediaSettings
 from kirostream.gateway.turns import GatewaySettings
+from kirostream.net.client import HttpClient
 
 KEY = [(b"x-api-key", b"k")]
-HANDLER = CountHandler(DIALECTS["anthropic"], Callers(["k"]), GatewaySettings())
+MEDIA = Media(HttpClient(), MediaSettings())
+HANDLER = CountHandler(DIALECTS["anthropic"], Callers(["k"]), MEDIA, GatewaySettings())
 
 
 async def count(handler: CountHandler = HANDLER, **body: Any) -> FakeExchange:

@@ -298,7 +298,7 @@ def _read_document(block: Raw, at: str) -> Iterable[ContentBlock]:
         case "base64" if source.media_type.startswith("text/"):
             return (*told, Text(base64_text(source.data, f"{at}.source.data")))
         case "base64" if source.media_type == PDF and source.data:
-            return (*told, Attachment(PDF, source.data, title=document.title or "", at=f"{at}.source.data"))
+            return (*told, Attachment(PDF, source.data, at=f"{at}.source.data"))
         case "base64":
             raise MalformedRequest(
                 f"{at}.source: a document has to be {PDF} or text/plain, with data.",
