@@ -51,7 +51,7 @@ PACED, UNPACED = "1x50,16x50,128x20,128x50", "1,16,128"
 WARM_UP = 5
 AT_REST = 0.3
 """Seconds after its first answer when a gateway has imported whatever it imports, and is at rest."""
-MOST_UNPACED = 48_000
+MOST_UNPACED = 32_000
 """Words of all streams together in an unpaced crowd; the reference takes seconds for them."""
 CANCEL_PATIENCE = 1.0
 
@@ -224,12 +224,24 @@ class Crowd:
     rate: int = 0
 
     @classmethod
-    def read(cls, text: str) -> list[Crowd]:
-        """``1x50,128x20``, or ``1,128``. Raises ValueError for anything else."""
-        return [cls(*map(int, part.split("x"))) for part in text.split(",")]
+    def paced(cls, text: str) -> list[Crowd]:
+        """``1x50,128x20``. Raises ValueError for anything else."""
+        return [cls(_whole(streams), _whole(rate)) for streams, rate in (part.split("x") for part in text.split(","))]
+
+    @classmethod
+    def unpaced(cls, text: str) -> list[Crowd]:
+        """``1,128``. Raises ValueError for anything else."""
+        return [cls(_whole(part)) for part in text.split(",")]
 
     def __str__(self) -> str:
         return f"{self.streams}x{self.rate}" if self.rate else f"{self.streams}"
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def paced(setting: Setting, row: Row, crowd: Crowd, options: argparse.Namespace, dice: random.Random) -> dict[str, Any]:
@@ -581,14 +593,14 @@ def table(title: str, rows: Mapping[str, Mapping[str, Any]], columns: Mapping[st
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--paced", default=PACED, help="streams x tokens a second of each (default %(default)s)", type=Crowd.read)
-    add("--unpaced", default=UNPACED, help="streams at once (default %(default)s)", type=Crowd.read)
-    add("--seconds", type=float, default=2.0, help="measured of a paced crowd (default %(default)g)")
-    add("--settle", type=float, default=0.5, help="before it is, and after (default %(default)g)")
+    add("--paced", default=PACED, help="streams x tokens a second of each (default %(default)s)", type=Crowd.paced)
+    add("--unpaced", default=UNPACED, help="streams at once (default %(default)s)", type=Crowd.unpaced)
+    add("--seconds", type=float, default=1.5, help="measured of a paced crowd (default %(default)g)")
+    add("--settle", type=float, default=0.4, help="before it is, and after (default %(default)g)")
     add("--rounds", type=int, default=3, help="rounds (default %(default)s)")
     add("--words", type=int, default=2000, help="most words of an unpaced stream (default %(default)s)")
     add("--requests", type=int, default=50, help="short requests a round (default %(default)s)")
-    add("--starts", type=int, default=5, help="starts of each gateway (default %(default)s)")
+    add("--starts", type=int, default=3, help="starts of each gateway (default %(default)s)")
     add("--cancels", type=int, default=20, help="cancelled streams of each kind (default %(default)s)")
     add("--seed", type=int, default=1, help="of the order and of the streams' beginnings (default %(default)s)")
     add("--pin", action="store_true", help="keep the gateways on the last core, and all else off it (Linux)")
@@ -618,6 +630,8 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
+    if options.pin and not hasattr(os, "sched_setaffinity"):
+        raise SystemExit("--pin needs sched_setaffinity, which this platform does not have")
     if options.quick:
         vars(options).update(QUICK)
     where = report.machine()

@@ -239,6 +239,19 @@ def test_a_run_with_a_wrong_answer_fails_and_writes_nothing(
     assert not path.exists()
 
 
+@pytest.mark.parametrize("crowds", ["8", "x50", "8x0", "0x5", "8x50x2", "8x50,"])
+def test_a_paced_crowd_needs_streams_and_a_pace(crowds: str) -> None:
+    with pytest.raises(ValueError):
+        endtoend.Crowd.paced(crowds)
+
+
+def test_crowds_are_named_as_they_are_given() -> None:
+    assert ",".join(map(str, endtoend.Crowd.paced("1x50,128x20"))) == "1x50,128x20"
+    assert ",".join(map(str, endtoend.Crowd.unpaced("1,128"))) == "1,128"
+    with pytest.raises(ValueError):
+        endtoend.Crowd.unpaced("8x50")
+
+
 def test_a_figure_that_is_missing_meets_no_goal() -> None:
     row = {endtoend.OURS: {"cpu_us": None, "added_p50_us": 119.0, "first_token_added_ms": 0.6}}
     cancels = {"streaming": {"max_ms": 5.0}, "silent": {"max_ms": None}}
