@@ -1,4 +1,4 @@
-"""The built wheel, as a user has it: it imports from where it is installed, its core is compiled, it starts and answers.
+"""The built wheel as a user has it: it imports from where it is installed, its core is compiled, it starts and answers.
 
 Run by `make smoke` with the interpreter of a new environment. Only the standard library is used on this side.
 """
