@@ -68,8 +68,9 @@ IMPURE: Final = {"trio", "httpx", "socket", "ssl", "sqlite3", "random", "secrets
 ONE_SITE: Final = {
     "httpx": {"net/client.py"},
     "h11": {"net/http1.py"},
-    "sqlite3": {"accounts/sources/cli_sqlite.py"},
+    "sqlite3": {"accounts/sources/cli_sqlite.py", "stores/sqlite.py"},
     "cryptography": {"stores/sealed.py"},
+    "trio_websocket": {"net/websocket.py"},
     "structlog": {"telemetry/log.py"},
     "typer": {"cli.py"},
 }

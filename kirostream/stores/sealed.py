@@ -9,7 +9,9 @@ Everything here blocks (small files): call it in a thread.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import os
 import secrets
 import stat
@@ -86,6 +88,14 @@ class SealedStore:
         """Forget the record. It may be gone already."""
         self.path_of(name).unlink(missing_ok=True)
 
+    def envelope(self, name: str) -> Envelope:
+        """A seal for texts that others keep, under a key of its own that is made of this store's.
+
+        Raises:
+            StoreError: the key cannot be read or made.
+        """
+        return Envelope(hmac.digest(self._key(), b"kirostream/envelope/1\0" + name.encode(), "sha256"))
+
     def path_of(self, name: str) -> Path:
         """The record's file. Its name is a digest: a record's name may hold what a file's name may not."""
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.sealed"
@@ -122,3 +132,50 @@ class SealedStore:
         if sys.platform != "win32" and stat.S_IMODE(os.stat(path).st_mode) & 0o077:
             raise StoreError(f"cannot use {path}: others may read it; run: chmod 600 {path}", reason="permissions")
         return key
+
+
+class Envelope:
+    """Seals bytes into text that a client keeps and sends back. Nothing of it stays here.
+
+    The nonce is made of the bytes themselves, so the same bytes always give the same text: what is said twice can be
+    compared, and who has two texts learns only whether they say the same. Make one with `SealedStore.envelope`.
+    """
+
+    _MARK: Final = "kse1."
+
+    def __init__(self, key: bytes) -> None:
+        self._mac_key = hmac.digest(key, b"nonce", "sha256")
+        self._key = hmac.digest(key, b"cipher", "sha256")
+        self._cipher: AESGCM | None = None
+
+    def __repr__(self) -> str:
+        return "<Envelope>"
+
+    def seal(self, data: bytes) -> str:
+        """The sealed form: ASCII, a third longer."""
+        nonce = hmac.digest(self._mac_key, data, "sha256")[:_NONCE]
+        return self._MARK + base64.b64encode(nonce + self._aead().encrypt(nonce, data, None)).decode()
+
+    def unseal(self, sealed: str) -> bytes | None:
+        """What was sealed; None where it was not sealed with this key, or was changed."""
+        if not sealed.startswith(self._MARK):
+            return None
+        try:
+            data = base64.b64decode(sealed[len(self._MARK) :], validate=True)
+        except ValueError:
+            return None
+        if len(data) < _NONCE + 16:
+            return None
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            return self._aead().decrypt(data[:_NONCE], data[_NONCE:], None)
+        except InvalidTag:
+            return None
+
+    def _aead(self) -> AESGCM:
+        if self._cipher is None:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+            self._cipher = AESGCM(self._key)
+        return self._cipher

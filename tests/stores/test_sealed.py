@@ -99,3 +99,23 @@ def test_a_key_that_is_none_or_that_others_can_read_is_refused(store: SealedStor
     key.write_bytes(b"short")
     with pytest.raises(StoreError, match="has 32 bytes, this file has 5"):
         SealedStore(tmp_path / "sealed").get("a")
+
+
+def test_an_envelope_opens_what_it_sealed(store: SealedStore, tmp_path: Path) -> None:
+    envelope = store.envelope("thoughts")
+    sealed = envelope.seal(SECRET)
+    assert envelope.unseal(sealed) == SECRET
+    assert SealedStore(tmp_path / "sealed").envelope("thoughts").unseal(sealed) == SECRET
+    assert sealed == envelope.seal(SECRET) != envelope.seal(SECRET + b".")
+    assert sealed.isascii()
+    assert envelope.unseal(envelope.seal(b"")) == b""
+
+
+def test_an_envelope_opens_nothing_else(store: SealedStore, tmp_path: Path) -> None:
+    envelope = store.envelope("thoughts")
+    sealed = envelope.seal(SECRET)
+    others = [store.envelope("other"), SealedStore(tmp_path / "another").envelope("thoughts")]
+    assert [other.unseal(sealed) for other in others] == [None, None]
+    changed = sealed[:-6] + ("A" if sealed[-6] != "A" else "B") + sealed[-5:]
+    for text in ("", "kse1.", "kse1.AAAA", "kse1.*", "c3R1Yg==", sealed[:-4], changed):
+        assert envelope.unseal(text) is None
