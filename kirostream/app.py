@@ -207,7 +207,7 @@ async def open_gateway(
             key=key,
             new_key=new_key,
             using=source.describe() if simulator is None else "the built-in simulator",
-            notes=found.notes,
+            notes=found.notes if simulator is None else (),
             relay=relay,
             door=door,
             simulator=simulator,
