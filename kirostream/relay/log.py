@@ -60,15 +60,17 @@ class TurnLog:
     def mark_read(self, event: int) -> None:
         """The asking client has everything before `event`."""
         self._read = event
-        if self._pump and self._has_room():
+        if self._pump and self.has_room:
             self._pump.unpark_all()
 
-    def _has_room(self) -> bool:
+    @property
+    def has_room(self) -> bool:
+        """Whether the asking client is less than a window behind."""
         return len(self.events) - self._read < self._window
 
     async def room(self) -> None:
         """Wait until the asking client is less than a window behind. A checkpoint only where it waits."""
-        while not self._has_room():
+        while not self.has_room:
             await self._pump.park()
 
     async def beyond(self, event: int) -> bool:
