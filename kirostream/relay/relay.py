@@ -2,7 +2,7 @@
 
 A turn belongs to the relay, not to the connection that asked: its pump runs in the relay's nursery and writes into the
 turn's log. `Relay.turn` is a context: leaving it before the turn is over (the client went away) cancels the pump and
-with it the upstream call, and waits until both are gone.
+with it the upstream call, and waits until both are gone. A turn that was only begun (`Relay.begin`) stays with nobody.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import traceback
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from kirostream.accounts.account import Account
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.dialects.dialect import Heading
-from kirostream.errors import KirostreamError, LocalProtocolError
+from kirostream.errors import KirostreamError, LocalProtocolError, UpstreamFault
 from kirostream.filters.limits import limits_of
+from kirostream.filters.structured import Structured
 from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.attempt import Deadlines, attempt
@@ -33,6 +34,7 @@ from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.events import TurnEnded, TurnFailed
 from kirostream.turn.model import Model
 from kirostream.turn.request import Role, Text, TurnRequest
+from kirostream.turn.result import TurnResult, fold, unfold
 from kirostream.turn.usage import Usage
 
 
@@ -48,12 +50,12 @@ class RelaySettings:
 class LiveTurn:
     """One turn in flight."""
 
-    def __init__(self, request: TurnRequest, heading: Heading, model: Model) -> None:
+    def __init__(self, request: TurnRequest, heading: Heading, model: Model, *, attended: bool = True) -> None:
         self.request = request
         self.heading = heading
         self.model = model
-        # A whole answer is folded at its end, so nothing holds its pump back on the way.
-        self.log = TurnLog(WINDOW if request.stream else sys.maxsize)
+        # A whole answer is folded at its end, and one that nobody waits for has no reader that could hold it back.
+        self.log = TurnLog(WINDOW if request.stream and attended else sys.maxsize)
         self.attempts = 0
         self.first_event: float | None = None
         """Seconds from the start to the first event, None before it."""
@@ -142,19 +144,34 @@ class Relay:
         Raises:
             UnknownModel: no model of this name.
         """
-        known = await self.models()
-        model = resolve(request.model, known.models, aliases=self._settings.models.aliases, complete=known.complete)
-        heading = Heading(uuid.uuid4().hex, int(self._clock()), request_id)
-        live = LiveTurn(request, heading, model)
-        self._turns[heading.turn] = live
-        self._started += 1
-        self._nursery.start_soon(self._pump, live, scope)
+        live = await self.begin(request, request_id=request_id, scope=scope, attended=True)
         try:
             yield live
         finally:
             live.scope.cancel()
             with trio.CancelScope(shield=True):  # ends as soon as the pump has closed its connection
                 await live.over.wait()
+
+    async def begin(
+        self, request: TurnRequest, *, request_id: str = "", scope: str = "", attended: bool = False
+    ) -> LiveTurn:
+        """Ask `request`. The turn goes on, whoever stays, until it is over or its `scope` is cancelled.
+
+        Args:
+            request, request_id, scope: as for `turn`.
+            attended: somebody reads a streamed answer as it comes, and may hold it back.
+
+        Raises:
+            UnknownModel: no model of this name.
+        """
+        known = await self.models()
+        model = resolve(request.model, known.models, aliases=self._settings.models.aliases, complete=known.complete)
+        heading = Heading(uuid.uuid4().hex, int(self._clock()), request_id)
+        live = LiveTurn(request, heading, model, attended=attended)
+        self._turns[heading.turn] = live
+        self._started += 1
+        self._nursery.start_soon(self._pump, live, scope)
+        return live
 
     async def _pump(self, live: LiveTurn, scope: str) -> None:
         """The life of a turn: tries, until the log is finished or the scope is cancelled."""
@@ -176,13 +193,44 @@ class Relay:
             live.over.set()
 
     async def _answer(self, live: LiveTurn, scope: str, began: float) -> None:
-        conversation, continuation = conversation_ids(live.request, scope)
-        settings = self._settings.failover
-        request = self.provider.fit(live.request)
-        tried = Tried()
+        ids = conversation_ids(live.request, scope)
 
         def on_first_event() -> None:
-            live.first_event = trio.current_time() - began
+            if live.first_event is None:
+                live.first_event = trio.current_time() - began
+
+        if live.request.output is None:
+            await self._ask(live, live.request, live.log, ids, on_first_event)
+            return
+        # Judged whole, so nothing of it is said before it is known to be right.
+        structured = Structured(live.request, live.request.output)
+        request, spent, problem = structured.request, Usage(), ""
+        for _ in range(2):
+            log = TurnLog(sys.maxsize)
+            await self._ask(live, request, log, ids, on_first_event)
+            result = fold(log.events)
+            verdict = structured.judge(replace(result, usage=result.usage.beside(spent)))
+            if isinstance(verdict, TurnResult):
+                live.log.append(list(unfold(verdict)))
+                return
+            problem, request, spent = verdict.problem, verdict.again, result.usage
+        raise UpstreamFault(
+            f"The model did not answer in the form that was asked for, not even when it was told: {problem}.",
+            reason="output_format",
+        )
+
+    async def _ask(
+        self,
+        live: LiveTurn,
+        asked: TurnRequest,
+        log: TurnLog,
+        ids: tuple[str, str],
+        on_first_event: Callable[[], None],
+    ) -> None:
+        """Try until `log` holds a whole answer to `asked`."""
+        settings = self._settings.failover
+        request = self.provider.fit(asked)
+        tried = Tried()
 
         while True:
             tried = Tried(tried.attempts + 1, tried.refreshed)
@@ -193,8 +241,8 @@ class Relay:
                     request,
                     Call(
                         model=live.model,
-                        conversation_id=conversation,
-                        continuation_id=continuation,
+                        conversation_id=ids[0],
+                        continuation_id=ids[1],
                         invocation_id=str(uuid.uuid4()),
                         attempt=tried.attempts,
                         attempts=settings.attempts,
@@ -203,13 +251,13 @@ class Relay:
                     token=token,
                     provider=self.provider,
                     client=self._client,
-                    log=live.log,
+                    log=log,
                     deadlines=self._settings.deadlines,
                     on_first_event=on_first_event,
-                    limits=limits_of(live.request, live.model),
+                    limits=limits_of(asked, live.model),
                 )
             except KirostreamError as error:
-                decision = decide(error, tried, committed=bool(live.log.events), settings=settings)
+                decision = decide(error, tried, committed=bool(log.events), settings=settings)
                 self._note(live, error, decision)
                 if decision.action is Action.GIVE_UP:
                     raise

@@ -149,6 +149,14 @@ class Thinking:
     effort: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """The shape of the whole answer: a value that matches `schema`, as JSON. `description` may be empty."""
+
+    schema: RawJson
+    description: str = ""
+
+
 AUTO = ToolChoice()
 THINKING_OFF = Thinking()
 
@@ -161,6 +169,8 @@ class TurnRequest:
         model: the name as the client wrote it; answers echo it.
         spoken_in: the name of the dialect that read it.
         session: the client's own name for the conversation, empty where it gave none (client-apis section 6).
+        output: the shape the answer has to have, None where it is free.
+        choices: how many answers are wanted; only chat asks for more than one.
         include_usage: a streamed chat answer ends with a usage chunk only where this is set.
     """
 
@@ -171,6 +181,8 @@ class TurnRequest:
     tool_choice: ToolChoice = AUTO
     sampling: Sampling = field(default_factory=Sampling)
     thinking: Thinking = THINKING_OFF
+    output: OutputFormat | None = None
+    choices: int = 1
     stream: bool = False
     include_usage: bool = False
     session: str = ""

@@ -34,6 +34,17 @@ class Usage:
         """Prompt and answer together."""
         return self.prompt_tokens + self.output_tokens
 
+    def beside(self, other: Usage) -> Usage:
+        """The cost of two answers to one question: its prompt counts once, what was said and paid counts twice."""
+        paid = [cost for cost in (self.credits, other.credits) if cost is not None]
+        return dataclasses.replace(
+            self,
+            output_tokens=self.output_tokens + other.output_tokens,
+            thinking_tokens=self.thinking_tokens + other.thinking_tokens,
+            credits=sum(paid) if paid else None,
+            estimated=self.estimated or other.estimated,
+        )
+
     def from_context(self, percentage: float, window: int, estimated_output: int) -> Usage:
         """These counts, corrected by the share of the context window that the upstream reports as used.
 

@@ -245,6 +245,14 @@ def test_the_session_is_the_clients_own() -> None:
     assert read([(b"x-claude-code-session-id", b"h")], metadata={"user_id": user_id}).session == "h"
 
 
+def test_the_shape_of_the_answer() -> None:
+    schema = {"type": "object", "properties": {"title": {"type": "string"}}}
+    request = read(output_config={"effort": "low", "format": {"type": "json_schema", "schema": schema}})
+    assert request.output is not None
+    assert json.loads(request.output.schema) == schema
+    assert read(output_config={"format": {"type": "new"}}).output is None
+
+
 def test_what_has_to_be_fetched_or_read_is_an_attachment() -> None:
     url = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
     source = {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}

@@ -19,6 +19,7 @@ from kirostream.turn.request import (
     Attachment,
     Image,
     Message,
+    OutputFormat,
     Role,
     Sampling,
     Text,
@@ -230,6 +231,14 @@ def test_the_session_is_the_clients_own() -> None:
     assert read(user={"id": 5}, prompt_cache_key=7).session == ""
 
 
+def test_the_shape_of_the_answer() -> None:
+    schema = {"type": "object", "properties": {"a": {}}}
+    wire = {"type": "json_schema", "json_schema": {"name": "n", "description": "d", "schema": schema, "strict": True}}
+    assert read(response_format=wire).output == OutputFormat(json.dumps(schema).encode(), "d")
+    assert read(response_format={"type": "json_object"}).output == OutputFormat(b'{"type":"object"}')
+    assert read(response_format={"type": "text"}).output is None
+
+
 def test_what_has_to_be_fetched_or_read_is_an_attachment() -> None:
     url = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
     data = "data:application/pdf;base64,JVBERg=="
@@ -267,6 +276,8 @@ REFUSED = [
     ({"modalities": ["text", "audio"]}, "$.modalities", "unsupported_value"),
     ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "$.tool_choice.function.name", "missing_required_parameter"),
     ({"tools": [{"type": "function", "function": {}}]}, "$.tools[0].function.name", "missing_required_parameter"),
+    ({"response_format": {"type": "xml"}}, "$.response_format.type", "unsupported_value"),
+    ({"response_format": {"type": "json_schema"}}, "$.response_format.json_schema.schema", "missing_required_parameter"),
     ({"temperature": "hot"}, "$.temperature", "invalid_type"),
 ]  # fmt: skip
 

@@ -186,6 +186,23 @@ def test_image(client: anthropic.Anthropic) -> None:
     assert said(answer) == f"1,png:{hashlib.sha256(PNG).hexdigest()[:8]}"
 
 
+@pytest.mark.parametrize("script", ['[[say:{"title":"A"}]]', '[[tool:final_answer {"title":"A"}]]'])
+def test_structured_output(client: anthropic.Anthropic, script: str) -> None:
+    schema: dict[str, object] = {
+        "type": "object",
+        "properties": {"title": {"type": "string"}},
+        "required": ["title"],
+    }
+    answer = client.messages.create(
+        model=MODEL,
+        max_tokens=100,
+        messages=[user(script)],
+        output_config={"format": {"type": "json_schema", "schema": schema}},
+    )
+    assert said(answer) == '{"title":"A"}'
+    assert answer.stop_reason == "end_turn"
+
+
 def test_documents(client: anthropic.Anthropic) -> None:
     data = base64.b64encode(pdf("the password is swordfish", "second page")).decode()
     found = "{{find:swordfish}} {{find:second page}} {{find:a plain text}} {{find:Page 3}}"

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 
 import openai
+import pydantic
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam, ChatCompletionToolParam
 
@@ -49,6 +50,37 @@ def test_text(client: openai.OpenAI) -> None:
     assert said(answer) == "hello 日本 😀"
     assert (answer.choices[0].finish_reason, answer.model, answer.object) == ("stop", MODEL, "chat.completion")
     assert answer._request_id
+
+
+class Person(pydantic.BaseModel):
+    name: str
+    age: int
+
+
+@pytest.mark.parametrize(
+    "script", ['[[say:{"name":"Ada","age":36}]]', '[[say:Sure.]][[tool:final_answer {"name":"Ada","age":36}]]']
+)
+def test_structured_output(client: openai.OpenAI, script: str) -> None:
+    answer = client.chat.completions.parse(model=MODEL, messages=[user(script)], response_format=Person)
+    assert answer.choices[0].message.parsed == Person(name="Ada", age=36)
+    assert answer.choices[0].finish_reason == "stop"
+    with client.chat.completions.stream(model=MODEL, messages=[user(script)], response_format=Person) as stream:
+        streamed = stream.get_final_completion()
+    assert streamed.choices[0].message.parsed == Person(name="Ada", age=36)
+
+
+def test_json_object(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=[user('[[say:Here it is: {"a": 1}]]')], response_format={"type": "json_object"}
+    )
+    assert json.loads(said(answer) or "") == {"a": 1}
+
+
+def test_an_answer_that_stays_out_of_shape_is_an_error(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError, match="age is missing"):
+        client.chat.completions.parse(
+            model=MODEL, messages=[user('[[say:{"name":"Ada"}]][[next]][[say:{"name":"Ada"}]]')], response_format=Person
+        )
 
 
 def test_a_document(client: openai.OpenAI) -> None:

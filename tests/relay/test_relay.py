@@ -49,7 +49,7 @@ from kirostream.turn.events import (
     TurnStarted,
 )
 from kirostream.turn.model import Model
-from kirostream.turn.request import Message, Role, Sampling, Text, ToolCall, ToolResult, TurnRequest
+from kirostream.turn.request import Message, OutputFormat, Role, Sampling, Text, ToolCall, ToolResult, TurnRequest
 from kirostream.turn.result import fold
 from kirostream.turn.usage import Usage
 
@@ -318,6 +318,44 @@ async def test_a_limit_ends_the_turn_and_the_upstream_call(autojump_clock: trio.
         assert fold(live.log.events).content == (Text("hel"),)
         assert answer.closed
     assert trio.current_time() < 10
+
+
+def saying(text: str) -> Answer:
+    events = (TurnStarted("m"), BlockStarted(0, BlockKind.TEXT), BlockDelta.of(0, text), BlockEnded(0))
+    ended = TurnEnded(Stop.END, Usage(credits=0.5))
+    writer = DIALECTS["kiro"].writer(ASK, Heading("0" * 32, 0))
+    return ok(b"".join(b"".join(writer.write(event)) for event in (*events, ended)))
+
+
+SHAPED = replace(ASK, output=OutputFormat(b'{"type":"object","required":["a"]}'))
+
+
+async def test_an_answer_out_of_shape_is_asked_for_once_more(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(saying('{"b":1}'), saying('Sorry: {"a":1}')) as on, on.relay.turn(SHAPED) as live:
+        ended = await outcome(live)
+        assert isinstance(ended, TurnEnded)
+        assert ended.usage.credits == 1.0
+        assert fold(live.log.events).content == (Text('{"a":1}'),)
+    assert len(on.client.asked) == 2
+
+
+async def test_an_answer_that_stays_out_of_shape_is_an_error(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(saying('{"b":1}'), saying("no")) as on, on.relay.turn(SHAPED) as live:
+        failed = await outcome(live)
+        assert live.log.events == [failed]
+        assert isinstance(failed, TurnFailed)
+        assert failed.error.reason == "output_format"
+
+
+async def test_a_failure_behind_a_shape_is_the_failure(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(Answer(429, [])) as on, on.relay.turn(SHAPED) as live:
+        failed = await outcome(live)
+        assert isinstance(failed, TurnFailed)
+        assert isinstance(failed.error, AccountThrottled)
+    async with stage(ok(FIRST, StreamCut("cut"))) as on, on.relay.turn(SHAPED) as live:
+        failed = await outcome(live)
+        assert isinstance(failed, TurnFailed)
+        assert isinstance(failed.error, StreamCut)
 
 
 async def test_the_end_of_the_process_is_told(autojump_clock: trio.testing.MockClock) -> None:

@@ -25,6 +25,7 @@ from kirostream.turn.request import (
     ContentBlock,
     Image,
     Message,
+    OutputFormat,
     RawJson,
     Role,
     Sampling,
@@ -124,6 +125,19 @@ class WireOutput(msgspec.Struct):
     effort: str | None = None
 
 
+class WireFormat(msgspec.Struct):
+    """``output_config.format``."""
+
+    type: str = ""
+    schema: Raw = _UNSET
+
+
+class WireShape(msgspec.Struct):
+    """``output_config``, for its `format`."""
+
+    format: WireFormat | None = None
+
+
 class WireKind(msgspec.Struct):
     """The first look at a block."""
 
@@ -220,6 +234,7 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
             "$.messages is empty; at least one message is needed.", param="$.messages", reason="invalid_value"
         )
     extras = {name: value for name, value in decode(body, dict[str, Raw]).items() if name not in _KNOWN}
+    output = _read_output(extras.get("output_config", _UNSET))
     thinking = _read_thinking(extras)
     tools, others = _read_tools(wire.tools or ())
     if others:
@@ -241,6 +256,7 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
             tuple(wire.stop_sequences or ()),
         ),
         thinking=thinking,
+        output=output,
         stream=bool(wire.stream),
         session=session_hint(headers, user_id=user_id),
         spoken_in=NAME,
@@ -396,6 +412,16 @@ def _read_choice(choice: WireChoice | None) -> ToolChoice:
         )
     name = choice.name if choice.type == "tool" else ""
     return ToolChoice(choice.type, name, parallel=not choice.disable_parallel_tool_use)
+
+
+def _read_output(config: Raw) -> OutputFormat | None:
+    """``output_config.format``, which stays in `extras` too. Without a schema it asks for nothing."""
+    if not config or bytes(config) == b"null":
+        return None
+    wanted = part(config, WireShape, "$.output_config").format
+    if wanted is None or wanted.type != "json_schema" or not is_object(wanted.schema):
+        return None
+    return OutputFormat(bytes(wanted.schema))
 
 
 def _read_thinking(extras: dict[str, Raw]) -> Thinking:

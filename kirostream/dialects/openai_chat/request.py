@@ -30,6 +30,7 @@ from kirostream.turn.request import (
     ContentBlock,
     Image,
     Message,
+    OutputFormat,
     Role,
     Sampling,
     Text,
@@ -139,6 +140,20 @@ class WireStreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+class WireSchema(msgspec.Struct):
+    """``response_format.json_schema``."""
+
+    schema: Raw = _UNSET
+    description: str | None = None
+
+
+class WireFormat(msgspec.Struct):
+    """``response_format``."""
+
+    type: str
+    json_schema: WireSchema | None = None
+
+
 class WireBody(msgspec.Struct):
     """What is understood of a body; the rest becomes `TurnRequest.extras`."""
 
@@ -245,6 +260,7 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
             (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop or ()),
         ),
         thinking=_read_thinking(wire.reasoning_effort),
+        output=_read_output(fields.get("response_format", _UNSET)),
         stream=bool(wire.stream),
         include_usage=bool(wire.stream_options and wire.stream_options.include_usage),
         session=session_hint(
@@ -451,6 +467,30 @@ def _read_choice(choice: str | WireChoice | None, *, parallel: bool) -> ToolChoi
             return ToolChoice("any", parallel=parallel)
         case _:
             return ToolChoice("auto", parallel=parallel)
+
+
+def _read_output(value: Raw) -> OutputFormat | None:
+    """``response_format``, which stays in `extras` too."""
+    if not value or bytes(value) == b"null":
+        return None
+    at = "$.response_format"
+    wire = part(value, WireFormat, at)
+    match wire.type:
+        case "text":
+            return None
+        case "json_object":
+            return OutputFormat(b'{"type":"object"}')
+        case "json_schema" if wire.json_schema and is_object(wire.json_schema.schema):
+            return OutputFormat(bytes(wire.json_schema.schema), wire.json_schema.description or "")
+        case "json_schema":
+            at = f"{at}.json_schema.schema"
+            raise MalformedRequest(f"{at} has to be a JSON Schema.", param=at, reason="missing_required_parameter")
+        case kind:
+            raise MalformedRequest(
+                f"{at}.type is {kind!r}; it takes text, json_object or json_schema.",
+                param=f"{at}.type",
+                reason="unsupported_value",
+            )
 
 
 def _read_thinking(effort: str | None) -> Thinking:
