@@ -92,8 +92,8 @@ class _Marked:
     def started(self) -> bool:
         return self._exchange.started
 
-    async def start(self, status: int, headers: Headers) -> None:
-        await self._exchange.start(status, [*headers, *self._headers])
+    async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
+        await self._exchange.start(status, [*headers, *self._headers], first)
 
     async def reply(self, status: int, headers: Headers, body: bytes) -> None:
         await self._exchange.reply(status, [*headers, *self._headers], body)

@@ -78,8 +78,8 @@ class Exchange(Protocol):
             PeerGone: the client left before the body was whole.
         """
 
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the head. Without ``content-length`` the body is chunked.
+    async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
+        """Send the head, and the first part of the body in the same write. Without ``content-length`` it is chunked.
 
         Raises:
             PeerGone, PeerStalled: as for `send`.
@@ -93,8 +93,8 @@ class Exchange(Protocol):
             PeerStalled: the client does not read; the write deadline passed.
         """
 
-    async def finish(self) -> None:
-        """The body is whole."""
+    async def finish(self, last: bytes = b"") -> None:
+        """The body is whole with its last part, which goes out in the same write as its end."""
 
     async def reply(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer: head, ``content-length``, body, end."""

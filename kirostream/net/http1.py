@@ -717,9 +717,9 @@ class _Http1Exchange:
             if not events % _REST_EVERY:  # a body of very small chunks is work
                 await trio.lowlevel.checkpoint()
 
-    async def start(self, status: int, headers: Headers) -> None:
+    async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
         wire = self._begin(status, headers, None)
-        await self._connection.write(wire)
+        await self._connection.write(wire + self._frame(first))
 
     def _begin(self, status: int, headers: Headers, length: int | None) -> bytes:
         if self._answer is not _Answer.UNSTARTED:
@@ -747,23 +747,23 @@ class _Http1Exchange:
         return small and not self._body_asked and not self._h11.they_are_waiting_for_100_continue
 
     async def send(self, data: bytes) -> None:
-        answer = self._answer
-        if answer is _Answer.CHUNKED:
-            if not data:  # an empty chunk would be the last
-                await trio.lowlevel.checkpoint()
-                return
-            self.sent += len(data)
-            await self._connection.write(b"%x\r\n%b\r\n" % (len(data), data))
-        elif answer is _Answer.COUNTED:
-            self.sent += len(data)
-            await self._connection.write(self._count(data))
-        elif answer is _Answer.UNTIL_CLOSE:
-            self.sent += len(data)
-            await self._connection.write(data)
-        elif answer is _Answer.EMPTY:
-            await trio.lowlevel.checkpoint()
-        else:
+        if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
             raise self._misused("send")
+        wire = self._frame(data)
+        if wire:
+            await self._connection.write(wire)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _frame(self, data: bytes) -> bytes:
+        """A part of the body as it goes over the wire; nothing for an empty part, whose chunk would be the last."""
+        answer = self._answer
+        if not data or answer is _Answer.EMPTY:
+            return b""
+        self.sent += len(data)
+        if answer is _Answer.CHUNKED:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        return self._count(data) if answer is _Answer.COUNTED else data
 
     def _count(self, data: bytes) -> bytes:
         try:
@@ -771,10 +771,10 @@ class _Http1Exchange:
         except h11.LocalProtocolError as error:
             raise LocalProtocolError(f"a handler's answer is not HTTP: {error}") from None
 
-    async def finish(self) -> None:
+    async def finish(self, last: bytes = b"") -> None:
         if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
             raise self._misused("finish")
-        wire = self._end()
+        wire = self._frame(last) + self._end()
         if wire:
             await self._connection.write(wire)
         self.ending = "whole"

@@ -115,9 +115,6 @@ async def test_a_busy_stream_gets_none(autojump_clock: trio.testing.MockClock) -
 
 async def test_a_client_that_is_gone_ends_the_pump(autojump_clock: trio.testing.MockClock) -> None:
     class Gone(FakeExchange):
-        async def start(self, status: int, headers: Headers) -> None:
-            await super().start(status, headers)
-
         async def send(self, data: bytes) -> None:
             raise PeerGone("left")
 

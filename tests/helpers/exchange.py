@@ -26,18 +26,20 @@ class FakeExchange:
         await trio.lowlevel.checkpoint()
         return self._body
 
-    async def start(self, status: int, headers: Headers) -> None:
+    async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
         await trio.lowlevel.checkpoint()
         assert not self.started
         self.started, self.status, self.headers = True, status, dict(headers)
+        self.sent += first
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
         assert self.started
         self.sent += data
 
-    async def finish(self) -> None:
+    async def finish(self, last: bytes = b"") -> None:
         await trio.lowlevel.checkpoint()
+        self.sent += last
 
     async def reply(self, status: int, headers: Headers, body: bytes) -> None:
         await self.start(status, headers)

@@ -60,10 +60,11 @@ class FakeExchange:
             raise RequestTooLarge(f"over {limit} bytes")
         return self.given
 
-    async def start(self, status: int, headers: Headers) -> None:
+    async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
         await trio.lowlevel.checkpoint()
         assert not self.started
         self.status, self.headers = status, dict(headers)
+        await self.send(first)
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -72,9 +73,8 @@ class FakeExchange:
         if data:
             self.sent.append((trio.current_time(), data))
 
-    async def finish(self) -> None:
-        await trio.lowlevel.checkpoint()
-        assert not self.ending
+    async def finish(self, last: bytes = b"") -> None:
+        await self.send(last)
         self.ending = "whole"
 
     async def reply(self, status: int, headers: Headers, body: bytes) -> None:
