@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).")]
-Port = Annotated[int | None, typer.Option("--port", help="Port to listen on (8000); 0 lets the system choose.")]
+Port = Annotated[int | None, typer.Option("--port", help="Port to listen on; 0 lets the system choose.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file, in place of the default one.")]
 LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")]
 
