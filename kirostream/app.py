@@ -1,7 +1,7 @@
 """The composition root: settings in, nested owners out, and the order in which they end.
 
-Owners, outermost first: the simulator (in a demo), the upstream client, the token keeper, the relay (one pump a turn),
-the heartbeats, the door (one task a connection). What an owner owns is gone before the owner is.
+Owners, outermost first: the database, the simulator (in a demo), the upstream client, the token keeper, the relay (one
+pump a turn), the heartbeats, the door (one task a connection). What an owner owns is gone before the owner is.
 
 A stop starts the drain: the door takes no new connections; streams in flight may go on for `server.grace` seconds; then
 their turns end with an error event that says why; what still does not end is cut. A second signal ends at once.
@@ -29,6 +29,8 @@ from kirostream.errors import SettingsError, ShuttingDown
 from kirostream.gateway.callers import Callers, load_or_make_key
 from kirostream.gateway.cors import Cors
 from kirostream.gateway.media import Media
+from kirostream.gateway.responses import Responses
+from kirostream.gateway.responses_store import ResponseStore
 from kirostream.gateway.routes import make_router, refuse
 from kirostream.gateway.sse import Heartbeats
 from kirostream.net.client import HttpClient
@@ -41,9 +43,13 @@ from kirostream.relay.relay import Relay
 from kirostream.settings import Settings
 from kirostream.simulator import upstream as simulator_upstream
 from kirostream.simulator.upstream import Simulator
+from kirostream.stores.sealed import SealedStore
+from kirostream.stores.sqlite import open_database
 from kirostream.telemetry.facts import ExchangeFinished, Faulted, RefreshFailed, ServiceChanged, TokenRefreshed
 from kirostream.telemetry.recorder import Recorder
 
+DATABASE: Final = "kirostream.db"
+"""The file in the data directory that holds what clients may come back to."""
 LAST_WORDS: Final = 5.0
 """Seconds between the error event of a stopped turn and the cutting of its connection."""
 
@@ -140,6 +146,7 @@ async def open_gateway(
     """
     key, new_key = (settings.server.key, False) if settings.server.key else load_or_make_key(data_dir)
     async with AsyncExitStack() as owners:
+        database = await owners.enter_async_context(open_database(data_dir / DATABASE))
         simulator: Simulator | None = None
         if found is None:
             demo, upstream = await owners.enter_async_context(open_simulator(settings, recorder))
@@ -184,9 +191,20 @@ async def open_gateway(
         web = HttpClient(replace(settings.upstream, proxy=""))
         owners.push_async_callback(web.aclose)
         media = Media(web, settings.media)
+        responses = Responses(
+            relay,
+            callers,
+            heartbeats,
+            media,
+            ResponseStore(database, settings.responses.store),
+            SealedStore(data_dir / "sealed").envelope("thoughts"),
+            recorder.record,
+            gateway=settings.server,
+            settings=settings.responses,
+        )
         cors = Cors(settings.server.cors_origins)
         door = Http1Door(
-            cors.around(make_router(relay, callers, heartbeats, media, settings.server, recorder.record)),
+            cors.around(make_router(relay, callers, heartbeats, media, responses, settings.server, recorder.record)),
             settings.http1,
             refuse=cors.refusing(refuse),
             on_fault=faults_to(recorder, "door"),
@@ -194,6 +212,7 @@ async def open_gateway(
         )
         serving = await owners.enter_async_context(trio.open_nursery())
         serving.start_soon(heartbeats.run)
+        await serving.start(responses.run)
         serving.start_soon(relay.models)  # so that the first request need not wait for the list, nor for the connection
         closed = trio.Event()
 

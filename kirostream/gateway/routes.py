@@ -13,6 +13,7 @@ from kirostream.gateway.callers import Callers
 from kirostream.gateway.counting import CountHandler
 from kirostream.gateway.media import Media
 from kirostream.gateway.models import ModelsHandler, speaks_anthropic
+from kirostream.gateway.responses import Responses
 from kirostream.gateway.sse import Heartbeats
 from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, new_request_id
 from kirostream.net.exchange import Exchange, Headers, HttpRequest
@@ -41,6 +42,7 @@ def make_router(
     callers: Callers,
     heartbeats: Heartbeats,
     media: Media,
+    responses: Responses,
     settings: GatewaySettings,
     tell: Callable[[BaseUrlMended], None],
 ) -> Router:
@@ -52,8 +54,9 @@ def make_router(
     models = ModelsHandler(relay, callers)
     router.add("GET", "/v1/models", models.list)
     router.add("GET", "/v1/models/{id}", models.one)
+    responses.add_to(router)  # a dialect with a memory
     for dialect in DIALECTS.values():
-        if dialect.path:
+        if dialect.path and (("POST", dialect.path) not in router.routes()):
             router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, media, settings))
     router.add("POST", "/v1/messages/count_tokens", CountHandler(DIALECTS["anthropic"], callers, media, settings))
     router.add("POST", "/v1/completions", _no_completions)

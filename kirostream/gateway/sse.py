@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from kirostream.net.exchange import Exchange
-from kirostream.relay.log import Cursor, Rendering, TurnLog
+from kirostream.relay.log import START, Cursor, Rendering, TurnLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,23 @@ class StreamSettings:
 class Pump:
     """Sends one rendering to one client."""
 
-    __slots__ = ("_at", "_exchange", "_log", "_rendering", "last_sent")
+    __slots__ = ("_at", "_exchange", "_follows", "_log", "_rendering", "last_sent")
 
-    def __init__(self, exchange: Exchange, log: TurnLog, rendering: Rendering) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        log: TurnLog,
+        rendering: Rendering,
+        *,
+        at: Cursor = START,
+        follows: bool = False,
+    ) -> None:
+        """A pump from the place `at` on. One that `follows` never holds the turn back, however slow its client is."""
         self._exchange = exchange
         self._log = log
         self._rendering = rendering
-        self._at = Cursor()
+        self._at = at
+        self._follows = follows
         self.last_sent = trio.current_time()
 
     def nudge(self) -> None:
@@ -57,7 +67,8 @@ class Pump:
             more = await log.beyond(self._at.event)
             if more:
                 data, self._at = rendering.read(self._at)
-                log.mark_read(self._at.event)
+                if not self._follows:
+                    log.mark_read(self._at.event)
             elif log.finished:
                 return
             else:

@@ -29,6 +29,10 @@ class Cursor(NamedTuple):
     block: int = 0
 
 
+START: Final = Cursor()
+"""The beginning."""
+
+
 class TurnLog:
     """What was said in one turn."""
 
@@ -99,15 +103,32 @@ class Rendering:
         """A block that says nothing."""
         return self._writer.heartbeat()
 
+    def _rendered(self) -> list[list[bytes]]:
+        events, blocks = self._log.events, self._blocks
+        for event in events[len(blocks) :]:
+            blocks.append(self._writer.write(event))
+        return blocks
+
+    def blocks(self) -> list[bytes]:
+        """Every wire block of what was said so far."""
+        return [block for rendered in self._rendered() for block in rendered]
+
+    def behind(self, count: int) -> Cursor:
+        """The place behind the first `count` wire blocks, or behind all where there are fewer so far."""
+        blocks = self._rendered()
+        for index, rendered in enumerate(blocks):
+            if count < len(rendered):
+                return Cursor(index, count)
+            count -= len(rendered)
+        return Cursor(len(blocks), 0)
+
     def read(self, at: Cursor, at_most: int = 65536) -> tuple[bytes, Cursor]:
         """Everything from `at` on, up to about `at_most` bytes (at least one block, where there is one).
 
         Returns:
             The bytes, and the place behind them.
         """
-        events, blocks = self._log.events, self._blocks
-        for event in events[len(blocks) :]:
-            blocks.append(self._writer.write(event))
+        blocks = self._rendered()
         index, first = at
         if index == len(blocks) - 1 and first == 0:  # the common case: one event is new
             rendered = blocks[index]

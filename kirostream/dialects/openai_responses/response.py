@@ -98,7 +98,7 @@ def item_id(prefix: str, turn: str, index: int) -> str:
 class _Item:
     """One item that is being said. `delta` is a template of number and text, empty where deltas are held back."""
 
-    __slots__ = ("added", "call_id", "delta", "id", "index", "kind", "origin", "pieces", "sealed", "unwrapper")
+    __slots__ = ("added", "call_id", "delta", "id", "index", "kind", "origin", "pieces", "redacted", "unwrapper")
 
     def __init__(self, index: int, kind: BlockKind, prefix: str, turn: str) -> None:
         self.index = index
@@ -107,7 +107,7 @@ class _Item:
         self.delta = b""
         self.pieces: list[bytes] = []
         self.call_id = ""
-        self.sealed = ""
+        self.redacted = ""
         self.origin = Origin(Kind.FUNCTION, "")
         self.unwrapper: _Unwrapper | None = None
 
@@ -123,9 +123,14 @@ class _Item:
 
 
 class Writer:
-    """Writes one streamed answer (section 3.5), one event a block."""
+    """Writes one streamed answer (section 3.5), one event a block.
 
-    def __init__(self, request: TurnRequest, heading: Heading, *, seal: Seal = PLAIN) -> None:
+    Args:
+        keeps: the answer is kept for later requests that refer to it, so its thoughts are sealed for `items` even where
+            the client does not take them along.
+    """
+
+    def __init__(self, request: TurnRequest, heading: Heading, *, seal: Seal = PLAIN, keeps: bool = False) -> None:
         self._request = request
         self._turn = heading.turn
         self._seal = seal
@@ -136,6 +141,8 @@ class Writer:
         self._count = 0
         self._open: dict[int, _Item] = {}
         self._done: dict[int, bytes] = {}
+        self._keeps = keeps
+        self._kept: dict[int, bytes] = {}
         self.response = b""
         """The whole answer, once the turn is over."""
 
@@ -170,6 +177,11 @@ class Writer:
     def heartbeat(self) -> bytes:
         """A comment."""
         return _KEEP_ALIVE
+
+    @property
+    def items(self) -> list[RawJson]:
+        """The items that are whole, for the history of a conversation."""
+        return [self._kept.get(index, item) for index, item in sorted(self._done.items())]
 
     def _event(self, name: bytes, members: bytes) -> bytes:
         number = self._number
@@ -220,8 +232,8 @@ class Writer:
                 ]
             case BlockKind.REDACTED:
                 item = _Item(index, event.kind, "rs", self._turn)
-                item.sealed = self._sealed(Thought("", "", event.data))
-                blocks = [self._added(item, _reasoning(item.id, b"", item.sealed))]
+                item.redacted = event.data
+                blocks = [self._added(item, self._thought(item, Thought("", "", event.data)))]
             case BlockKind.TOOL_CALL:
                 item, block = self._start_call(index, event)
                 blocks = [block]
@@ -277,11 +289,10 @@ class Writer:
                     self._event(b"response.reasoning_summary_text.done", b'%b,"text":"%b"' % (place, item.text)),
                     self._event(b"response.reasoning_summary_part.done", place + part),
                 ]
-                sealed = self._sealed(Thought(unescape(item.pieces), event.signature))
-                whole = _reasoning(item.id, item.text, sealed)
+                whole = self._thought(item, Thought(unescape(item.pieces), event.signature))
             case BlockKind.REDACTED:
                 blocks = []
-                whole = _reasoning(item.id, b"", item.sealed)
+                whole = self._thought(item, Thought("", "", item.redacted))
             case BlockKind.TOOL_CALL:
                 blocks, whole = self._stop_call(item)
         self._done[item.index] = whole
@@ -315,8 +326,14 @@ class Writer:
         self._number = number + 1
         return [item.delta % (number, said)]
 
-    def _sealed(self, thought: Thought) -> str:
-        return pack(thought, self._seal) if self._seals else ""
+    def _thought(self, item: _Item, thought: Thought) -> bytes:
+        if not (self._seals or self._keeps):
+            return _reasoning(item.id, item.text, "")
+        whole = _reasoning(item.id, item.text, pack(thought, self._seal))
+        if self._seals:
+            return whole
+        self._kept[item.index] = whole
+        return _reasoning(item.id, item.text, "")
 
     def _close(self, event: TurnEnded) -> list[bytes]:
         blocks = self._refuse() if event.stop is Stop.REFUSED else []
@@ -522,6 +539,11 @@ def _reasoning(item: str, text: bytes, sealed: str) -> bytes:
     summary = b'{"type":"summary_text","text":"%b"}' % text if text else b""
     more = b',"encrypted_content":"%b"' % sealed.encode() if sealed else b""
     return b'{"id":"%b","type":"reasoning","summary":[%b]%b}' % (item.encode(), summary, more)
+
+
+def write_status(request: TurnRequest, heading: Heading, status: str) -> bytes:
+    """A response that has no output yet, or never will: ``queued``, ``in_progress``, ``cancelled``."""
+    return _Frame(request, heading).response(status.encode())
 
 
 def write_result(request: TurnRequest, result: TurnResult, heading: Heading, *, seal: Seal = PLAIN) -> bytes:

@@ -4,9 +4,9 @@ CREATE TABLE responses (
     caller TEXT NOT NULL,           -- who asked; nobody else sees it
     created INTEGER NOT NULL,       -- unix seconds
     previous TEXT NOT NULL,         -- the response before it, '' where it begins a conversation
+    size INTEGER NOT NULL,          -- bytes of the three blobs
     response BLOB NOT NULL,         -- the response object, as its client got it
     input BLOB NOT NULL,            -- a list: the items this request brought
-    output BLOB NOT NULL,           -- a list: the items of the answer, thoughts sealed
-    size INTEGER NOT NULL           -- bytes of the three blobs
+    output BLOB NOT NULL            -- a list: the items of the answer, thoughts sealed
 );
-CREATE INDEX responses_by_age ON responses (created, id);
+CREATE INDEX responses_by_age ON responses (created, id, size);
