@@ -45,6 +45,8 @@ DIALECTS: Final[Registry] = {
         read_result=chat_response.read_result,
         write_error=chat_response.write_error,
         read_error=chat_response.read_error,
+        choices_writer=chat_response.ChoicesWriter,
+        write_results=chat_response.write_results,
     ),
     "openai_responses": Dialect(
         name="openai_responses",

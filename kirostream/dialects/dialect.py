@@ -93,6 +93,16 @@ class Writer(Protocol):
         """A block that says nothing and keeps the connection alive."""
 
 
+class ChoicesWriter(Protocol):
+    """Writes several streamed answers to one question into one stream."""
+
+    def write(self, choice: int, event: TurnEvent) -> list[bytes]:
+        """The wire blocks that say `event` of the answer `choice`, counted from 0."""
+
+    def heartbeat(self) -> bytes:
+        """A block that says nothing and keeps the connection alive."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One language.
@@ -109,6 +119,8 @@ class Dialect:
         read_result: an upstream's whole answer. Raises RemoteProtocolError.
         write_error: an error as a whole HTTP answer; the second argument is the request id.
         read_error: an upstream's error body; the first argument holds the response headers.
+        choices_writer: for `TurnRequest.choices` answers in one stream; None where the language has one answer alone.
+        write_results: as many whole answers.
     """
 
     name: str
@@ -122,6 +134,8 @@ class Dialect:
     read_result: Callable[[bytes], TurnResult]
     write_error: Callable[[KirostreamError, str], ErrorReply]
     read_error: Callable[[Headers, bytes], Complaint]
+    choices_writer: Callable[[TurnRequest, Heading], ChoicesWriter] | None = None
+    write_results: Callable[[TurnRequest, Sequence[TurnResult], Heading], bytes] | None = None
 
 
 Registry: TypeAlias = Mapping[str, Dialect]

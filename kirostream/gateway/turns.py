@@ -8,14 +8,16 @@ after the head is never a short answer: the writer says it, and where it cannot,
 from __future__ import annotations
 
 import uuid
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
 from kirostream.dialects.dialect import Dialect
-from kirostream.errors import KirostreamError
+from kirostream.errors import KirostreamError, LocalProtocolError, MalformedRequest
 from kirostream.gateway.callers import Callers
+from kirostream.gateway.choices import ask_several, pump_several, raise_early_failure, until_all_speak
 from kirostream.gateway.media import Media
 from kirostream.gateway.sse import Heartbeats, Pump, StreamSettings
 from kirostream.net.exchange import Exchange, Headers, PeerGone, PeerStalled
@@ -44,6 +46,9 @@ class GatewaySettings:
     )
     grace: float = field(
         default=30.0, metadata={"help": "How long streams in flight may go on after a stop signal.", "unit": "s"}
+    )
+    most_choices: int = field(
+        default=8, metadata={"help": "Most answers that one chat request may ask for (n). Each is a turn of its own."}
     )
     key_in_query: bool = field(
         default=False, metadata={"help": "Also take the key from ?key=. Logs of proxies may then hold it."}
@@ -97,6 +102,9 @@ class TurnsHandler:
             request = self._dialect.read_request(body, exchange.request.headers)
             del body  # up to 32 MiB, not needed while the turn runs
             request = await self._media.settle(request)
+            if request.choices > 1:
+                await self._several(exchange, request, request_id, caller)
+                return
             async with self._relay.turn(request, request_id=request_id, scope=caller) as live:
                 if request.stream:
                     await self._stream(exchange, request, live)
@@ -109,6 +117,33 @@ class TurnsHandler:
                 raise
             reply = self._dialect.write_error(error, request_id)
             await exchange.reply(reply.status, reply.headers, reply.body)
+
+    async def _several(self, exchange: Exchange, request: TurnRequest, request_id: str, caller: str) -> None:
+        dialect, settings = self._dialect, self._settings
+        if dialect.choices_writer is None or dialect.write_results is None:
+            raise LocalProtocolError(f"{dialect.name} reads requests for several answers, and cannot write them")
+        if request.choices > settings.most_choices:
+            raise MalformedRequest(
+                f"n is {request.choices}; at most {settings.most_choices} answers are given (server.most_choices).",
+                param="$.n",
+                reason="unsupported_value",
+            )
+        async with AsyncExitStack() as owners:
+            lives = await ask_several(owners, self._relay, request, request_id=request_id, scope=caller)
+            heading = lives[0].heading
+            if not request.stream:
+                for live in lives:
+                    await live.over.wait()
+                body = dialect.write_results(request, [fold(live.log.events) for live in lives], heading)
+                await exchange.reply(200, (JSON, *id_headers(request_id)), body)
+                return
+            with trio.move_on_after(settings.stream.hold_head):
+                await until_all_speak(lives)
+            raise_early_failure(lives)
+            headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(request_id))
+            await exchange.start(200, headers)
+            await pump_several(exchange, lives, dialect.choices_writer(request, heading), settings.stream.heartbeat)
+            await exchange.finish()
 
     async def _reply(self, exchange: Exchange, request: TurnRequest, live: LiveTurn) -> None:
         await live.over.wait()

@@ -52,6 +52,56 @@ def test_text(client: openai.OpenAI) -> None:
     assert answer._request_id
 
 
+def test_several_choices(client: openai.OpenAI) -> None:
+    messages = [user("[[tokens:20]]")]
+    one = client.chat.completions.create(model=MODEL, messages=messages)
+    three = client.chat.completions.create(model=MODEL, messages=messages, n=3)
+    text = said(one)
+    assert [choice.index for choice in three.choices] == [0, 1, 2]
+    assert [choice.message.content for choice in three.choices] == [text] * 3
+    assert one.usage is not None
+    assert three.usage is not None
+    assert three.usage.completion_tokens == 3 * one.usage.completion_tokens
+    assert three.usage.prompt_tokens < 2 * one.usage.prompt_tokens
+
+
+def test_several_choices_in_one_stream(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL,
+            messages=[user("[[slow:2]][[think:hm]][[tokens:20]][[tool:read_file]]")],
+            tools=TOOLS,
+            n=3,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    said = ["", "", ""]
+    order = []
+    for chunk in chunks[:-1]:
+        (choice,) = chunk.choices
+        said[choice.index] += choice.delta.content or ""
+        order.append(choice.index)
+    assert said == [" ".join(f"w{i}" for i in range(1, 21))] * 3
+    assert order != sorted(order)
+    finished = [c.choices[0].finish_reason for c in chunks[:-1] if c.choices[0].finish_reason]
+    assert finished == ["tool_calls"] * 3
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_several_choices_that_fail(client: openai.OpenAI) -> None:
+    create = client.chat.completions.create
+    with pytest.raises(openai.BadRequestError, match="most_choices"):
+        create(model=MODEL, messages=[user("hi")], n=1000)
+    for streamed in (False, True):
+        with pytest.raises(openai.RateLimitError):
+            create(model=MODEL, messages=[user("[[error:THROTTLE]]")], n=2, stream=streamed)
+    with pytest.raises(openai.APIError):
+        list(create(model=MODEL, messages=[user("[[slow:1]][[cut:5]][[tokens:90]]")], n=2, stream=True))
+
+
 class Person(pydantic.BaseModel):
     name: str
     age: int

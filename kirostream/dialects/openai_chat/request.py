@@ -260,6 +260,7 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
             (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop or ()),
         ),
         thinking=_read_thinking(wire.reasoning_effort),
+        choices=int(wire.n or 1),
         output=_read_output(fields.get("response_format", _UNSET)),
         stream=bool(wire.stream),
         include_usage=bool(wire.stream_options and wire.stream_options.include_usage),
@@ -280,12 +281,8 @@ def _check(wire: WireBody) -> None:
         raise MalformedRequest(
             "$.messages is empty; at least one message is needed.", param="$.messages", reason="invalid_value"
         )
-    if wire.n is not None and wire.n != 1:
-        raise MalformedRequest(
-            f"n is {wire.n}; only one answer a request can be given, so leave n out or set it to 1.",
-            param="$.n",
-            reason="unsupported_value",
-        )
+    if wire.n is not None and (wire.n < 1 or wire.n != int(wire.n)):
+        raise MalformedRequest(f"n is {wire.n}; it has to be 1 or more.", param="$.n", reason="invalid_value")
     if "audio" in (wire.modalities or ()):
         raise MalformedRequest(
             "The models here do not speak: leave audio out of modalities.",
@@ -527,6 +524,8 @@ def write_request(request: TurnRequest, stamp: Stamp) -> bytes:
     if request.thinking.enabled:
         body["reasoning_effort"] = _write_effort(request.thinking)
     body["stream"] = request.stream
+    if request.choices != 1:
+        body["n"] = request.choices
     if request.include_usage:
         body["stream_options"] = {"include_usage": True}
     if request.spoken_in == NAME:

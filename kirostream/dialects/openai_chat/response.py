@@ -10,7 +10,8 @@ prefix built when the block began (see `turn.events` on pieces).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -91,9 +92,10 @@ _KEEP_ALIVE: Final = sse.comment(b"keep-alive")
 
 
 class Writer:
-    """Writes one streamed answer (section 2.3)."""
+    """Writes one streamed answer (section 2.3). `choice` is its number, where it is one of several."""
 
-    def __init__(self, request: TurnRequest, heading: Heading) -> None:
+    def __init__(self, request: TurnRequest, heading: Heading, choice: int = 0) -> None:
+        self._choice = choice
         self._usage_wanted = request.include_usage
         head = {
             "id": f"chatcmpl-{heading.turn}",
@@ -139,7 +141,8 @@ class Writer:
         return _KEEP_ALIVE
 
     def _chunk(self, delta: bytes, finish: bytes = b"null") -> bytes:
-        choice = b',"choices":[{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]' % (delta, finish)
+        head = b',"choices":[{"index":%d,"delta":' % self._choice
+        choice = b'%b%b,"logprobs":null,"finish_reason":%b}]' % (head, delta, finish)
         return self._head + choice + self._tail
 
     def _start(self, event: BlockStarted) -> list[bytes]:
@@ -172,15 +175,70 @@ class Writer:
         return [prefix + b"{}" + suffix]  # fragments joined have to be JSON, also those of a call without arguments
 
     def _close(self, event: TurnEnded) -> list[bytes]:
+        return [self.finish(event), *self.end(event.usage)]
+
+    def finish(self, event: TurnEnded) -> bytes:
+        """The last chunk of the answer."""
         reason = _finish_reason(event.stop, called_tools=self._calls > 0)
-        blocks = [self._chunk(b"{}", b'"%b"' % reason.encode())]
-        if self._usage_wanted:
-            blocks.append(self._head + b',"choices":[],"usage":%b}\n\n' % encode(_usage(event.usage)))
-        return [*blocks, _DONE]
+        return self._chunk(b"{}", b'"%b"' % reason.encode())
+
+    def end(self, usage: Usage) -> list[bytes]:
+        """What stands behind all answers."""
+        if not self._usage_wanted:
+            return [_DONE]
+        return [self._head + b',"choices":[],"usage":%b}\n\n' % encode(_usage(usage)), _DONE]
+
+
+class ChoicesWriter:
+    """Writes several streamed answers into one stream: chunks of all choices, and one end."""
+
+    def __init__(self, request: TurnRequest, heading: Heading) -> None:
+        self._writers = [Writer(request, heading, choice) for choice in range(request.choices)]
+        self._ended: list[Usage] = []
+
+    def __repr__(self) -> str:
+        return f"<openai_chat.ChoicesWriter {len(self._ended)} of {len(self._writers)} ended>"
+
+    def write(self, choice: int, event: TurnEvent) -> list[bytes]:
+        """The chunks that say `event` of the answer `choice`; with the last finish, the end of the stream."""
+        writer = self._writers[choice]
+        if not isinstance(event, TurnEnded):
+            return writer.write(event)
+        self._ended.append(event.usage)
+        finish = writer.finish(event)
+        return [finish, *writer.end(_together(self._ended))] if len(self._ended) == len(self._writers) else [finish]
+
+    def heartbeat(self) -> bytes:
+        """A comment."""
+        return _KEEP_ALIVE
 
 
 def write_result(request: TurnRequest, result: TurnResult, heading: Heading) -> bytes:
     """A whole completion (section 2.2)."""
+    return write_results(request, (result,), heading)
+
+
+def write_results(request: TurnRequest, results: Sequence[TurnResult], heading: Heading) -> bytes:
+    """A whole completion of one choice a result. The prompt counts once, what was said counts together."""
+    return encode(
+        {
+            "id": f"chatcmpl-{heading.turn}",
+            "object": "chat.completion",
+            "created": heading.created,
+            "model": request.model,
+            "choices": [_choice(index, result) for index, result in enumerate(results)],
+            "usage": _usage(_together([result.usage for result in results])),
+            "system_fingerprint": None,
+            "service_tier": "default",
+        }
+    )
+
+
+def _together(usages: Sequence[Usage]) -> Usage:
+    return functools.reduce(Usage.beside, usages)
+
+
+def _choice(index: int, result: TurnResult) -> dict[str, object]:
     texts = [block.text for block in result.content if isinstance(block, Text)]
     thoughts = [block.text for block in result.content if isinstance(block, Thought) and block.text]
     calls = [
@@ -202,24 +260,12 @@ def write_result(request: TurnRequest, result: TurnResult, heading: Heading) -> 
         message["reasoning_content"] = "".join(thoughts)
     if calls:
         message["tool_calls"] = calls
-    choice = {
-        "index": 0,
+    return {
+        "index": index,
         "message": message,
         "logprobs": None,
         "finish_reason": _finish_reason(result.stop, called_tools=bool(calls)),
     }
-    return encode(
-        {
-            "id": f"chatcmpl-{heading.turn}",
-            "object": "chat.completion",
-            "created": heading.created,
-            "model": request.model,
-            "choices": [choice],
-            "usage": _usage(result.usage),
-            "system_fingerprint": None,
-            "service_tier": "default",
-        }
-    )
 
 
 def _finish_reason(stop: Stop, *, called_tools: bool) -> str:
