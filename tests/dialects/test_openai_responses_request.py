@@ -21,6 +21,7 @@ from kirostream.turn.request import (
     Attachment,
     Image,
     Message,
+    OutputFormat,
     Role,
     Text,
     Thinking,
@@ -415,6 +416,17 @@ def test_effort(reasoning: object, thinking: Thinking) -> None:
     assert read(reasoning=reasoning).thinking == thinking
 
 
+def test_the_shape_of_the_answer() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    form = {"type": "json_schema", "name": "x", "schema": schema, "strict": True, "description": "An a."}
+    assert read(text={"format": form, "verbosity": "low"}).output == OutputFormat(dump(schema), "An a.")
+    assert read(text={"format": {"type": "json_object"}}).output == OutputFormat(b'{"type":"object"}')
+    for plain in (None, {}, {"format": None}, {"format": {"type": "text"}}):
+        assert read(text=plain).output is None
+    assert refusal(text={"format": {"type": "json_schema", "name": "x"}}).param == "$.text.format.schema"
+    assert refusal(text={"format": {"type": "grammar"}}).param == "$.text.format.type"
+
+
 @pytest.mark.parametrize("body", [{"input": None}, {"input": []}, {"input": ""}, {"model": ""}, {"model": None}])
 def test_a_body_without_a_question_is_refused(body: dict[str, Any]) -> None:
     assert refusal(**body).param in ("$.input", "$.model")
@@ -436,6 +448,7 @@ def test_what_another_dialect_asks_is_asked_without_being_kept() -> None:
         tools=(Tool("read", "Reads.", b'{"type":"object"}'),),
         tool_choice=ToolChoice("tool", "read", parallel=False),
         thinking=Thinking(enabled=True, budget=5_000),
+        output=OutputFormat(b'{"type":"array"}'),
         spoken_in="anthropic",
         extras={"metadata": b'{"user_id":"x"}'},
     )
@@ -447,7 +460,7 @@ def test_what_another_dialect_asks_is_asked_without_being_kept() -> None:
     assert body["reasoning"] == {"effort": "medium", "summary": "auto"}
     again = read_request(dump(body), ())
     assert (again.messages, again.system, again.tools) == (request.messages, request.system, request.tools)
-    assert again.tool_choice == request.tool_choice
+    assert (again.tool_choice, again.output) == (request.tool_choice, request.output)
 
 
 WORDS: Final = st.sampled_from(

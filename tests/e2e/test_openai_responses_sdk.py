@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import openai
+import pydantic
 import pytest
 from openai.types.responses import Response
 
@@ -162,6 +163,18 @@ def test_reasoning_goes_out_and_comes_back(client: openai.OpenAI) -> None:
     with client.responses.stream(model=MODEL, input=said[0]["content"], store=False) as stream:
         deltas = [event.delta for event in stream if event.type == "response.reasoning_summary_text.delta"]
     assert "".join(deltas) == "Let me see."
+
+
+def test_an_answer_in_a_shape(client: openai.OpenAI) -> None:
+    class City(pydantic.BaseModel):
+        name: str
+        people: int
+
+    prompt = '[[tool:final_answer {"name":"東京","people":14}]]'
+    answer = client.responses.parse(model=MODEL, input=prompt, text_format=City, store=False)
+    assert answer.output_parsed == City(name="東京", people=14)
+    with client.responses.stream(model=MODEL, input=prompt, text_format=City, store=False) as stream:
+        assert stream.get_final_response().output_parsed == answer.output_parsed
 
 
 def test_usage(client: openai.OpenAI) -> None:

@@ -24,7 +24,7 @@ from msgspec import Raw
 
 from kirostream.dialects.dialect import Headers, Stamp
 from kirostream.dialects.hints import session_hint
-from kirostream.dialects.jsontext import as_object, decode, encode, part, raw
+from kirostream.dialects.jsontext import as_object, decode, encode, is_object, part, raw
 from kirostream.dialects.openai_chat.request import WireFileData, read_file, read_image
 from kirostream.dialects.openai_responses.thoughts import FOREIGN, PLAIN, Seal, pack, unpack
 from kirostream.dialects.openai_responses.tools import (
@@ -43,6 +43,7 @@ from kirostream.turn.request import (
     ContentBlock,
     Image,
     Message,
+    OutputFormat,
     RawJson,
     Role,
     Sampling,
@@ -100,6 +101,21 @@ class WireReasoning(msgspec.Struct):
     effort: str | None = None
 
 
+class WireTextFormat(msgspec.Struct):
+    """``text.format``."""
+
+    type: str = "text"
+    name: str | None = None
+    schema: Raw = _UNSET
+    description: str | None = None
+
+
+class WireTextConfig(msgspec.Struct):
+    """``text``."""
+
+    format: WireTextFormat | None = None
+
+
 class WireBody(msgspec.Struct):
     """What is understood of a body; the rest becomes `TurnRequest.extras`."""
 
@@ -114,6 +130,7 @@ class WireBody(msgspec.Struct):
     tool_choice: Raw = _UNSET
     parallel_tool_calls: bool | None = None
     reasoning: WireReasoning | None = None
+    text: WireTextConfig | None = None
 
 
 SPOKEN: Final = frozenset({"model", "input", "stream", "max_output_tokens", "temperature", "top_p"})
@@ -285,6 +302,7 @@ def read_request(body: bytes, headers: Headers, *, seal: Seal = PLAIN) -> TurnRe
             None if wire.max_output_tokens is None else int(wire.max_output_tokens), wire.temperature, wire.top_p
         ),
         thinking=_read_thinking(wire.reasoning),
+        output=_read_shape(wire.text),
         stream=bool(wire.stream),
         session=session_hint(
             headers,
@@ -567,6 +585,26 @@ def _chosen(choice: WireNamed, offer: Offer) -> str:
     return choice.type if choice.type in offer.origins else ""
 
 
+def _read_shape(text: WireTextConfig | None) -> OutputFormat | None:
+    form = (text and text.format) or WireTextFormat()
+    match form.type:
+        case "text":
+            return None
+        case "json_object":
+            return OutputFormat(b'{"type":"object"}')
+        case "json_schema" if is_object(form.schema):
+            return OutputFormat(bytes(form.schema), form.description or "")
+        case "json_schema":
+            at = "$.text.format.schema"
+            raise MalformedRequest(f"{at} has to be a JSON Schema.", param=at, reason="missing_required_parameter")
+        case kind:
+            raise MalformedRequest(
+                f"$.text.format.type is {kind!r}; it takes text, json_object or json_schema.",
+                param="$.text.format.type",
+                reason="unsupported_value",
+            )
+
+
 def _read_thinking(reasoning: WireReasoning | None) -> Thinking:
     effort = reasoning.effort if reasoning else None
     if not effort or effort == "none":
@@ -651,6 +689,9 @@ def _spoken_elsewhere(request: TurnRequest) -> dict[str, object]:
             words: Mapping[str, object] = {"any": "required", "tool": {"type": "function", "name": choice.name}}
             fields["tool_choice"] = words.get(choice.mode, choice.mode)
             fields["parallel_tool_calls"] = choice.parallel
+    if request.output is not None:
+        form = {"type": "json_schema", "name": "answer", "schema": Raw(request.output.schema), "strict": False}
+        fields["text"] = {"format": form | {"description": request.output.description}}
     if request.thinking.enabled:
         fields["reasoning"] = {"effort": _effort(request.thinking), "summary": "auto"}
     return fields
