@@ -208,6 +208,52 @@ def test_tools_that_only_this_api_knows_ride_along() -> None:
     assert json.loads(request.extras["tools"]) == [server, placeholder]
 
 
+def test_anthropics_own_client_tools_get_a_schema() -> None:
+    bash = {"type": "bash_20250124", "name": "bash"}
+    editor = {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool", "max_characters": 100}
+    code = {"type": "code_execution_20250825", "name": "code_execution"}
+    request = read(tools=[bash, editor, {"type": "memory_20250818", "name": "memory"}, code, TOOL])
+    assert [tool.name for tool in request.tools] == ["bash", "str_replace_based_edit_tool", "memory", "Read"]
+    assert all(tool.description for tool in request.tools)
+    assert "command" in json.loads(request.tools[0].schema)["properties"]
+    assert json.loads(request.tools[1].schema)["required"] == ["command", "path"]
+    assert json.loads(request.extras["tools"]) == [code]
+
+
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        (
+            {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "x"}},
+            '[The tool web_search was run with {"query": "x"}]',
+        ),
+        (
+            {
+                "type": "web_search_tool_result",
+                "tool_use_id": "s",
+                "content": [
+                    {"type": "web_search_result", "url": "https://a", "title": "A", "encrypted_content": "x" * 99},
+                    5,
+                ],
+            },
+            "[Result of the tool]\n\nA\nhttps://a",
+        ),
+        (
+            {"type": "web_search_tool_result", "tool_use_id": "s", "content": {"error_code": "unavailable"}},
+            "[Result of the tool]\n\nIt failed: unavailable",
+        ),
+        (
+            {"type": "mcp_tool_result", "tool_use_id": "s", "content": [{"type": "text", "text": "done"}]},
+            "[Result of the tool]\n\ndone",
+        ),
+        ({"type": "compaction", "content": "So far: nothing."}, "So far: nothing."),
+    ],
+)
+def test_what_the_service_ran_is_told(block: dict[str, Any], text: str) -> None:
+    request = read(messages=[*HELLO, {"role": "assistant", "content": [block]}])
+    assert request.messages[1].content == (Text(text),)
+
+
 def test_a_choice_without_a_tool_to_choose_is_none() -> None:
     request = read(tools=[{"type": "web_search_20250305", "name": "web_search"}], tool_choice={"type": "any"})
     assert request.tool_choice == AUTO

@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 from msgspec import Raw
 
+from kirostream.dialects.anthropic.tools import client_tool, outcome_as_text, run_as_text
 from kirostream.dialects.dialect import Headers, Stamp
 from kirostream.dialects.hints import session_hint
 from kirostream.dialects.jsontext import as_object, base64_text, decode, encode, is_object, part, raw
@@ -205,6 +206,12 @@ class WireToolResult(msgspec.Struct):
     is_error: bool | None = None
 
 
+class WireCompaction(msgspec.Struct):
+    """``compaction``: what the client had summed up; the conversation goes on from there."""
+
+    content: str | list[Raw] | None = None
+
+
 class WireToolReference(msgspec.Struct):
     """``tool_reference``: a deferred tool that was found and is loaded from now on."""
 
@@ -369,6 +376,18 @@ def _read_tool_reference(block: Raw, at: str) -> Iterable[ContentBlock]:
     return (Text(f"The tool {part(block, WireToolReference, at).tool_name} is available now."),)
 
 
+def _read_run(block: Raw, at: str) -> Iterable[ContentBlock]:
+    return (Text(run_as_text(block, at)),)
+
+
+def _read_outcome(block: Raw, at: str) -> Iterable[ContentBlock]:
+    return (Text(outcome_as_text(block, at)),)
+
+
+def _read_compaction(block: Raw, at: str) -> Iterable[ContentBlock]:
+    return _read_content(part(block, WireCompaction, at).content, f"{at}.content")
+
+
 def _read_unknown(block: Raw, at: str) -> Iterable[ContentBlock]:
     return (Text(raw(block, at).decode()),)
 
@@ -383,6 +402,13 @@ _BLOCKS: Final[Mapping[str, Callable[[Raw, str], Iterable[ContentBlock]]]] = {
     "tool_use": _read_tool_use,
     "tool_result": _read_tool_result,
     "tool_reference": _read_tool_reference,
+    "server_tool_use": _read_run,
+    "mcp_tool_use": _read_run,
+    "web_search_tool_result": _read_outcome,
+    "web_fetch_tool_result": _read_outcome,
+    "tool_search_tool_result": _read_outcome,
+    "mcp_tool_result": _read_outcome,
+    "compaction": _read_compaction,
 }
 
 
@@ -394,6 +420,9 @@ def _read_tools(tools: Sequence[Raw]) -> tuple[tuple[Tool, ...], list[Raw]]:
         at = f"$.tools[{i}]"
         wire = part(tool, WireTool, at)
         schema = raw(wire.input_schema, f"{at}.input_schema")
+        if not schema and wire.type and (own := client_tool(wire.type, wire.name, wire.description or "")):
+            known.append(own)
+            continue
         if (not schema and wire.type not in _CLIENT_TOOLS) or (wire.defer_loading and wire.name == _PLACEHOLDER):
             others.append(tool)
             continue
