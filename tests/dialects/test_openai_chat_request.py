@@ -207,9 +207,55 @@ def test_allowed_tools_are_the_tools_there_are(mode: str, read_as: ToolChoice) -
     assert request.tool_choice == read_as
 
 
-def test_tools_that_are_no_functions_are_passed_over() -> None:
-    request = read(tools=[{"type": "web_search"}, {"type": "custom", "custom": {"name": "x"}}, TOOL])
+CUSTOM = {
+    "type": "custom",
+    "custom": {
+        "name": "patch",
+        "description": "Patches.",
+        "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: /.+/"}},
+    },
+}
+
+
+def test_tools_of_other_kinds_are_passed_over() -> None:
+    request = read(tools=[{"type": "web_search"}, CUSTOM, TOOL])
+    assert [tool.name for tool in request.tools] == ["patch", "Read"]
+
+
+def test_a_custom_tool_is_a_function_of_one_string() -> None:
+    call = {"id": "c", "type": "custom", "custom": {"name": "patch", "input": 'say "hi"'}}
+    messages = [*HELLO, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "k"}]
+    request = read(tools=[CUSTOM], messages=messages, tool_choice={"type": "custom", "custom": {"name": "patch"}})
+    (tool,) = request.tools
+    assert "start: /.+/" in tool.description
+    assert json.loads(tool.schema)["required"] == ["input"]
+    assert request.tool_choice == ToolChoice("tool", "patch")
+    assert request.messages[1].content == (ToolCall("c", "patch", b'{"input":"say \\"hi\\""}'),)
+    wire = json.loads(CHAT.write_request(request, Stamp(Model("m"))))
+    assert wire["tools"] == [CUSTOM]
+    assert wire["messages"][1]["tool_calls"] == [call]
+
+
+FUNCTION = {"name": "Read", "description": "Reads.", "parameters": {"type": "object"}}
+
+
+def test_functions_from_before_tools() -> None:
+    messages = [
+        *HELLO,
+        {"role": "assistant", "content": None, "function_call": {"name": "Read", "arguments": '{"a":1}'}},
+        {"role": "function", "name": "Read", "content": "text"},
+        {"role": "function", "name": "Other", "content": "lost"},
+    ]
+    request = read(messages=messages, functions=[FUNCTION], function_call={"name": "Read"})
     assert [tool.name for tool in request.tools] == ["Read"]
+    assert request.tool_choice == ToolChoice("tool", "Read", parallel=False)
+    assert [message.content for message in request.messages[1:]] == [
+        (ToolCall("call_1", "Read", b'{"a":1}'),),
+        (ToolResult("call_1", (Text("text"),)),),
+        (Text("lost"),),
+    ]
+    assert read(functions=[FUNCTION], function_call="none").tool_choice.mode == "none"
+    assert "functions" not in read(functions=[FUNCTION], tools=[TOOL]).extras
 
 
 def test_fields_that_are_not_understood_come_out_again() -> None:

@@ -11,7 +11,12 @@ from collections.abc import Iterator
 import openai
 import pydantic
 import pytest
-from openai.types.chat import ChatCompletion, ChatCompletionMessageParam, ChatCompletionToolParam
+from openai.types.chat import (
+    ChatCompletion,
+    ChatCompletionMessageParam,
+    ChatCompletionToolParam,
+    completion_create_params,
+)
 
 from e2e.conftest import Running
 from helpers.images import PNG
@@ -100,6 +105,46 @@ def test_several_choices_that_fail(client: openai.OpenAI) -> None:
             create(model=MODEL, messages=[user("[[error:THROTTLE]]")], n=2, stream=streamed)
     with pytest.raises(openai.APIError):
         list(create(model=MODEL, messages=[user("[[slow:1]][[cut:5]][[tokens:90]]")], n=2, stream=True))
+
+
+def test_legacy_functions(client: openai.OpenAI) -> None:
+    script = 'Look. [[tool:read_file {"path":"a"}]][[tool:read_file {"path":"b"}]][[then:It says {{result}}]]'
+    functions: list[completion_create_params.Function] = [
+        {"name": "read_file", "description": "Reads.", "parameters": {"type": "object"}}
+    ]
+    messages: list[ChatCompletionMessageParam] = [user(script)]
+    first = client.chat.completions.create(model=MODEL, messages=messages, functions=functions)
+    call = first.choices[0].message.function_call
+    assert first.choices[0].finish_reason == "function_call"
+    assert first.choices[0].message.tool_calls is None
+    assert call is not None
+    assert (call.name, json.loads(call.arguments)) == ("read_file", {"path": "a"})
+    chunks = list(client.chat.completions.create(model=MODEL, messages=messages, functions=functions, stream=True))
+    deltas = [chunk.choices[0].delta.function_call for chunk in chunks]
+    assert "".join((delta.arguments or "") for delta in deltas if delta) == call.arguments
+    assert chunks[-1].choices[0].finish_reason == "function_call"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_custom_tool(client: openai.OpenAI, streamed: bool) -> None:
+    body = {
+        "model": MODEL,
+        "messages": [user('[[tool:patch {"input":"say \\"é😀\\""}]]')],
+        "tools": [{"type": "custom", "custom": {"name": "patch", "description": "Patches."}}],
+        "stream": streamed,
+    }
+    headers = {"authorization": f"Bearer {client.api_key}"}
+    response = client._client.post("/chat/completions", json=body, headers=headers)
+    if not streamed:
+        (call,) = response.json()["choices"][0]["message"]["tool_calls"]
+        assert call["type"] == "custom"
+        assert call["custom"] == {"name": "patch", "input": 'say "é😀"'}
+        return
+    chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+    parts = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    assert "".join(part["custom"]["input"] for part in parts) == 'say "é😀"'
+    assert parts[0]["custom"]["name"] == "patch"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
 class Person(pydantic.BaseModel):

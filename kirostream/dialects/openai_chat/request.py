@@ -22,6 +22,8 @@ from msgspec import Raw
 from kirostream.dialects.dialect import Headers, Stamp
 from kirostream.dialects.hints import session_hint
 from kirostream.dialects.jsontext import as_object, base64_text, decode, encode, is_object, part, raw
+from kirostream.dialects.openai_chat.tools import WireCustom, custom_tool, custom_tools, speaks_legacy, write_call
+from kirostream.dialects.openai_responses.tools import custom_arguments
 from kirostream.errors import MalformedRequest
 from kirostream.turn.request import (
     AUTO,
@@ -31,6 +33,7 @@ from kirostream.turn.request import (
     Image,
     Message,
     OutputFormat,
+    RawJson,
     Role,
     Sampling,
     Text,
@@ -72,10 +75,18 @@ class WireFunction(msgspec.Struct):
     arguments: Raw = _UNSET
 
 
+class WireCustomCall(msgspec.Struct):
+    """The ``custom`` of a call."""
+
+    name: str
+    input: str | None = None
+
+
 class WireCall(msgspec.Struct):
     """One of ``tool_calls``."""
 
     function: WireFunction | None = None
+    custom: WireCustomCall | None = None
     id: str | None = None
 
 
@@ -85,7 +96,9 @@ class WireMessage(msgspec.Struct):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Raw] | None = None
     tool_calls: list[WireCall] | None = None
+    function_call: WireFunction | None = None
     tool_call_id: str | None = None
+    name: str | None = None
     reasoning_content: str | None = None
     reasoning: Raw = _UNSET
     refusal: str | None = None
@@ -100,10 +113,11 @@ class WireToolFunction(msgspec.Struct):
 
 
 class WireTool(msgspec.Struct):
-    """One of ``tools``; those without a `function` (custom, web search) cannot be offered and are passed over."""
+    """One of ``tools``; those that are neither a `function` nor `custom` cannot be offered and are passed over."""
 
     type: str = "function"
     function: WireToolFunction | None = None
+    custom: WireCustom | None = None
 
 
 class WireNamed(msgspec.Struct):
@@ -116,6 +130,7 @@ class WireAllowedTool(msgspec.Struct):
     """One of the allowed tools."""
 
     function: WireNamed | None = None
+    custom: WireNamed | None = None
 
 
 class WireAllowed(msgspec.Struct):
@@ -167,7 +182,9 @@ class WireBody(msgspec.Struct):
     top_p: float | None = None
     stop: str | list[str] | None = None
     n: int | float | None = None
-    tools: list[WireTool] | None = None
+    tools: list[Raw] | None = None
+    functions: list[WireToolFunction] | None = None
+    function_call: Literal["auto", "none"] | WireNamed | None = None
     tool_choice: Literal["auto", "none", "required"] | WireChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
@@ -183,7 +200,7 @@ class WireIdentity(msgspec.Struct):
     safety_identifier: str | None = None
 
 
-_KNOWN: Final = frozenset(WireBody.__struct_fields__)
+_KNOWN: Final = frozenset(WireBody.__struct_fields__) - {"functions", "function_call"}
 
 
 class WireKind(msgspec.Struct):
@@ -241,12 +258,19 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
     wire = decode(body, WireBody)
     _check(wire)
     fields = decode(body, dict[str, Raw])
-    messages = [_read_message(message, f"$.messages[{i}]") for i, message in enumerate(wire.messages)]
+    called: dict[str, str] = {}
+    messages = [_read_message(message, called, i) for i, message in enumerate(wire.messages)]
     lead = next((i for i, message in enumerate(messages) if message.role is not Role.SYSTEM), len(messages) - 1)
     system = [block for message in messages[:lead] for block in message.content if isinstance(block, Text)]
-    tools, choice = _read_tools(wire)
+    tools, custom, choice = _read_tools(wire)
     max_tokens = wire.max_tokens if wire.max_completion_tokens is None else wire.max_completion_tokens
     identity = _identity(fields)
+    extras = {name: raw(value, f"$.{name}") for name, value in fields.items() if name not in _KNOWN}
+    if custom:
+        extras["tools"] = encode(custom)
+    if wire.tools or not wire.functions:  # functions that are not offered would turn the answer into legacy form
+        extras.pop("functions", None)
+        extras.pop("function_call", None)
     return TurnRequest(
         model=wire.model,
         messages=tuple(_join_results(messages[lead:])),
@@ -270,7 +294,7 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
             user=identity.user or identity.safety_identifier or "",
         ),
         spoken_in=NAME,
-        extras={name: raw(value, f"$.{name}") for name, value in fields.items() if name not in _KNOWN},
+        extras=extras,
     )
 
 
@@ -300,7 +324,9 @@ def _identity(fields: Mapping[str, Raw]) -> WireIdentity:
     return WireIdentity(**found)
 
 
-def _read_message(message: WireMessage, at: str) -> Message:
+def _read_message(message: WireMessage, called: dict[str, str], number: int) -> Message:
+    """A message. `called` holds the id of the last legacy call of each function: their results have a name alone."""
+    at = f"$.messages[{number}]"
     content = _read_content(message.content, f"{at}.content")
     match message.role:
         case "system" | "developer":
@@ -313,8 +339,17 @@ def _read_message(message: WireMessage, at: str) -> Message:
             result = tuple(block for block in content if isinstance(block, Text | Image | Attachment))
             return Message(Role.USER, (ToolResult(message.tool_call_id, result),))
         case "assistant":
-            return Message(Role.ASSISTANT, _read_assistant(message, content, at))
-        case _:  # user, and the legacy role function, whose calls are not known by id
+            blocks = _read_assistant(message, content, at)
+            if message.function_call is not None:
+                name = message.function_call.name
+                called[name] = f"call_{number}"
+                arguments = _read_arguments(message.function_call, f"{at}.function_call")
+                blocks = (*blocks, ToolCall(called[name], name, arguments))
+            return Message(Role.ASSISTANT, blocks)
+        case "function" if message.name in called:
+            result = tuple(block for block in content if isinstance(block, Text | Image | Attachment))
+            return Message(Role.USER, (ToolResult(called[message.name], result),))
+        case _:  # user, and a function's result whose call is not there
             return Message(Role.USER, content)
 
 
@@ -327,16 +362,24 @@ def _read_assistant(message: WireMessage, content: tuple[ContentBlock, ...], at:
     if message.refusal:
         blocks.append(Text(message.refusal))
     for i, call in enumerate(message.tool_calls or ()):
-        if call.function is None:
-            continue  # a custom tool's call: there is no such tool to be called here
         here = f"{at}.tool_calls[{i}]"
+        if call.function is None and call.custom is None:
+            continue  # a call of a kind that is not known, nor can it be told what of
         if not call.id:
             raise MalformedRequest(f"{here}.id is required.", param=f"{here}.id", reason="missing_required_parameter")
-        arguments = raw(call.function.arguments, f"{here}.function.arguments")
-        if arguments.startswith(b'"'):
-            arguments = _string(call.function.arguments).encode()
-        blocks.append(ToolCall(call.id, call.function.name, as_object(arguments)))
+        if call.function is not None:
+            arguments = _read_arguments(call.function, f"{here}.function")
+            blocks.append(ToolCall(call.id, call.function.name, arguments))
+        elif call.custom is not None:
+            blocks.append(ToolCall(call.id, call.custom.name, custom_arguments(call.custom.input or "")))
     return tuple(blocks)
+
+
+def _read_arguments(function: WireFunction, at: str) -> RawJson:
+    arguments = raw(function.arguments, f"{at}.arguments")
+    if arguments.startswith(b'"'):
+        arguments = _string(function.arguments).encode()
+    return as_object(arguments)
 
 
 def _string(value: Raw) -> str:
@@ -431,20 +474,43 @@ def _is_results(message: Message) -> bool:
     return bool(message.content) and all(isinstance(block, ToolResult) for block in message.content)
 
 
-def _read_tools(wire: WireBody) -> tuple[tuple[Tool, ...], ToolChoice]:
+def _read_tools(wire: WireBody) -> tuple[tuple[Tool, ...], list[Raw], ToolChoice]:
+    """The tools to offer, the raw custom ones among them, and the choice."""
+    if not wire.tools and wire.functions:
+        return _read_functions(wire.functions, wire.function_call)
     tools: list[Tool] = []
-    for i, tool in enumerate(wire.tools or ()):
-        if tool.function is None:
-            continue
-        schema = raw(tool.function.parameters, f"$.tools[{i}].function.parameters")
-        description = tool.function.description or ""
-        tools.append(Tool(tool.function.name, description, schema if is_object(schema) else _NO_ARGUMENTS))
+    custom: list[Raw] = []
+    for i, value in enumerate(wire.tools or ()):
+        at = f"$.tools[{i}]"
+        tool = part(value, WireTool, at)
+        if tool.function is not None:
+            tools.append(_read_function(tool.function, f"{at}.function"))
+        elif tool.custom is not None and tool.custom.name:
+            tools.append(custom_tool(tool.custom, at))
+            custom.append(value)
     choice = wire.tool_choice
     if isinstance(choice, WireChoice) and choice.allowed_tools is not None:
         # The list is kept whole by clients for the sake of caches; what may not be called need not be offered.
-        allowed = {tool.function.name for tool in choice.allowed_tools.tools if tool.function}
+        named = [tool.function or tool.custom for tool in choice.allowed_tools.tools]
+        allowed = {each.name for each in named if each}
         tools = [tool for tool in tools if tool.name in allowed]
-    return tuple(tools), _read_choice(choice, parallel=wire.parallel_tool_calls is not False) if tools else AUTO
+    read = _read_choice(choice, parallel=wire.parallel_tool_calls is not False) if tools else AUTO
+    return tuple(tools), custom, read
+
+
+def _read_functions(
+    functions: Sequence[WireToolFunction], call: str | WireNamed | None
+) -> tuple[tuple[Tool, ...], list[Raw], ToolChoice]:
+    """Functions as they were before there were tools. An answer has room for one call."""
+    tools = tuple(_read_function(function, f"$.functions[{i}]") for i, function in enumerate(functions))
+    if isinstance(call, WireNamed):
+        return tools, [], ToolChoice("tool", call.name, parallel=False)
+    return tools, [], ToolChoice("none" if call == "none" else "auto", parallel=False)
+
+
+def _read_function(function: WireToolFunction, at: str) -> Tool:
+    schema = raw(function.parameters, f"{at}.parameters")
+    return Tool(function.name, function.description or "", schema if is_object(schema) else _NO_ARGUMENTS)
 
 
 def _read_choice(choice: str | WireChoice | None, *, parallel: bool) -> ToolChoice:
@@ -503,13 +569,17 @@ def write_request(request: TurnRequest, stamp: Stamp) -> bytes:
     """The body of a chat request. `stamp.model` is who is asked."""
     sampling = request.sampling
     messages: list[dict[str, object]] = []
+    extras = dict(request.extras) if request.spoken_in == NAME else {}
+    customs = custom_tools(extras)
+    custom = frozenset(customs)
     if request.system:
         messages.append({"role": "system", "content": _write_content(request.system)})
     for message in request.messages:
-        messages.extend(_write_message(message))
+        messages.extend(_write_message(message, custom))
     body: dict[str, object] = {"model": stamp.model.id, "messages": messages}
-    if request.tools:
-        body["tools"] = [_write_tool(tool) for tool in request.tools]
+    extras.pop("tools", None)
+    if request.tools and not speaks_legacy(extras):
+        body["tools"] = [customs.get(tool.name) or _write_tool(tool) for tool in request.tools]
         if request.tool_choice != AUTO:
             body["tool_choice"] = _write_choice(request.tool_choice)
             body["parallel_tool_calls"] = request.tool_choice.parallel
@@ -528,13 +598,12 @@ def write_request(request: TurnRequest, stamp: Stamp) -> bytes:
         body["n"] = request.choices
     if request.include_usage:
         body["stream_options"] = {"include_usage": True}
-    if request.spoken_in == NAME:
-        for name, value in request.extras.items():
-            body[name] = Raw(value)
+    for name, value in extras.items():
+        body[name] = Raw(value)
     return encode(body)
 
 
-def _write_message(message: Message) -> list[dict[str, object]]:
+def _write_message(message: Message, custom: frozenset[str]) -> list[dict[str, object]]:
     results = [block for block in message.content if isinstance(block, ToolResult)]
     rest = [block for block in message.content if not isinstance(block, ToolResult)]
     messages: list[dict[str, object]] = []
@@ -544,24 +613,16 @@ def _write_message(message: Message) -> list[dict[str, object]]:
         # A tool message holds text only; the images follow in the user's name.
         rest.extend(block for block in result.content if not isinstance(block, Text))
     if message.role is Role.ASSISTANT:
-        messages.append(_write_assistant(rest))
+        messages.append(_write_assistant(rest, custom))
     elif rest or not results:
         messages.append({"role": message.role.value, "content": _write_content(rest)})
     return messages
 
 
-def _write_assistant(content: Sequence[ContentBlock]) -> dict[str, object]:
+def _write_assistant(content: Sequence[ContentBlock], custom: frozenset[str]) -> dict[str, object]:
     texts = [block for block in content if isinstance(block, Text)]
     thoughts = [block.text for block in content if isinstance(block, Thought) and block.text]
-    calls = [
-        {
-            "id": block.id,
-            "type": "function",
-            "function": {"name": block.name, "arguments": block.arguments.decode()},
-        }
-        for block in content
-        if isinstance(block, ToolCall)
-    ]
+    calls = [write_call(block, custom) for block in content if isinstance(block, ToolCall)]
     message: dict[str, object] = {"role": "assistant", "content": _write_content(texts) if texts else None}
     if thoughts:
         message["reasoning_content"] = "\n\n".join(thoughts)

@@ -21,6 +21,8 @@ from kirostream.dialects import sse
 from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading
 from kirostream.dialects.hints import overflow, retry_headers
 from kirostream.dialects.jsontext import decode_answer, encode
+from kirostream.dialects.openai_chat.tools import custom_names, speaks_legacy, write_call
+from kirostream.dialects.openai_responses.tools import custom_input
 from kirostream.errors import (
     AccessDenied,
     AccountSuspended,
@@ -60,6 +62,7 @@ from kirostream.turn.events import (
     TurnFailed,
     TurnStarted,
     escape,
+    unescape,
 )
 from kirostream.turn.model import Model
 from kirostream.turn.request import Text, Thought, ToolCall, TurnRequest
@@ -83,6 +86,8 @@ STOPS: Final[Mapping[str, Stop]] = {
     "function_call": Stop.TOOL_CALL,
     "content_filter": Stop.REFUSED,
 }
+
+NAME: Final = "openai_chat"
 
 _DONE: Final = sse.message(b"[DONE]")
 _KEEP_ALIVE: Final = sse.comment(b"keep-alive")
@@ -109,6 +114,10 @@ class Writer:
         self._templates: dict[int, tuple[bytes, bytes, bytes]] = {}
         """Of each open block: prefix, sep, suffix."""
         self._calls = 0
+        self._custom = custom_names(request.extras) if request.spoken_in == NAME else frozenset()
+        self._inputs: dict[int, tuple[int, list[bytes]]] = {}
+        """Open calls of custom tools: their number, and their arguments, whose one string is known at their end."""
+        self._legacy = request.spoken_in == NAME and speaks_legacy(request.extras)
         self._bare: set[int] = set()
         """Open calls whose arguments have not begun."""
 
@@ -118,6 +127,9 @@ class Writer:
     def write(self, event: TurnEvent) -> list[bytes]:
         """The chunks that say `event`; empty where chat has nothing to say."""
         if type(event) is BlockDelta:
+            if self._inputs and event.index in self._inputs:
+                self._inputs[event.index][1].extend(event.pieces)
+                return []
             prefix, sep, suffix = self._templates[event.index]
             if self._bare and any(event.pieces):
                 self._bare.discard(event.index)
@@ -151,6 +163,17 @@ class Writer:
                 self._template(event.index, b'{"content":"', b'"}')
             case BlockKind.THINKING:
                 self._template(event.index, b'{"reasoning_content":"', b'"}')
+            case BlockKind.TOOL_CALL if self._legacy:
+                self._calls += 1
+                self._bare.add(event.index)
+                self._template(event.index, b'{"function_call":{"arguments":"', b'"}}')
+                return [self._chunk(encode({"function_call": {"name": event.name, "arguments": ""}}))]
+            case BlockKind.TOOL_CALL if event.name in self._custom:
+                self._inputs[event.index] = (self._calls, [])
+                custom = {"name": event.name, "input": ""}
+                call = {"index": self._calls, "id": event.call_id, "type": "custom", "custom": custom}
+                self._calls += 1
+                return [self._chunk(encode({"tool_calls": [call]}))]
             case BlockKind.TOOL_CALL:
                 number = self._calls
                 self._calls += 1
@@ -168,6 +191,10 @@ class Writer:
         self._templates[index] = (prefix, suffix + prefix, suffix)
 
     def _stop(self, event: BlockEnded) -> list[bytes]:
+        if event.index in self._inputs:
+            number, pieces = self._inputs.pop(event.index)
+            said = custom_input(unescape(pieces).encode("utf-8", "replace") or b"{}")
+            return [self._chunk(encode({"tool_calls": [{"index": number, "custom": {"input": said}}]}))]
         prefix, _, suffix = self._templates.pop(event.index, (b"", b"", b""))
         if event.index not in self._bare:
             return []
@@ -179,7 +206,7 @@ class Writer:
 
     def finish(self, event: TurnEnded) -> bytes:
         """The last chunk of the answer."""
-        reason = _finish_reason(event.stop, called_tools=self._calls > 0)
+        reason = _finish_reason(event.stop, called_tools=self._calls > 0, legacy=self._legacy)
         return self._chunk(b"{}", b'"%b"' % reason.encode())
 
     def end(self, usage: Usage) -> list[bytes]:
@@ -226,7 +253,7 @@ def write_results(request: TurnRequest, results: Sequence[TurnResult], heading: 
             "object": "chat.completion",
             "created": heading.created,
             "model": request.model,
-            "choices": [_choice(index, result) for index, result in enumerate(results)],
+            "choices": [_choice(request, index, result) for index, result in enumerate(results)],
             "usage": _usage(_together([result.usage for result in results])),
             "system_fingerprint": None,
             "service_tier": "default",
@@ -238,18 +265,13 @@ def _together(usages: Sequence[Usage]) -> Usage:
     return functools.reduce(Usage.beside, usages)
 
 
-def _choice(index: int, result: TurnResult) -> dict[str, object]:
+def _choice(request: TurnRequest, index: int, result: TurnResult) -> dict[str, object]:
     texts = [block.text for block in result.content if isinstance(block, Text)]
     thoughts = [block.text for block in result.content if isinstance(block, Thought) and block.text]
-    calls = [
-        {
-            "id": block.id,
-            "type": "function",
-            "function": {"name": block.name, "arguments": block.arguments.decode() or "{}"},
-        }
-        for block in result.content
-        if isinstance(block, ToolCall)
-    ]
+    ours = request.spoken_in == NAME
+    legacy = ours and speaks_legacy(request.extras)
+    custom = custom_names(request.extras) if ours else frozenset()
+    calls = [write_call(block, custom) for block in result.content if isinstance(block, ToolCall)]
     message: dict[str, object] = {
         "role": "assistant",
         "content": "".join(texts) if texts or not calls else None,
@@ -258,20 +280,22 @@ def _choice(index: int, result: TurnResult) -> dict[str, object]:
     }
     if thoughts:
         message["reasoning_content"] = "".join(thoughts)
-    if calls:
+    if calls and legacy:
+        message["function_call"] = calls[0]["function"]
+    elif calls:
         message["tool_calls"] = calls
     return {
         "index": index,
         "message": message,
         "logprobs": None,
-        "finish_reason": _finish_reason(result.stop, called_tools=bool(calls)),
+        "finish_reason": _finish_reason(result.stop, called_tools=bool(calls), legacy=legacy),
     }
 
 
-def _finish_reason(stop: Stop, *, called_tools: bool) -> str:
+def _finish_reason(stop: Stop, *, called_tools: bool, legacy: bool) -> str:
     """``tool_calls`` wherever there are any, whatever the upstream said (section 2.3)."""
     if called_tools:
-        return "tool_calls"
+        return "function_call" if legacy else "tool_calls"
     return FINISH_REASONS[Stop.END if stop is Stop.TOOL_CALL else stop]
 
 
