@@ -12,6 +12,7 @@ from kirostream.dialects.anthropic import response as anthropic_response
 from kirostream.dialects.dialect import Dialect, Registry
 from kirostream.dialects.kiro import request as kiro_request
 from kirostream.dialects.kiro import response as kiro_response
+from kirostream.dialects.openai_chat import either as chat_either
 from kirostream.dialects.openai_chat import request as chat_request
 from kirostream.dialects.openai_chat import response as chat_response
 from kirostream.dialects.openai_responses import request as responses_request
@@ -37,7 +38,7 @@ DIALECTS: Final[Registry] = {
         name="openai_chat",
         path="/v1/chat/completions",
         content_type=SSE,
-        read_request=chat_request.read_request,
+        read_request=chat_either.read_request,
         write_request=chat_request.write_request,
         writer=chat_response.Writer,
         reader=chat_response.Reader,

@@ -63,9 +63,9 @@ def anthropic_model(model: Model) -> dict[str, Any]:
             "context_management": no,
             "effort": {**efforts, "supported": bool(model.efforts)},
             "image_input": yes if model.images else no,
-            "pdf_input": no,
+            "pdf_input": yes,  # their text, read by the gateway
             "server_tools": no,
-            "structured_outputs": no,
+            "structured_outputs": yes,  # by a forced tool
             "thinking": {"supported": bool(model.efforts), "types": {"adaptive": {"supported": bool(model.efforts)}}},
         },
     }

@@ -335,6 +335,7 @@ REFUSED = [
     ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {"type": "url"}}]}]}]}, "$.messages[0].content[0].content[0].source", "unsupported_value"),
     ({"tools": [{"input_schema": {}}]}, "$.tools[0].name", "missing_required_parameter"),
     ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "$.tool_choice.name", "missing_required_parameter"),
+    ({"max_tokens": -1}, "$.max_tokens", "invalid_value"),
     ({"max_tokens": "many"}, "$.max_tokens", "invalid_type"),
     ({"thinking": {"type": "enabled", "budget_tokens": "x"}}, "$.thinking.budget_tokens", "invalid_type"),
     ({"thread": {"type": "create"}}, "$.thread", "thread_unsupported_request"),

@@ -11,6 +11,7 @@ import pytest
 
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Headers, Stamp
+from kirostream.dialects.openai_chat.tools import custom_names
 from kirostream.errors import MalformedRequest
 from kirostream.turn.model import Model
 from kirostream.turn.request import (
@@ -325,6 +326,8 @@ REFUSED = [
     ({"tools": [{"type": "function", "function": {}}]}, "$.tools[0].function.name", "missing_required_parameter"),
     ({"response_format": {"type": "xml"}}, "$.response_format.type", "unsupported_value"),
     ({"response_format": {"type": "json_schema"}}, "$.response_format.json_schema.schema", "missing_required_parameter"),
+    ({"max_tokens": 0}, "$.max_tokens", "invalid_value"),
+    ({"max_completion_tokens": -1}, "$.max_completion_tokens", "invalid_value"),
     ({"temperature": "hot"}, "$.temperature", "invalid_type"),
 ]  # fmt: skip
 
@@ -343,3 +346,32 @@ def test_what_is_missing_is_named(field: str) -> None:
     with pytest.raises(MalformedRequest) as caught:
         CHAT.read_request(json.dumps(body).encode(), ())
     assert (caught.value.param, caught.value.reason) == (f"$.{field}", "missing_required_parameter")
+
+
+def test_a_responses_body_is_a_question_too() -> None:
+    body = {
+        "model": "m",
+        "input": [
+            {"role": "user", "content": "hi"},
+            {"type": "function_call", "call_id": "c", "name": "Read", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "text"},
+        ],
+        "tools": [
+            {"type": "function", "name": "Read", "parameters": {"type": "object"}},
+            {"type": "custom", "name": "patch"},
+        ],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    request = CHAT.read_request(json.dumps(body).encode(), ())
+    assert (request.spoken_in, request.stream, request.include_usage) == ("openai_chat", True, True)
+    assert [tool.name for tool in request.tools] == ["Read", "patch"]
+    assert request.messages[1].content == (ToolCall("c", "Read", b"{}"),)
+    assert custom_names(request.extras) == {"patch"}
+
+
+@pytest.mark.parametrize("body", [{"model": "m"}, {"model": "m", "messages": [], "input": "x"}])
+def test_a_body_of_neither_shape_misses_its_messages(body: dict[str, Any]) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        CHAT.read_request(json.dumps(body).encode(), ())
+    assert caught.value.param == "$.messages"

@@ -147,6 +147,14 @@ def test_a_custom_tool(client: openai.OpenAI, streamed: bool) -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+def test_a_responses_body_on_the_path_of_chat(client: openai.OpenAI) -> None:
+    headers = {"authorization": f"Bearer {client.api_key}"}
+    body = {"model": MODEL, "input": [{"role": "user", "content": "[[say:hello]]"}]}
+    answer = client._client.post("/chat/completions", json=body, headers=headers).json()
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"]["content"] == "hello"
+
+
 class Person(pydantic.BaseModel):
     name: str
     age: int

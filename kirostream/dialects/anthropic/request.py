@@ -240,6 +240,8 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
         raise MalformedRequest(
             "$.messages is empty; at least one message is needed.", param="$.messages", reason="invalid_value"
         )
+    if wire.max_tokens is not None and wire.max_tokens < 0:
+        raise MalformedRequest("$.max_tokens is negative.", param="$.max_tokens", reason="invalid_value")
     extras = {name: value for name, value in decode(body, dict[str, Raw]).items() if name not in _KNOWN}
     output = _read_output(extras.get("output_config", _UNSET))
     thinking = _read_thinking(extras)

@@ -307,6 +307,9 @@ def _check(wire: WireBody) -> None:
         )
     if wire.n is not None and (wire.n < 1 or wire.n != int(wire.n)):
         raise MalformedRequest(f"n is {wire.n}; it has to be 1 or more.", param="$.n", reason="invalid_value")
+    for name, limit in (("max_tokens", wire.max_tokens), ("max_completion_tokens", wire.max_completion_tokens)):
+        if limit is not None and limit < 1:
+            raise MalformedRequest(f"$.{name} has to be 1 or more.", param=f"$.{name}", reason="invalid_value")
     if "audio" in (wire.modalities or ()):
         raise MalformedRequest(
             "The models here do not speak: leave audio out of modalities.",
