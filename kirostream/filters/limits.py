@@ -18,6 +18,8 @@ and the turn ends behind it.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -69,10 +71,16 @@ class Limits:
         self, *, stop: Sequence[str] = (), max_tokens: int | None = None, max_calls: int | None = None
     ) -> None:
         self._stop = tuple(stop)
+        # A piece without an escape and without the first byte of a sequence cannot be the beginning of one.
+        first = b"".join(sorted({sequence.encode("utf-8", "replace")[:1] for sequence in stop}))
+        self._may_begin = re.compile(b"[\\\\" + re.escape(first) + b"]").search
         self._budget = None if max_tokens is None else int(max_tokens * BYTES_PER_TOKEN)
+        self._ceiling = sys.maxsize if self._budget is None else self._budget
         self._max_calls = max_calls
         self._calls = 0
         self._open: dict[int, BlockKind] = {}
+        self._counted = -1
+        """The block whose deltas are only counted, while there is room: the last one opened, if it is not searched."""
         self._held: dict[int, str] = {}
         """Of each open text block: its end, where that may be the beginning of a stop sequence."""
         self._size = 0
@@ -95,7 +103,17 @@ class Limits:
         for event in events:
             if self._over:
                 break
-            said += self._delta(event) if type(event) is BlockDelta else self._other(event)
+            if type(event) is not BlockDelta:
+                said += self._other(event)
+                continue
+            if event.index == self._counted:
+                size = self._size + sum(map(len, event.pieces))
+                if size <= self._ceiling:
+                    self._size = size
+                    self._unweighed.append(event.pieces)
+                    said.append(event)
+                    continue
+            said += self._delta(event)
         return said
 
     def _other(self, event: TurnEvent) -> list[TurnEvent]:
@@ -127,6 +145,8 @@ class Limits:
                 return self._end(Stop.TOOL_CALL)
             self._calls += 1
         self._open[event.index] = event.kind
+        searched = event.kind is BlockKind.TEXT and self._stop
+        self._counted = -1 if searched or event.kind is BlockKind.THINKING else event.index
         return [event]
 
     def _ended(self, event: BlockEnded) -> list[TurnEvent]:
@@ -136,6 +156,7 @@ class Limits:
         if event.index in self._open:
             del self._open[event.index]
             said.append(event)
+        self._counted = -1
         return said + self._finish()
 
     def _delta(self, event: BlockDelta) -> list[TurnEvent]:
@@ -150,6 +171,8 @@ class Limits:
 
     def _search(self, event: BlockDelta) -> list[TurnEvent]:
         held = self._held.pop(event.index, "")
+        if not held and not any(map(self._may_begin, event.pieces)):
+            return self._spend(event, BlockKind.TEXT)
         text = held + event.text
         found = _first(text, self._stop)
         if found is not None:
@@ -198,6 +221,7 @@ class Limits:
         thinking = min(output, round(self._thoughts / BYTES_PER_TOKEN))
         usage = replace(self._usage, output_tokens=output, thinking_tokens=thinking, estimated=True)
         self._ending = TurnEnded(stop, usage, sequence)
+        self._counted = -1
         self._held.clear()
         shut = [index for index, kind in self._open.items() if kind is not BlockKind.TOOL_CALL]
         for index in shut:
