@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import codec, endtoend
+from bench import codec, convert, endtoend
 
 # A suite is a module with `configure(parser)` and `run(options) -> int` (the exit status); its docstring's first line
 # is its help.
 SUITES = {
     "codec": codec,
+    "convert": convert,
     "endtoend": endtoend,
 }
 
