@@ -65,6 +65,10 @@ LEGACY: Final[Mapping[str, str]] = {
     "VPN_PROXY_URL": "upstream.proxy",
     "FIRST_TOKEN_TIMEOUT": "relay.deadlines.first_event",
     "STREAMING_READ_TIMEOUT": "relay.deadlines.idle",
+    "FAKE_REASONING_ENABLED": "relay.filters.thinking_tags",
+    "FAKE_REASONING_MAX_TOKENS": "relay.filters.thinking_budget",
+    "FAKE_REASONING_HANDLING": "relay.filters.thinking_handling",
+    "TRUNCATION_RECOVERY": "relay.filters.truncation_recovery",
     "LOG_LEVEL": "log.level",
 }
 """Variables of the tools kirostream follows, and the settings they mean."""

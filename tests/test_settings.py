@@ -60,6 +60,10 @@ def test_nested_sections_and_tables(tmp_path: Path) -> None:
         ("VPN_PROXY_URL", "socks5://p:1", "upstream.proxy", "socks5://p:1"),
         ("FIRST_TOKEN_TIMEOUT", "15", "relay.deadlines.first_event", 15.0),
         ("STREAMING_READ_TIMEOUT", "9.5", "relay.deadlines.idle", 9.5),
+        ("FAKE_REASONING_ENABLED", "true", "relay.filters.thinking_tags", True),
+        ("FAKE_REASONING_MAX_TOKENS", "9000", "relay.filters.thinking_budget", 9000),
+        ("FAKE_REASONING_HANDLING", "strip_tags", "relay.filters.thinking_handling", "strip_tags"),
+        ("TRUNCATION_RECOVERY", "false", "relay.filters.truncation_recovery", False),
         ("LOG_LEVEL", "DEBUG", "log.level", "DEBUG"),
     ],
 )
@@ -84,6 +88,7 @@ def test_variables_of_earlier_tools(variable: str, value: str, name: str, read: 
         ("server = 3", r"is a section: write \[server\]"),
         ("[server\nport = 1", "not valid TOML.*line"),
         ("[log]\nlevel = 'loud'", "log.level is 'loud'"),
+        ("[relay.filters]\nthinking_handling = 'hide'", "relay.filters.*'hide'.*as_reasoning, remove, pass, strip"),
     ],
 )
 def test_what_cannot_be_used_is_named(text: str, said: str, tmp_path: Path) -> None:

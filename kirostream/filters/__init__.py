@@ -1,1 +1,91 @@
-"""What changes between the dialects: requests by `request_rules`, in the order of its table."""
+"""Repairs: of a request before it goes upstream, and of the answer on its way back.
+
+Here is what can be set of them, and the order in which the filters of one answer run. A filter is made for a turn that
+needs it and for no other: the usual chain is empty, and an answer passes by it untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from kirostream.filters.limits import limits_of
+from kirostream.filters.thinking import Handling, ThinkingSplitter, ask_for_thoughts, thinks_by_tags
+from kirostream.turn.events import TurnEvent
+from kirostream.turn.model import Model
+from kirostream.turn.request import TurnRequest
+
+_HANDLINGS: Final = {
+    **{handling.value: handling for handling in Handling},
+    "as_reasoning_content": Handling.AS_REASONING,
+    "strip_tags": Handling.STRIP,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterSettings:
+    """What is mended, and what is emulated.
+
+    Raises:
+        ValueError: `thinking_handling` is none of its words.
+    """
+
+    truncation_recovery: bool = field(
+        default=True, metadata={"help": "Tell the model in the next request that its answer was cut off."}
+    )
+    thinking_tags: bool = field(
+        default=False,
+        metadata={"help": "Ask models without native thinking to think in tags, where the client wants thinking."},
+    )
+    thinking_budget: int = field(
+        default=4_000,
+        metadata={
+            "help": "Length of such a thought where the client gives neither budget nor effort.",
+            "unit": "tokens",
+        },
+    )
+    thinking_handling: str = field(
+        default="as_reasoning",
+        metadata={
+            "help": "What becomes of it: as_reasoning, remove, pass (stays text), strip (stays text without the tags)."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.thinking_handling not in _HANDLINGS:
+            words = ", ".join(handling.value for handling in Handling)
+            raise ValueError(f"thinking_handling is {self.thinking_handling!r}; it takes: {words}")
+
+    @property
+    def handling(self) -> Handling:
+        """`thinking_handling`; the longer words of an earlier tool mean the same."""
+        return _HANDLINGS[self.thinking_handling]
+
+
+class EventFilter(Protocol):
+    """Mends one answer on its way. Its output obeys `turn.grammar` where its input does, whatever the cut."""
+
+    def take(self, events: Sequence[TurnEvent]) -> list[TurnEvent]:
+        """The events to be said in place of `events`. What is held back is said before the turn is over."""
+
+
+def event_filters(request: TurnRequest, model: Model, settings: FilterSettings) -> Sequence[EventFilter]:
+    """The filters of one answer to `request`, in the order in which they take it; usually none.
+
+    Thoughts are told from text first, as a call in a thought is none. Limits come last: they count and search what the
+    client sees.
+    """
+    chain: list[EventFilter] = []
+    if settings.thinking_tags and thinks_by_tags(request, model) and settings.handling is not Handling.PASS:
+        chain.append(ThinkingSplitter(settings.handling))
+    if (limits := limits_of(request, model)) is not None:
+        chain.append(limits)
+    return chain
+
+
+def emulate(request: TurnRequest, model: Model, settings: FilterSettings) -> TurnRequest:
+    """`request` with what the model has to be told in words; mostly the same object."""
+    if settings.thinking_tags and thinks_by_tags(request, model):
+        return ask_for_thoughts(request, settings.thinking_budget)
+    return request

@@ -14,7 +14,7 @@ Bytes read before a fault are delivered before it is raised: the codec hands out
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,7 +23,7 @@ import trio
 from kirostream.accounts.account import Account, Token
 from kirostream.dialects.dialect import Reader
 from kirostream.errors import KirostreamError, UpstreamTimeout
-from kirostream.filters.limits import Limits
+from kirostream.filters import EventFilter
 from kirostream.net.client import ClientResponse, HttpClient
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.log import TurnLog
@@ -57,9 +57,9 @@ async def attempt(
     log: TurnLog,
     deadlines: Deadlines,
     on_first_event: Callable[[], None],
-    limits: Limits | None = None,
+    filters: Sequence[EventFilter] = (),
 ) -> None:
-    """Ask once, and append the whole answer to `log`, or as much of it as `limits` let through.
+    """Ask once, and append the whole answer to `log`, as `filters` leave it, in their order.
 
     An answer that they end early ends the upstream call too.
 
@@ -78,7 +78,7 @@ async def attempt(
             move_at = 0.0
             while not log.finished:
                 data = await response.read_some()
-                _take(reader, data, log, limits)
+                _take(reader, data, log, filters)
                 if log.events:
                     if not log.has_room:
                         await log.room()
@@ -93,11 +93,12 @@ async def attempt(
         raise _timeout(waiting_for, started, deadlines)
 
 
-def _take(reader: Reader, data: bytes, log: TurnLog, limits: Limits | None) -> None:
+def _take(reader: Reader, data: bytes, log: TurnLog, filters: Sequence[EventFilter]) -> None:
     """Hand bytes to the reader and events to the log. A refusal in the first event is raised, not logged."""
     events = reader.feed(data) if data else reader.close()
-    if limits is not None:
-        events = limits.take(events)
+    if filters:
+        for each in filters:
+            events = each.take(events)
     if events and not log.events and isinstance(events[0], TurnFailed):
         raise events[0].error
     log.append(events)

@@ -20,15 +20,16 @@ from kirostream.accounts.account import Account
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.dialects.dialect import Heading
 from kirostream.errors import KirostreamError, LocalProtocolError, UpstreamFault
-from kirostream.filters.limits import limits_of
+from kirostream.filters import FilterSettings, emulate, event_filters
 from kirostream.filters.structured import Structured
+from kirostream.filters.truncation import TruncationWatch
 from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.attempt import Deadlines, attempt
 from kirostream.relay.catalogue import Catalogue, Models
 from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried, decide
 from kirostream.relay.log import WINDOW, TurnLog
-from kirostream.relay.resolver import ModelSettings, resolve
+from kirostream.relay.resolver import ModelSettings, asks_for_thinking, resolve
 from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.events import TurnEnded, TurnFailed
@@ -45,6 +46,7 @@ class RelaySettings:
     deadlines: Deadlines = field(default_factory=Deadlines)
     failover: FailoverSettings = field(default_factory=FailoverSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
+    filters: FilterSettings = field(default_factory=FilterSettings)
 
 
 class LiveTurn:
@@ -109,6 +111,7 @@ class Relay:
         self._recorder = recorder
         self._settings = settings
         self._clock = clock
+        self._truncations = TruncationWatch() if settings.filters.truncation_recovery else None
         self._turns: dict[str, LiveTurn] = {}
         self._started = self._answered = self._failed = self._left = 0
 
@@ -165,21 +168,25 @@ class Relay:
             UnknownModel: no model of this name.
         """
         known = await self.models()
-        model = resolve(request.model, known.models, aliases=self._settings.models.aliases, complete=known.complete)
+        aliases = self._settings.models.aliases
+        model = resolve(request.model, known.models, aliases=aliases, complete=known.complete)
+        if not request.thinking.enabled and asks_for_thinking(request.model, model, aliases=aliases):
+            request = replace(request, thinking=replace(request.thinking, enabled=True))
+        ids = conversation_ids(request, scope)
         heading = Heading(uuid.uuid4().hex, int(self._clock()), request_id)
         live = LiveTurn(request, heading, model, attended=attended)
         self._turns[heading.turn] = live
         self._started += 1
-        self._nursery.start_soon(self._pump, live, scope)
+        self._nursery.start_soon(self._pump, live, ids)
         return live
 
-    async def _pump(self, live: LiveTurn, scope: str) -> None:
+    async def _pump(self, live: LiveTurn, ids: tuple[str, str]) -> None:
         """The life of a turn: tries, until the log is finished or the scope is cancelled."""
         began = trio.current_time()
         try:
             with live.scope:
                 try:
-                    await self._answer(live, scope, began)
+                    await self._answer(live, ids, began)
                 except KirostreamError as error:
                     live.log.append([TurnFailed(error)])
                 except Exception as error:  # noqa: BLE001  a bug of ours ends this turn, and no other
@@ -189,21 +196,25 @@ class Relay:
                     live.log.append([TurnFailed(LocalProtocolError("The gateway failed while it read the answer."))])
         finally:
             del self._turns[live.heading.turn]
+            if self._truncations is not None:
+                self._truncations.learn(ids[0], live.request, live.log.events, trio.current_time())
             self._settle(live, trio.current_time() - began)
             live.over.set()
 
-    async def _answer(self, live: LiveTurn, scope: str, began: float) -> None:
-        ids = conversation_ids(live.request, scope)
+    async def _answer(self, live: LiveTurn, ids: tuple[str, str], began: float) -> None:
+        asked = live.request
+        if self._truncations is not None:
+            asked = self._truncations.remind(ids[0], asked, began)
 
         def on_first_event() -> None:
             if live.first_event is None:
                 live.first_event = trio.current_time() - began
 
-        if live.request.output is None:
-            await self._ask(live, live.request, live.log, ids, on_first_event)
+        if asked.output is None:
+            await self._ask(live, asked, live.log, ids, on_first_event)
             return
         # Judged whole, so nothing of it is said before it is known to be right.
-        structured = Structured(live.request, live.request.output)
+        structured = Structured(asked, asked.output)
         request, spent, problem = structured.request, Usage(), ""
         for _ in range(2):
             log = TurnLog(sys.maxsize)
@@ -229,7 +240,7 @@ class Relay:
     ) -> None:
         """Try until `log` holds a whole answer to `asked`."""
         settings = self._settings.failover
-        request = self.provider.fit(asked)
+        request = self.provider.fit(emulate(asked, live.model, self._settings.filters))
         tried = Tried()
 
         while True:
@@ -254,7 +265,7 @@ class Relay:
                     log=log,
                     deadlines=self._settings.deadlines,
                     on_first_event=on_first_event,
-                    limits=limits_of(asked, live.model),
+                    filters=event_filters(asked, live.model, self._settings.filters),
                 )
             except KirostreamError as error:
                 decision = decide(error, tried, committed=bool(log.events), settings=settings)

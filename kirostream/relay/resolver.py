@@ -42,6 +42,18 @@ def normalise(name: str) -> str:
     return _INVERTED.sub(r"claude-\3-\1.\2", plain)
 
 
+def asks_for_thinking(name: str, model: Model, *, aliases: Mapping[str, str]) -> bool:
+    """Whether a name that was resolved to `model` has ``-thinking`` in its decoration."""
+    plain = aliases.get(name.strip().lower(), name).strip().lower()
+    if plain == model.id.lower():
+        return False  # what looks like decoration is a part of the model's own name
+    while suffix := _SUFFIX.search(plain):
+        if suffix[0] == "-thinking":
+            return True
+        plain = plain[: suffix.start()]
+    return False
+
+
 def resolve(name: str, models: Sequence[Model], *, aliases: Mapping[str, str], complete: bool) -> Model:
     """The model a client means.
 

@@ -1,10 +1,15 @@
-"""Hypothesis strategies for turns: whole results, and events in legal order."""
+"""Hypothesis strategies for turns, and what tests of filters need."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
+
 from hypothesis import strategies as st
 
-from kirostream.turn.events import Stop
+from kirostream.filters import EventFilter
+from kirostream.turn.events import BlockDelta, Stop, TurnEvent, escape
+from kirostream.turn.grammar import Grammar
 from kirostream.turn.request import Text, Thought, ToolCall
 from kirostream.turn.result import TurnResult
 from kirostream.turn.usage import Usage
@@ -34,3 +39,44 @@ RESULT = st.builds(
     usage=USAGE,
     model=st.sampled_from(["", "claude-sonnet-4.5"]),
 )
+
+
+def through(chain: EventFilter, events: Iterable[TurnEvent]) -> list[TurnEvent]:
+    """What a filter says when it is given each event alone. Checks the grammar."""
+    grammar = Grammar()
+    said: list[TurnEvent] = []
+    for event in events:
+        for out in chain.take([event]):
+            grammar.check(out)
+            said.append(out)
+    return said
+
+
+def joined(events: Iterable[TurnEvent]) -> list[TurnEvent]:
+    """The events with neighbouring deltas of one block made one: what does not depend on where a text was cut."""
+    said: list[TurnEvent] = []
+    for event in events:
+        before = said[-1] if said else None
+        if isinstance(event, BlockDelta) and isinstance(before, BlockDelta) and before.index == event.index:
+            said[-1] = BlockDelta.of(event.index, before.text + event.text)
+        else:
+            said.append(BlockDelta.of(event.index, event.text) if isinstance(event, BlockDelta) else event)
+    return said
+
+
+@st.composite
+def cut_finer(draw: st.DrawFn, events: Iterable[TurnEvent]) -> list[TurnEvent]:
+    """The same turn with its deltas cut somewhere else. Several pieces of a delta stay, or become several deltas."""
+    said: list[TurnEvent] = []
+    for event in joined(events):
+        if not isinstance(event, BlockDelta):
+            said.append(event)
+            continue
+        text = event.text
+        points = sorted(draw(st.lists(st.integers(1, max(1, len(text) - 1)), max_size=8, unique=True)))
+        pieces = [text[a:b] for a, b in pairwise([0, *points, len(text)]) if a < b]
+        if draw(st.booleans()):
+            said.append(BlockDelta(event.index, tuple(map(escape, pieces))))
+        else:
+            said += [BlockDelta.of(event.index, piece) for piece in pieces]
+    return said

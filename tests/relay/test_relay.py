@@ -29,6 +29,7 @@ from kirostream.errors import (
     UpstreamFault,
     UpstreamTimeout,
 )
+from kirostream.filters import FilterSettings
 from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Call, UpstreamRequest
 from kirostream.relay.attempt import Deadlines
@@ -49,7 +50,17 @@ from kirostream.turn.events import (
     TurnStarted,
 )
 from kirostream.turn.model import Model
-from kirostream.turn.request import Message, OutputFormat, Role, Sampling, Text, ToolCall, ToolResult, TurnRequest
+from kirostream.turn.request import (
+    Message,
+    OutputFormat,
+    Role,
+    Sampling,
+    Text,
+    Thought,
+    ToolCall,
+    ToolResult,
+    TurnRequest,
+)
 from kirostream.turn.result import fold
 from kirostream.turn.usage import Usage
 
@@ -146,7 +157,11 @@ class FakeProvider:
     def dialect(self) -> Dialect:
         return DIALECTS["kiro"]
 
+    def __init__(self) -> None:
+        self.fitted: list[TurnRequest] = []
+
     def fit(self, request: TurnRequest) -> TurnRequest:
+        self.fitted.append(request)
         return request
 
     def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
@@ -170,6 +185,7 @@ class Stage:
     relay: Relay
     client: FakeClient
     keeper: FakeKeeper
+    provider: FakeProvider
     facts: list[Fact]
 
     def finished(self) -> TurnFinished:
@@ -177,14 +193,16 @@ class Stage:
         return fact
 
 
+SETTINGS = RelaySettings(
+    deadlines=Deadlines(first_event=10, idle=20, total=100), failover=FailoverSettings(attempts=3, backoff=1.0)
+)
+
+
 @asynccontextmanager
-async def stage(*script: Answer | KirostreamError) -> AsyncIterator[Stage]:
+async def stage(*script: Answer | KirostreamError, settings: RelaySettings = SETTINGS) -> AsyncIterator[Stage]:
     facts: list[Fact] = []
     recorder = Recorder(facts.append)
     client, keeper, provider = FakeClient(list(script)), FakeKeeper(), FakeProvider()
-    settings = RelaySettings(
-        deadlines=Deadlines(first_event=10, idle=20, total=100), failover=FailoverSettings(attempts=3, backoff=1.0)
-    )
     async with trio.open_nursery() as nursery:
         relay = Relay(
             nursery,
@@ -197,7 +215,7 @@ async def stage(*script: Answer | KirostreamError) -> AsyncIterator[Stage]:
             settings=settings,
             clock=lambda: 1_000_000.0,
         )
-        yield Stage(relay, client, keeper, facts)
+        yield Stage(relay, client, keeper, provider, facts)
         assert relay.snapshot().in_flight == 0
 
 
@@ -443,3 +461,61 @@ def test_the_fakes_keep_up_with_what_they_stand_for() -> None:
         for name in names:
             there, here = (list(inspect.signature(getattr(cls, name)).parameters) for cls in (real, fake))
             assert there[: len(here)] == here
+
+
+async def test_what_was_cut_off_is_told_in_the_next_request(autojump_clock: trio.testing.MockClock) -> None:
+    writer = DIALECTS["kiro"].writer(ASK, Heading("0" * 32, 0))
+    half = (TurnStarted("m"), BlockStarted(0, BlockKind.TOOL_CALL, "c1", "Write"), BlockDelta.of(0, '{"text":"once'))
+    call = b"".join(b"".join(writer.write(event)) for event in half)
+    with_result = replace(
+        ASK,
+        messages=(
+            *ASK.messages,
+            Message(Role.ASSISTANT, (ToolCall("c1", "Write", b"{}"),)),
+            Message(Role.USER, (ToolResult("c1", (Text("bad arguments"),)),)),
+        ),
+    )
+    async with stage(ok(call), ok(*HELLO), ok(*HELLO), ok(*HELLO)) as on:
+        async with on.relay.turn(ASK, scope="me") as live:
+            failed = await outcome(live)
+            assert isinstance(failed, TurnFailed)
+            assert isinstance(failed.error, StreamCut)
+        for scope in ("me", "you"):
+            async with on.relay.turn(with_result, scope=scope) as live:
+                assert isinstance(await outcome(live), TurnEnded)
+                assert live.request == with_result  # what the client asked stays what it is
+    first, mine, yours = on.provider.fitted
+    assert first == ASK
+    (result,) = mine.messages[-1].content
+    assert isinstance(result, ToolResult)
+    assert result.is_error
+    assert "cut off" in cast(Text, result.content[-1]).text
+    assert yours == with_result
+
+
+async def test_recovery_can_be_switched_off(autojump_clock: trio.testing.MockClock) -> None:
+    off = RelaySettings(filters=FilterSettings(truncation_recovery=False))
+    writer = DIALECTS["kiro"].writer(ASK, Heading("0" * 32, 0))
+    half = (TurnStarted("m"), BlockStarted(0, BlockKind.TOOL_CALL, "c1", "Write"), BlockDelta.of(0, '{"text":"once'))
+    call = b"".join(b"".join(writer.write(event)) for event in half)
+    async with stage(ok(call), ok(*HELLO), settings=off) as on:
+        for _ in range(2):
+            async with on.relay.turn(ASK) as live:
+                await outcome(live)
+    assert on.provider.fitted == [ASK, ASK]
+
+
+@pytest.mark.parametrize(
+    ("asked", "enabled"), [("m", False), ("m-thinking", True), ("m-thinking[1m]", True), ("m-20250929", False)]
+)
+async def test_thinking_by_name_and_by_tags(asked: str, enabled: bool, autojump_clock: trio.testing.MockClock) -> None:
+    tags = RelaySettings(filters=FilterSettings(thinking_tags=True))
+    asking = replace(ASK, model=asked)
+    async with stage(saying("<think>Hm.</think>Yes."), settings=tags) as on, on.relay.turn(asking) as live:
+        await outcome(live)
+        said = fold(live.log.events).content
+        assert live.request.model == asked
+    (fitted,) = on.provider.fitted
+    assert fitted.thinking.enabled == enabled
+    assert bool(fitted.system) == enabled
+    assert said == ((Thought("Hm."), Text("Yes.")) if enabled else (Text("<think>Hm.</think>Yes."),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kirostream.errors import UnknownModel
-from kirostream.relay.resolver import normalise, resolve
+from kirostream.relay.resolver import asks_for_thinking, normalise, resolve
 from kirostream.turn.model import Model
 
 CATALOGUE = [Model(name) for name in ("auto", "claude-sonnet-4.5", "claude-sonnet-4", "claude-haiku-4.5", "GLM-5")]
@@ -55,3 +55,24 @@ def test_an_incomplete_catalogue_is_no_whitelist() -> None:
 def test_normalising_twice_changes_nothing() -> None:
     for name in ("anthropic/claude-3-7-sonnet-latest", "us.anthropic.claude-opus-4-1-20250805-v1:0", "gpt-5.6-sol"):
         assert normalise(normalise(name)) == normalise(name)
+
+
+@pytest.mark.parametrize(
+    ("written", "asks"),
+    [
+        ("claude-sonnet-4.5", False),
+        ("claude-sonnet-4-5-thinking", True),
+        ("Claude-Sonnet-4.5-Thinking", True),
+        ("claude-sonnet-4-5-thinking[1m]", True),
+        ("claude-sonnet-4-5-20250929-thinking-agentic", True),
+        ("deep", True),
+        ("thinking-claude", False),
+    ],
+)
+def test_a_suffix_asks_for_thinking(written: str, asks: bool) -> None:
+    aliases = {"deep": "claude-sonnet-4.5-thinking"}
+    assert asks_for_thinking(written, Model("claude-sonnet-4.5"), aliases=aliases) == asks
+
+
+def test_a_suffix_that_is_part_of_the_models_own_name_asks_for_nothing() -> None:
+    assert not asks_for_thinking("Kimi-K2-Thinking", Model("kimi-k2-thinking"), aliases={})
