@@ -69,6 +69,7 @@ class Gateway:
     notes: tuple[str, ...]
     relay: Relay
     door: Http1Door
+    responses: Responses
     simulator: Simulator | None
     closed: trio.Event
 
@@ -204,7 +205,11 @@ async def open_gateway(
         )
         cors = Cors(settings.server.cors_origins)
         door = Http1Door(
-            cors.around(make_router(relay, callers, heartbeats, media, responses, settings.server, recorder.record)),
+            cors.around(
+                make_router(
+                    relay, callers, heartbeats, media, responses, settings.websocket, settings.server, recorder.record
+                )
+            ),
             settings.http1,
             refuse=cors.refusing(refuse),
             on_fault=faults_to(recorder, "door"),
@@ -229,6 +234,7 @@ async def open_gateway(
             notes=found.notes if simulator is None else (),
             relay=relay,
             door=door,
+            responses=responses,
             simulator=simulator,
             closed=closed,
         )
@@ -242,6 +248,7 @@ async def drain(gateway: Gateway, grace: float) -> None:
     Returns as soon as nothing is in flight.
     """
     gateway.door.stop(grace + LAST_WORDS)
+    gateway.responses.stopping.set()
     with trio.move_on_after(grace):
         await gateway.closed.wait()
         return

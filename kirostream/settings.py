@@ -27,6 +27,7 @@ from kirostream.accounts.keeper import KeeperSettings
 from kirostream.errors import SettingsError
 from kirostream.gateway.media import MediaSettings
 from kirostream.gateway.responses import ResponsesSettings
+from kirostream.gateway.responses_ws import SocketSettings
 from kirostream.gateway.turns import GatewaySettings
 from kirostream.net.client import ClientSettings
 from kirostream.net.http1 import Http1Settings
@@ -46,6 +47,7 @@ class Settings:
     server: GatewaySettings = field(default_factory=GatewaySettings)
     media: MediaSettings = field(default_factory=MediaSettings)
     responses: ResponsesSettings = field(default_factory=ResponsesSettings)
+    websocket: SocketSettings = field(default_factory=SocketSettings)
     http1: Http1Settings = field(default_factory=Http1Settings)
     account: AccountSettings = field(default_factory=AccountSettings)
     keeper: KeeperSettings = field(default_factory=KeeperSettings)

@@ -109,12 +109,12 @@ class Asked:
 class Kept:
     """One answer, from its question until it is forgotten."""
 
-    def __init__(self, asked: Asked, live: LiveTurn, caller: str, seal: Seal) -> None:
+    def __init__(self, asked: Asked, live: LiveTurn, caller: str, seal: Seal, *, seals: bool) -> None:
         self.id = response_id(live.heading.turn)
         self.asked = asked
         self.live = live
         self.caller = caller
-        self.writer = Writer(asked.request, live.heading, seal=seal, keeps=asked.store)
+        self.writer = Writer(asked.request, live.heading, seal=seal, keeps=seals)
         self.rendering = Rendering(live.log, self.writer)
         self.cancelled = False
         self.over_at: float | None = None
@@ -173,6 +173,8 @@ class Responses:
         self._tell = tell
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._nursery: trio.Nursery | None = None
+        self.stopping = trio.Event()
+        """Set when the gateway takes no more requests; connections without an answer under way end then."""
 
     def __repr__(self) -> str:
         return f"<Responses {len(self._kept)} in memory>"
@@ -357,9 +359,9 @@ class Responses:
             self._heartbeats.discard(pump)
         await exchange.finish()
 
-    def keep(self, asked: Asked, live: LiveTurn, caller: str) -> Kept:
-        """Have an answer at hand, if it is to be stored."""
-        kept = Kept(asked, live, caller, self.seal)
+    def keep(self, asked: Asked, live: LiveTurn, caller: str, *, seals: bool = False) -> Kept:
+        """Have an answer at hand, if it is to be stored. `seals`: its thoughts are needed again though it is not."""
+        kept = Kept(asked, live, caller, self.seal, seals=seals or asked.store)
         if asked.store:
             self._kept[kept.id] = kept
         return kept

@@ -13,7 +13,9 @@ from kirostream.gateway.callers import Callers
 from kirostream.gateway.counting import CountHandler
 from kirostream.gateway.media import Media
 from kirostream.gateway.models import ModelsHandler, speaks_anthropic
+from kirostream.gateway.responses import PATH as RESPONSES
 from kirostream.gateway.responses import Responses
+from kirostream.gateway.responses_ws import ResponsesSocket, SocketSettings
 from kirostream.gateway.sse import Heartbeats
 from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, new_request_id
 from kirostream.net.exchange import Exchange, Headers, HttpRequest
@@ -43,6 +45,7 @@ def make_router(
     heartbeats: Heartbeats,
     media: Media,
     responses: Responses,
+    sockets: SocketSettings,
     settings: GatewaySettings,
     tell: Callable[[BaseUrlMended], None],
 ) -> Router:
@@ -55,6 +58,7 @@ def make_router(
     router.add("GET", "/v1/models", models.list)
     router.add("GET", "/v1/models/{id}", models.one)
     responses.add_to(router)  # a dialect with a memory
+    router.add("GET", RESPONSES, ResponsesSocket(responses, sockets))
     for dialect in DIALECTS.values():
         if dialect.path and (("POST", dialect.path) not in router.routes()):
             router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, media, settings))

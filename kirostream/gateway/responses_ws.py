@@ -1,0 +1,251 @@
+"""Responses over a WebSocket, as Codex speaks it (client-apis.md section 3.7).
+
+A client sends ``response.create`` frames and gets the events of each answer, one a frame. What the connection has said
+stays at hand for as long as it lives, also with ``store: false``: a client sends only what is new, with
+``previous_response_id``. A first frame with ``generate: false`` leaves the long beginning (instructions, tools) here
+and asks no model.
+
+One answer at a time is given in each lane (``stream_id``; none is a lane too). What is wrong with a frame is an
+``error`` event, nested as this API nests it; what goes wrong with an answer is its last event, ``response.failed``,
+since clients take an error with status 429 as final.
+
+At a stop an idle connection is closed at once, a busy one after its answers.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+import trio
+from msgspec import Raw
+
+from kirostream.dialects.dialect import Heading
+from kirostream.dialects.jsontext import decode, encode
+from kirostream.dialects.openai_responses.response import Writer, response_id, write_error
+from kirostream.errors import KirostreamError, MalformedRequest, RequestTooLarge
+from kirostream.gateway.responses import Asked, Responses
+from kirostream.gateway.responses_store import Stored
+from kirostream.gateway.turns import JSON, new_request_id
+from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
+from kirostream.net.websocket import MessageSocket, UpgradeRequired, WebSocketSettings, accept
+from kirostream.relay.log import START
+from kirostream.turn.events import Stop, TurnEnded, TurnStarted
+from kirostream.turn.usage import Usage
+
+MOST_AT_ONCE: Final = 8
+"""Answers in flight on one connection; further frames wait."""
+MOST_KEPT: Final = 64 << 20
+"""Bytes of earlier answers a connection keeps. What leans on one that is gone has to be sent in full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketSettings:
+    """Responses over a WebSocket."""
+
+    enabled: bool = field(default=True, metadata={"help": "Serve them; otherwise clients are told to use POST."})
+    life: float = field(default=3600.0, metadata={"help": "How long one connection may last.", "unit": "s"})
+    connection: WebSocketSettings = field(default_factory=WebSocketSettings)
+
+
+class WireFrame(msgspec.Struct):
+    """What a frame is about."""
+
+    type: str = ""
+    stream_id: str | None = None
+    generate: bool | None = None
+
+
+class ResponsesSocket:
+    """Serves ``GET /v1/responses``."""
+
+    def __init__(self, responses: Responses, settings: SocketSettings) -> None:
+        self._responses = responses
+        self._settings = settings
+
+    def __repr__(self) -> str:
+        return "<ResponsesSocket>"
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Serve one connection. Where sockets are off, 426 sends Codex to POST at once (section 3.7)."""
+        caller = self._responses.callers.check(exchange.request)
+        try:
+            if not self._settings.enabled:
+                raise UpgradeRequired("WebSocket connections are switched off here. Use POST.")
+            async with accept(exchange, self._settings.connection) as socket:
+                await _Session(self._responses, self._settings, socket, exchange.request, caller).run()
+        except UpgradeRequired as error:
+            reply = write_error(error, new_request_id())
+            upgrade = (b"connection", b"upgrade"), (b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")
+            await exchange.reply(reply.status, (JSON, *upgrade), reply.body)
+
+
+class _Session:
+    """One connection."""
+
+    def __init__(
+        self,
+        responses: Responses,
+        settings: SocketSettings,
+        socket: MessageSocket,
+        request: HttpRequest,
+        caller: str,
+    ) -> None:
+        self._responses = responses
+        self._settings = settings
+        self._socket = socket
+        self._request = request
+        self._caller = caller
+        self._said: OrderedDict[str, Stored] = OrderedDict()
+        self._size = 0
+        self._room = trio.Semaphore(MOST_AT_ONCE)
+        self._lanes: dict[str, trio.Lock] = {}
+        self._busy = 0
+        self._idle = trio.Condition()
+
+    async def run(self) -> None:
+        """Serve until the client leaves, the connection is too old, or the gateway stops."""
+        async with trio.open_nursery() as nursery:
+            for task in (self._receive, self._stop, self._grow_old, self._keep_alive):
+                nursery.start_soon(task, nursery)
+
+    async def _receive(self, nursery: trio.Nursery) -> None:
+        try:
+            while True:
+                message = await self._socket.receive()
+                await self._room.acquire()
+                self._busy += 1
+                nursery.start_soon(self._serve, message, nursery)
+        except PeerGone:
+            nursery.cancel_scope.cancel()
+
+    async def _keep_alive(self, nursery: trio.Nursery) -> None:
+        try:
+            await self._socket.keep_alive()
+        except (PeerGone, PeerStalled):
+            nursery.cancel_scope.cancel()
+
+    async def _grow_old(self, nursery: trio.Nursery) -> None:
+        await trio.sleep(self._settings.life)
+        error = MalformedRequest(
+            f"A connection lasts {self._settings.life:g} s here. Open another one.",
+            reason="websocket_connection_limit_reached",
+        )
+        await self._leave(nursery, error)
+
+    async def _stop(self, nursery: trio.Nursery) -> None:
+        await self._responses.stopping.wait()
+        async with self._idle:
+            while self._busy:
+                await self._idle.wait()
+        await self._socket.close(1001, "The gateway is being stopped.")
+        nursery.cancel_scope.cancel()
+
+    async def _leave(self, nursery: trio.Nursery, error: KirostreamError) -> None:
+        try:
+            await self._refuse(error, "")
+        except (PeerGone, PeerStalled):
+            pass  # it is over either way
+        nursery.cancel_scope.cancel()
+
+    # One frame
+
+    async def _serve(self, message: str | bytes, nursery: trio.Nursery) -> None:
+        try:
+            await self._answer(message)
+        except (PeerGone, PeerStalled):
+            nursery.cancel_scope.cancel()
+        finally:
+            self._room.release()
+            self._busy -= 1
+            with trio.CancelScope(shield=True):
+                async with self._idle:
+                    self._idle.notify_all()
+
+    async def _answer(self, message: str | bytes) -> None:
+        lane = ""
+        try:
+            body = message.encode("utf-8", "replace") if isinstance(message, str) else message
+            if len(body) > self._responses.gateway.body_limit:
+                raise RequestTooLarge(f"A frame is limited to {self._responses.gateway.body_limit} bytes.")
+            frame = decode(body, WireFrame)
+            lane = frame.stream_id or ""
+            match frame.type:
+                case "response.create":
+                    lock = self._lanes.setdefault(lane, trio.Lock())
+                    async with lock:
+                        await self._create(body, frame, lane)
+                case "response.steer":
+                    error = {"code": "steering_not_supported", "message": "An answer cannot be steered here."}
+                    await self._send(encode({"type": "response.steer.failed", "error": error}), lane)
+                case kind:
+                    raise MalformedRequest(
+                        f"$.type is {kind!r}; it takes response.create.", param="$.type", reason="invalid_value"
+                    )
+        except (PeerGone, PeerStalled):
+            raise
+        except KirostreamError as error:
+            await self._refuse(error, lane)
+
+    async def _create(self, body: bytes, frame: WireFrame, lane: str) -> None:
+        fields = decode(body, dict[str, Raw])
+        for name in ("type", "stream_id", "generate", "background"):
+            fields.pop(name, None)
+        fields["stream"] = Raw(b"true")
+        asked = await self._responses.ask(encode(fields), self._request.headers, self._caller, self._said)
+        request_id = new_request_id()
+        if frame.generate is False:
+            await self._prepare(asked, request_id, lane)
+            return
+        relay = self._responses.relay
+        async with relay.turn(asked.request, request_id=request_id, scope=self._caller) as live:
+            kept = self._responses.keep(asked, live, self._caller, seals=True)
+            try:
+                at = START
+                while True:
+                    if await live.log.beyond(at.event):
+                        blocks, at = kept.rendering.read(at)
+                        live.log.mark_read(at.event)
+                        if live.log.finished:
+                            self._remember(kept.stored())  # the client may lean on it once it has the last event
+                        for block in blocks.split(b"\n\n"):
+                            if block:
+                                await self._send(block.partition(b"\ndata: ")[2], lane)
+                    elif live.log.finished:
+                        break
+            finally:
+                await self._responses.settle(kept)
+
+    async def _prepare(self, asked: Asked, request_id: str, lane: str) -> None:
+        """An answer without a model: what was sent stays, and has an id."""
+        heading = Heading(uuid.uuid4().hex, int(time.time()), request_id)
+        writer = Writer(asked.request, heading)
+        blocks = [*writer.write(TurnStarted()), *writer.write(TurnEnded(Stop.END, Usage()))]
+        name = response_id(heading.turn)
+        self._remember(
+            Stored(name, self._caller, heading.created, asked.previous, writer.response, asked.items, output=())
+        )
+        for block in blocks:
+            await self._send(block.partition(b"\ndata: ")[2].rstrip(), lane)
+
+    def _remember(self, stored: Stored) -> None:
+        if stored.id in self._said:
+            return
+        self._said[stored.id] = stored
+        self._size += stored.size
+        while self._size > MOST_KEPT and len(self._said) > 1:
+            self._size -= self._said.popitem(last=False)[1].size
+
+    async def _refuse(self, error: KirostreamError, lane: str) -> None:
+        reply = write_error(error, "")
+        said = msgspec.json.decode(reply.body, type=dict[str, Raw])
+        await self._send(encode({"type": "error", "status": reply.status, "error": said["error"]}), lane)
+
+    async def _send(self, event: bytes, lane: str) -> None:
+        if lane:
+            event = event[:-1] + b',"stream_id":' + encode(lane) + b"}"
+        await self._socket.send(event.decode())

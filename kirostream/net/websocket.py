@@ -1,0 +1,187 @@
+"""WebSocket on an upgraded exchange, by trio-websocket. No other module knows that library.
+
+It wants to read the handshake itself, and by then the door has read it: so it gets a stream that says the request's
+head again and then goes on as the connection does. Messages are text; compression is declined.
+
+Every send has a deadline, and a ping now and then finds out who is gone without having said so.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+import trio
+import trio_websocket
+
+from kirostream.errors import MalformedRequest, RequestError
+from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
+
+VERSION: Final = b"13"
+"""RFC 6455. There is no other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocketSettings:
+    """WebSocket connections."""
+
+    message: int = field(default=32 << 20, metadata={"help": "Largest message from a client.", "unit": "bytes"})
+    write: float = field(
+        default=30.0, metadata={"help": "How long a client may read nothing while a message is sent.", "unit": "s"}
+    )
+    ping: float = field(default=30.0, metadata={"help": "Between two pings.", "unit": "s"})
+    pong: float = field(default=60.0, metadata={"help": "How long the answer to a ping may take.", "unit": "s"})
+    close: float = field(default=5.0, metadata={"help": "How long the closing handshake may take.", "unit": "s"})
+
+
+class UpgradeRequired(RequestError):
+    """The path takes WebSocket connections only."""
+
+    status: ClassVar[int] = 426
+
+
+def wants_websocket(request: HttpRequest) -> bool:
+    """Whether a request asks to become a WebSocket."""
+    return "websocket" in _tokens(request, b"upgrade") and "upgrade" in _tokens(request, b"connection")
+
+
+def _tokens(request: HttpRequest, name: bytes) -> set[str]:
+    values = [value.decode("latin-1") for key, value in request.headers if key == name]
+    return {token.strip().lower() for value in values for token in value.split(",")}
+
+
+class MessageSocket:
+    """One connection. Tasks may share it; make one with `accept`."""
+
+    def __init__(self, connection: trio_websocket.WebSocketConnection, settings: WebSocketSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+
+    def __repr__(self) -> str:
+        return f"<MessageSocket {'closed' if self._connection.closed else 'open'}>"
+
+    async def receive(self) -> str | bytes:
+        """The next message.
+
+        Raises:
+            PeerGone: there will be none.
+        """
+        try:
+            return await self._connection.get_message()
+        except trio_websocket.ConnectionClosed as error:
+            raise PeerGone(f"The WebSocket is closed: {error.reason}.") from None
+
+    async def send(self, text: str) -> None:
+        """Send a message.
+
+        Raises:
+            PeerGone: the client is not there.
+            PeerStalled: it does not read.
+        """
+        with trio.move_on_after(self._settings.write) as patience:
+            try:
+                await self._connection.send_message(text)
+            except trio_websocket.ConnectionClosed as error:
+                raise PeerGone(f"The WebSocket is closed: {error.reason}.") from None
+        if patience.cancelled_caught:
+            raise PeerStalled(f"The client read nothing for {self._settings.write:g} s.")
+
+    async def keep_alive(self) -> None:
+        """Ping until cancelled.
+
+        Raises:
+            PeerGone, PeerStalled: nobody answers.
+        """
+        while True:
+            await trio.sleep(self._settings.ping)
+            with trio.move_on_after(self._settings.pong) as patience:
+                try:
+                    await self._connection.ping()
+                except trio_websocket.ConnectionClosed as error:
+                    raise PeerGone(f"The WebSocket is closed: {error.reason}.") from None
+            if patience.cancelled_caught:
+                raise PeerStalled(f"The client answered no ping for {self._settings.pong:g} s.")
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close in good order, as far as the client plays along."""
+        with trio.move_on_after(self._settings.close, shield=True):
+            await self._connection.aclose(code, reason or None)
+
+
+@asynccontextmanager
+async def accept(exchange: Exchange, settings: WebSocketSettings) -> AsyncIterator[MessageSocket]:
+    """Make an exchange a WebSocket, until the context ends; then it is closed.
+
+    Raises:
+        UpgradeRequired: the request asks for something else, or for another version.
+        MalformedRequest: its key is none.
+    """
+    request = exchange.request
+    if not wants_websocket(request) or request.header(b"sec-websocket-version") != VERSION:
+        raise UpgradeRequired("This path takes WebSocket connections, version 13, only.")
+    try:
+        key = base64.b64decode(request.header(b"sec-websocket-key") or b"", validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != 16:
+        raise MalformedRequest("sec-websocket-key has to be 16 bytes in base64.", param="$.sec-websocket-key")
+    stream = _Replayed(await exchange.upgrade(), _head(request))
+    async with trio.open_nursery() as nursery:
+        proposal = await trio_websocket.wrap_server_stream(
+            nursery, stream, message_queue_size=1, max_message_size=settings.message
+        )
+        offered = [name for name in proposal.proposed_subprotocols if not name.startswith("openai-insecure-api-key.")]
+        connection = await proposal.accept(subprotocol=offered[0] if offered else None)
+        stream.go_on()
+        socket = MessageSocket(connection, settings)
+        try:
+            yield socket
+        finally:
+            await socket.close()
+            nursery.cancel_scope.cancel()
+
+
+def _head(request: HttpRequest) -> bytes:
+    """The request's head, as it may have been on the wire. Extensions are left out, so none is agreed on."""
+    target = f"{request.path}?{request.query}" if request.query else request.path
+    lines = [f"{request.method} {target} HTTP/1.1".encode()]
+    lines += [name + b": " + value for name, value in request.headers if name != b"sec-websocket-extensions"]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+class _Replayed(trio.abc.Stream):
+    """A stream that says something first, and waits before it goes on.
+
+    What came behind the head must not reach wsproto before the handshake is answered: it would lose it.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, first: bytes) -> None:
+        self._stream = stream
+        self._first = first
+        self._may_go_on = trio.Event()
+
+    def go_on(self) -> None:
+        """The handshake is answered."""
+        self._may_go_on.set()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self._first:
+            await self._may_go_on.wait()
+            return await self._stream.receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        data = self._first[:max_bytes]
+        self._first = self._first[len(data) :]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

@@ -1,0 +1,203 @@
+"""WebSocket on an upgraded exchange, with trio-websocket's own client at the other end, over memory streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+
+from kirostream.errors import KirostreamError, MalformedRequest
+from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
+from kirostream.net.http1 import Http1Door, Http1Settings
+from kirostream.net.websocket import MessageSocket, UpgradeRequired, WebSocketSettings, accept, wants_websocket
+
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+HEADERS: Headers = (
+    (b"host", b"x"),
+    (b"connection", b"keep-alive, Upgrade"),
+    (b"upgrade", b"WebSocket"),
+    (b"sec-websocket-version", b"13"),
+    (b"sec-websocket-key", KEY),
+)
+
+
+class Echo:
+    """A handler that says every message again, in capitals; `close` ends the connection."""
+
+    def __init__(self, settings: WebSocketSettings) -> None:
+        self.settings = settings
+        self.ended: list[str] = []
+        self.requests: list[HttpRequest] = []
+
+    async def __call__(self, exchange: Exchange) -> None:
+        self.requests.append(exchange.request)
+        async with accept(exchange, self.settings) as socket:
+            try:
+                await self.talk(socket)
+            except KirostreamError as error:
+                self.ended.append(type(error).__name__)
+
+    async def talk(self, socket: MessageSocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(socket.keep_alive)
+            while (message := await socket.receive()) != "close":
+                assert isinstance(message, str)
+                await socket.send(message.upper())
+            nursery.cancel_scope.cancel()
+
+
+@dataclass
+class Served:
+    """A door with an echo behind it."""
+
+    stream: trio.abc.Stream
+    echo: Echo
+
+
+@asynccontextmanager
+async def served(settings: WebSocketSettings | None = None) -> AsyncIterator[Served]:
+    echo = Echo(settings or WebSocketSettings())
+    door = Http1Door(echo, Http1Settings())
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve_stream, theirs)
+        yield Served(ours, echo)
+        await ours.aclose()
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def connected(
+    settings: WebSocketSettings | None = None, path: str = "/v1/responses?a=b"
+) -> AsyncIterator[tuple[trio_websocket.WebSocketConnection, Served]]:
+    async with served(settings) as there, trio.open_nursery() as nursery:
+        stream = cast(trio.SocketStream, there.stream)
+        client = await trio_websocket.wrap_client_stream(nursery, stream, "x", path, subprotocols=["a", "b"])
+        yield client, there
+        with trio.move_on_after(1):
+            await client.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_messages_of_any_size(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected() as (client, there):
+        for text in ("hello", "", "é 日本 😀", "x" * 1_000_000):
+            await client.send_message(text)
+            assert await client.get_message() == text.upper()
+        assert there.echo.requests[0].path == "/v1/responses"
+        assert client.subprotocol == "a"
+
+
+async def test_either_end_may_close(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected() as (client, there):
+        await client.send_message("close")
+        with pytest.raises(trio_websocket.ConnectionClosed):
+            await client.get_message()
+    async with connected() as (client, there):
+        await client.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert there.echo.ended == []
+    assert there.echo.requests
+
+
+async def test_a_client_that_vanishes(autojump_clock: trio.testing.MockClock) -> None:
+    async with served() as there, trio.open_nursery() as nursery:
+        stream = cast(trio.SocketStream, there.stream)
+        client = await trio_websocket.wrap_client_stream(nursery, stream, "x", "/")
+        await client.send_message("a")
+        assert await client.get_message() == "A"
+        await there.stream.aclose()
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_message_over_the_limit_ends_the_connection(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(WebSocketSettings(message=1000)) as (client, _):
+        await client.send_message("x" * 1001)
+        with pytest.raises(trio_websocket.ConnectionClosed) as caught:
+            await client.get_message()
+        assert caught.value.reason is not None
+        assert caught.value.reason.code == 1009
+
+
+async def test_bytes_behind_the_head_are_not_lost(autojump_clock: trio.testing.MockClock) -> None:
+    """A client may send its first frame together with its handshake."""
+    head = b"GET / HTTP/1.1\r\n" + b"".join(name + b": " + value + b"\r\n" for name, value in HEADERS) + b"\r\n"
+    frame = b"\x81\x82\x00\x00\x00\x00hi"  # a masked text frame, with a mask that changes nothing
+    async with served() as there:
+        await there.stream.send_all(head + frame)
+        data = b""
+        while not data.endswith(b"\x81\x02HI"):
+            more = await there.stream.receive_some()
+            assert more
+            data += more
+        assert data.startswith(b"HTTP/1.1 101")
+        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in data  # RFC 6455 section 1.3
+        assert b"extensions" not in data.lower()
+
+
+async def test_who_reads_nothing_is_stalled(autojump_clock: trio.testing.MockClock) -> None:
+    """The stream holds one message; a client that does not read lets the next one wait."""
+    stalls = _Stuck()
+    with pytest.raises(PeerStalled, match="7 s"):
+        await MessageSocket(stalls, WebSocketSettings(write=7)).send("x")  # type: ignore[arg-type]
+    with pytest.raises(PeerStalled, match="no ping for 9 s"):
+        await MessageSocket(stalls, WebSocketSettings(ping=5, pong=9)).keep_alive()  # type: ignore[arg-type]
+    assert trio.current_time() == pytest.approx(7 + 5 + 9)
+
+
+async def test_who_is_gone_is_gone() -> None:
+    gone = MessageSocket(_Gone(), WebSocketSettings(ping=0.0))  # type: ignore[arg-type]
+    for call in (gone.receive, lambda: gone.send("x"), gone.keep_alive):
+        with pytest.raises(PeerGone):
+            await call()
+
+
+class _Stuck:
+    closed = None
+
+    async def send_message(self, text: str) -> None:
+        await trio.sleep_forever()
+
+    async def ping(self) -> None:
+        await trio.sleep_forever()
+
+
+class _Gone:
+    closed = None
+
+    async def get_message(self) -> str:
+        await trio.lowlevel.checkpoint()
+        raise trio_websocket.ConnectionClosed(None)
+
+    async def send_message(self, text: str) -> None:
+        await self.get_message()
+
+    async def ping(self) -> None:
+        await self.get_message()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({b"upgrade": b"h2c"}, UpgradeRequired),
+        ({b"connection": b"keep-alive"}, UpgradeRequired),
+        ({b"sec-websocket-version": b"8"}, UpgradeRequired),
+        ({b"sec-websocket-key": b"short"}, MalformedRequest),
+        ({b"sec-websocket-key": b"*"}, MalformedRequest),
+    ],
+)
+async def test_what_is_no_handshake(change: dict[bytes, bytes], error: type[KirostreamError]) -> None:
+    class Only:
+        request = HttpRequest("GET", "/", "", tuple({**dict(HEADERS), **change}.items()))
+
+    with pytest.raises(error):
+        async with accept(Only(), WebSocketSettings()):  # type: ignore[arg-type]
+            pass
+    assert wants_websocket(HttpRequest("GET", "/", "", HEADERS))
