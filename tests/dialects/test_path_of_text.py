@@ -69,6 +69,9 @@ def arguments(language: Language, body: bytes) -> str:
     """The text of the tool call's arguments."""
     if language.name == "anthropic":
         return "".join(event.get("delta", {}).get("partial_json", "") for event in language.events(body))
+    if language.name == "openai_responses":
+        kind = "response.function_call_arguments.delta"
+        return "".join(event["delta"] for event in language.events(body) if event["type"] == kind)
     calls = [
         call
         for event in language.events(body)

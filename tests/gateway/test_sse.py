@@ -12,7 +12,7 @@ from helpers.exchange import FakeExchange
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading
 from kirostream.gateway.sse import Heartbeats, Pump
-from kirostream.net.exchange import Exchange, Headers, PeerGone
+from kirostream.net.exchange import Exchange, PeerGone
 from kirostream.relay.log import Rendering, TurnLog
 from kirostream.turn.events import (
     BlockDelta,
@@ -122,3 +122,17 @@ async def test_a_client_that_is_gone_ends_the_pump(autojump_clock: trio.testing.
     log.append(START)
     with pytest.raises(PeerGone):
         await pumped(exchange, log).run()
+
+
+async def test_who_only_follows_begins_anywhere_and_marks_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    exchange, log = await started(), TurnLog(window=2)
+    log.append([*START, BlockDelta.of(0, "a"), BlockDelta.of(0, "b"), *END])
+    writer = DIALECTS["anthropic"].writer(ASK, Heading("0" * 32, 0))
+    rendering = Rendering(log, writer)
+    whole = rendering.blocks()
+    at = rendering.behind(len(whole) - 3)
+    await Pump(cast(Exchange, exchange), log, rendering, at=at, follows=True).run()
+    assert exchange.sent == b"".join(whole[-3:])
+    with trio.move_on_after(1) as patience:
+        await log.room()
+    assert patience.cancelled_caught  # the client that asked has read nothing

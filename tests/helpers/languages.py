@@ -1,4 +1,4 @@
-"""The two public languages, side by side: a body that asks, and what their streams say."""
+"""The public languages, side by side: a body that asks, and what their streams say."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Language:
 
     def ask(self, prompt: str, *, stream: bool = True, **more: Any) -> dict[str, Any]:
         """A request body."""
+        if self.name == "openai_responses":
+            return {"model": "claude-sonnet-4.5", "stream": stream, "input": prompt, **more}
         body = {
             "model": "claude-sonnet-4.5",
             "stream": stream,
@@ -35,6 +37,8 @@ class Language:
         for event in self.events(body):
             if self.name == "anthropic":
                 said.append(event.get("delta", {}).get("text", ""))
+            elif self.name == "openai_responses":
+                said.append(event["delta"] if event["type"] == "response.output_text.delta" else "")
             else:
                 said += [choice["delta"].get("content") or "" for choice in event.get("choices", [])]
         return "".join(said)
@@ -44,18 +48,28 @@ class Language:
         answer = json.loads(body)
         if self.name == "anthropic":
             return "".join(block.get("text", "") for block in answer["content"])
+        if self.name == "openai_responses":
+            return "".join(part["text"] for item in answer["output"] for part in item.get("content", ()))
         return answer["choices"][0]["message"]["content"] or ""
 
     def is_whole(self, body: bytes) -> bool:
         """Whether a stream says that it is complete."""
-        return b"event: message_stop" in body if self.name == "anthropic" else body.endswith(b"data: [DONE]\n\n")
+        ends = {"anthropic": b"event: message_stop", "openai_responses": b"event: response.completed"}
+        return ends[self.name] in body if self.name in ends else body.endswith(b"data: [DONE]\n\n")
 
     def error(self, body: bytes) -> dict[str, Any]:
         """The error that a stream or a whole answer holds; empty where there is none."""
         if body.startswith(b"{"):
             found: dict[str, Any] = json.loads(body).get("error", {})
             return found
+        if self.name == "openai_responses":
+            failed = (event["response"]["error"] for event in self.events(body) if event["type"] == "response.failed")
+            return next(failed, {})
         return next((event["error"] for event in self.events(body) if "error" in event), {})
 
 
-LANGUAGES = [Language("anthropic", "/v1/messages"), Language("openai_chat", "/v1/chat/completions")]
+LANGUAGES = [
+    Language("anthropic", "/v1/messages"),
+    Language("openai_chat", "/v1/chat/completions"),
+    Language("openai_responses", "/v1/responses"),
+]

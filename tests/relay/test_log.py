@@ -132,3 +132,15 @@ def test_a_read_is_bounded() -> None:
     log.append([delta(b"aaaa", b"bbbb", b"cccc")])
     assert rendering.read(Cursor(), at_most=12) == (b"<aaaa><bbbb>", Cursor(0, 2))
     assert rendering.read(Cursor(0, 2), at_most=1) == (b"<cccc>", Cursor(1, 0))
+
+
+def test_all_blocks_and_the_place_behind_some_of_them() -> None:
+    log = TurnLog()
+    rendering = Rendering(log, CountingWriter())
+    assert rendering.blocks() == []
+    assert rendering.behind(3) == Cursor(0, 0)
+    log.append([TurnStarted("m"), delta(b"a", b"b"), delta(b"c"), END])
+    whole = [b"<a>", b"<b>", b"<c>", b"<end>"]
+    assert rendering.blocks() == whole
+    for count in range(6):
+        assert rendering.read(rendering.behind(count))[0] == b"".join(whole[count:])

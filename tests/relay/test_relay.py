@@ -401,6 +401,24 @@ async def test_a_whole_answer_is_not_held_back(autojump_clock: trio.testing.Mock
         assert isinstance(await outcome(live), TurnEnded)
 
 
+async def test_a_turn_that_nobody_attends_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(ok(FIRST, *[MORE] * (WINDOW + 50), END)) as on:
+        live = await on.relay.begin(ASK)
+        await live.over.wait()
+        assert isinstance(live.log.events[-1], TurnEnded)
+        assert on.finished().outcome == "end"
+
+
+async def test_a_turn_that_nobody_attends_can_be_ended(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(ok(FIRST, 1000.0)) as on:
+        live = await on.relay.begin(ASK)
+        await live.log.beyond(0)
+        live.fail(ShuttingDown("Enough."))
+        await live.over.wait()
+        assert on.relay.snapshot().in_flight == 0
+        assert on.finished().outcome == "failed"
+
+
 async def test_an_unknown_model_is_not_asked_for(autojump_clock: trio.testing.MockClock) -> None:
     async with stage() as on:
         with pytest.raises(UnknownModel):
