@@ -177,8 +177,12 @@ class _Session:
             match frame.type:
                 case "response.create":
                     lock = self._lanes.setdefault(lane, trio.Lock())
-                    async with lock:
-                        await self._create(body, frame, lane)
+                    try:
+                        async with lock:
+                            await self._create(body, frame, lane)
+                    finally:
+                        if not lock.locked() and self._lanes.get(lane) is lock:
+                            del self._lanes[lane]  # nobody waits in it: a released lock goes to who waits
                 case "response.steer":
                     error = {"code": "steering_not_supported", "message": "An answer cannot be steered here."}
                     await self._send(encode({"type": "response.steer.failed", "error": error}), lane)

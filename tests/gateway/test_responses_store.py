@@ -77,3 +77,9 @@ async def test_what_is_too_much_goes_oldest_first(tmp_path: Path) -> None:
         kept = [n for n in range(50) if await store.get(f"r{n:02}", "me") is not None]
         assert 1 < len(kept) < 8
         assert kept == list(range(50 - len(kept), 50))
+
+
+async def test_no_days_keep_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path, days=0) as store:
+        await store.save(answer("r1", created=NOW - 1))
+        assert await store.get("r1", "me") is None
