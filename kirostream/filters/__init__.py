@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from kirostream.filters.limits import limits_of
 from kirostream.filters.thinking import Handling, ThinkingSplitter, ask_for_thoughts, thinks_by_tags
+from kirostream.filters.toolcalls import text_calls_of
 from kirostream.turn.events import TurnEvent
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
@@ -51,6 +52,10 @@ class FilterSettings:
             "help": "What becomes of it: as_reasoning, remove, pass (stays text), strip (stays text without the tags)."
         },
     )
+    text_calls: bool = field(
+        default=False,
+        metadata={"help": "Make real calls of tool calls that a model wrote as text. It may have meant an example."},
+    )
 
     def __post_init__(self) -> None:
         if self.thinking_handling not in _HANDLINGS:
@@ -79,6 +84,8 @@ def event_filters(request: TurnRequest, model: Model, settings: FilterSettings) 
     chain: list[EventFilter] = []
     if settings.thinking_tags and thinks_by_tags(request, model) and settings.handling is not Handling.PASS:
         chain.append(ThinkingSplitter(settings.handling))
+    if settings.text_calls and (calls := text_calls_of(request)) is not None:
+        chain.append(calls)
     if (limits := limits_of(request, model)) is not None:
         chain.append(limits)
     return chain

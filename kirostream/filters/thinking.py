@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from kirostream.filters.renumber import Renumber
 from kirostream.turn.events import (
     BlockDelta,
     BlockEnded,
@@ -109,9 +110,7 @@ class ThinkingSplitter:
         self._end = ""
         """The end tag that closes the thought."""
         self._held = ""
-        self._indexes: dict[int, int] = {}
-        """Of open blocks: as they came, and as they go out."""
-        self._next = 0
+        self._blocks = Renumber()
         self._thought: int | None = None
         """The index of the open thinking block, as it goes out."""
         self._size = 0
@@ -125,19 +124,19 @@ class ThinkingSplitter:
         said: list[TurnEvent] = []
         for event in events:
             match event:
-                case BlockDelta(index=index, pieces=pieces):
+                case BlockDelta(index=index):
                     if index == self._block and self._phase is not _Phase.PASSING:
                         said += self._look(event)
                     else:
-                        said.append(BlockDelta(self._indexes[index], pieces))
+                        said.append(self._blocks.delta(event))
                 case BlockStarted():
                     said += self._started(event)
-                case BlockEnded(index=index, signature=signature):
+                case BlockEnded(index=index):
                     if index == self._block:
                         said += self._settle()
                         self._block = None
-                    if index in self._indexes:
-                        said.append(BlockEnded(self._indexes.pop(index), signature))
+                    if index in self._blocks:
+                        said.append(self._blocks.end(event))
                 case UsageKnown(usage=usage):
                     said.append(UsageKnown(self._counted(usage)))
                 case TurnEnded(usage=usage):
@@ -158,12 +157,7 @@ class ThinkingSplitter:
                 self._block = event.index
                 return []
             self._phase = _Phase.PASSING  # the answer begins with something else
-        return [self._open(event)]
-
-    def _open(self, event: BlockStarted) -> BlockStarted:
-        index = self._indexes[event.index] = self._next
-        self._next += 1
-        return event if index == event.index else replace(event, index=index)
+        return [self._blocks.start(event)]
 
     def _settle(self) -> list[TurnEvent]:
         """The first block ends: what is held is said, and an open thought is closed."""
@@ -201,8 +195,7 @@ class ThinkingSplitter:
                 return [] if any(tag.startswith(words) for tag in TAGS) else self._release()
             self._phase, self._end, text = _Phase.INSIDE, f"</{tag[1:]}", words.removeprefix(tag)
             if self._handling is Handling.AS_REASONING:
-                self._thought = self._next
-                self._next += 1
+                self._thought = self._blocks.fresh()
                 said.append(BlockStarted(self._thought, BlockKind.THINKING))
         if self._phase is _Phase.INSIDE:
             thought, end, text = text.partition(self._end)
@@ -225,10 +218,10 @@ class ThinkingSplitter:
         """Text of the first block, which is opened where it is not open yet."""
         said: list[TurnEvent] = []
         index = self._block if self._block is not None else 0
-        if index not in self._indexes:
-            said.append(self._open(BlockStarted(index, BlockKind.TEXT)))
+        if index not in self._blocks:
+            said.append(self._blocks.start(BlockStarted(index, BlockKind.TEXT)))
         if text:
-            said.append(BlockDelta.of(self._indexes[index], text))
+            said.append(self._blocks.delta(BlockDelta.of(index, text)))
         return said
 
     def _think(self, text: str) -> list[TurnEvent]:
@@ -240,9 +233,8 @@ class ThinkingSplitter:
 
     def _think_pieces(self, pieces: Sequence[bytes]) -> list[TurnEvent]:
         if self._handling is Handling.STRIP:
-            opening = self._text("")
-            assert self._block is not None
-            return [*opening, BlockDelta(self._indexes[self._block], pieces)]
+            index = self._block if self._block is not None else 0
+            return [*self._text(""), self._blocks.delta(BlockDelta(index, pieces))]
         if self._thought is None:
             return []
         self._size += sum(map(len, pieces))

@@ -57,6 +57,7 @@ from kirostream.turn.request import (
     Sampling,
     Text,
     Thought,
+    Tool,
     ToolCall,
     ToolResult,
     TurnRequest,
@@ -537,3 +538,16 @@ async def test_thinking_by_name_and_by_tags(asked: str, enabled: bool, autojump_
     assert fitted.thinking.enabled == enabled
     assert bool(fitted.system) == enabled
     assert said == ((Thought("Hm."), Text("Yes.")) if enabled else (Text("<think>Hm.</think>Yes."),))
+
+
+async def test_a_call_in_text_is_made_where_the_operator_wants_it(autojump_clock: trio.testing.MockClock) -> None:
+    asking = replace(ASK, tools=(Tool("Read", "", b"{}"),))
+    text = '[Called Read with args: {"path":"a"}]'
+    for wanted in (True, False):
+        settings = RelaySettings(filters=FilterSettings(text_calls=wanted))
+        async with stage(saying(text), settings=settings) as on, on.relay.turn(asking) as live:
+            ended = await outcome(live)
+            (block,) = fold(live.log.events).content
+        assert isinstance(ended, TurnEnded)
+        assert ended.stop is (Stop.TOOL_CALL if wanted else Stop.END)
+        assert isinstance(block, ToolCall if wanted else Text)
