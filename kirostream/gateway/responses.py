@@ -350,14 +350,8 @@ class Responses:
             if log.events and isinstance(log.events[0], TurnFailed) and not follows:
                 raise log.events[0].error
         kind = (b"content-type", DIALECTS["openai_responses"].content_type)
-        await exchange.start(200, (kind, *STREAM_HEADERS, *id_headers(kept.live.heading.request_id)))
-        pump = Pump(exchange, log, kept.rendering, at=at, follows=follows)
-        self._heartbeats.add(pump)
-        try:
-            await pump.run()
-        finally:
-            self._heartbeats.discard(pump)
-        await exchange.finish()
+        headers = (kind, *STREAM_HEADERS, *id_headers(kept.live.heading.request_id))
+        await Pump(exchange, log, kept.rendering, at=at, follows=follows).run(headers, self._heartbeats)
 
     def keep(self, asked: Asked, live: LiveTurn, caller: str, *, seals: bool = False) -> Kept:
         """Have an answer at hand, if it is to be stored. `seals`: its thoughts are needed again though it is not."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from kirostream.net.exchange import Exchange
+from kirostream.net.exchange import Exchange, Headers
 from kirostream.relay.log import START, Cursor, Rendering, TurnLog
 
 
@@ -56,26 +56,46 @@ class Pump:
         """Wake the pump, so that it sends a heartbeat."""
         self._log.nudge()
 
-    async def run(self) -> None:
-        """Send until the turn is over. The head has to be sent already.
+    async def run(self, headers: Headers, heartbeats: Heartbeats) -> None:
+        """Answer 200, and send until the turn is over.
+
+        The head goes out with what was said so far, and the last part with the end: each write wakes the client, and
+        that is most of what a short answer costs.
+
+        Args:
+            headers: of the answer.
+            heartbeats: who wakes this pump when the model is silent.
 
         Raises:
             PeerGone, PeerStalled: the client is not there, or does not read.
         """
-        log, rendering, send = self._log, self._rendering, self._exchange.send
-        while True:
-            more = await log.beyond(self._at.event)
-            if more:
-                data, self._at = rendering.read(self._at)
-                if not self._follows:
-                    log.mark_read(self._at.event)
-            elif log.finished:
-                return
-            else:
-                data = rendering.heartbeat()
-            if data:
-                await send(data)
-                self.last_sent = trio.current_time()
+        log, exchange = self._log, self._exchange
+        heartbeats.add(self)
+        try:
+            await exchange.start(200, headers, self._next())
+            while not self._is_whole():
+                said = await log.beyond(self._at.event) or log.finished
+                data = self._next() if said else self._rendering.heartbeat()
+                if self._is_whole():
+                    await exchange.finish(data)
+                    return
+                if data:
+                    await exchange.send(data)
+                    self.last_sent = trio.current_time()
+            await exchange.finish()
+        finally:
+            heartbeats.discard(self)
+
+    def _next(self) -> bytes:
+        """What was said since the last time."""
+        data, self._at = self._rendering.read(self._at)
+        if not self._follows:
+            self._log.mark_read(self._at.event)
+        return data
+
+    def _is_whole(self) -> bool:
+        """Whether everything was read that will ever be said."""
+        return self._log.finished and self._at.event >= len(self._log.events)
 
 
 class Heartbeats:

@@ -158,11 +158,5 @@ class TurnsHandler:
         if log.events and isinstance(log.events[0], TurnFailed):
             raise log.events[0].error
         headers = ((b"content-type", self._dialect.content_type), *STREAM_HEADERS, *id_headers(live.heading.request_id))
-        await exchange.start(200, headers)
         pump = Pump(exchange, log, Rendering(log, self._dialect.writer(request, live.heading)))
-        self._heartbeats.add(pump)
-        try:
-            await pump.run()
-        finally:
-            self._heartbeats.discard(pump)
-        await exchange.finish()
+        await pump.run(headers, self._heartbeats)

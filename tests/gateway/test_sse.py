@@ -12,7 +12,7 @@ from helpers.exchange import FakeExchange
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading
 from kirostream.gateway.sse import Heartbeats, Pump
-from kirostream.net.exchange import Exchange, PeerGone
+from kirostream.net.exchange import Exchange, Headers, PeerGone
 from kirostream.relay.log import Rendering, TurnLog
 from kirostream.turn.events import (
     BlockDelta,
@@ -37,36 +37,48 @@ def pumped(exchange: FakeExchange, log: TurnLog) -> Pump:
     return Pump(cast(Exchange, exchange), log, Rendering(log, writer))
 
 
-async def started() -> FakeExchange:
-    exchange = FakeExchange("POST", "/v1/messages")
-    await exchange.start(200, ())
-    return exchange
-
-
 class CountingExchange(FakeExchange):
     """Counts the writes."""
 
     writes = 0
 
+    async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
+        self.writes += 1
+        await super().start(status, headers, first)
+
     async def send(self, data: bytes) -> None:
         self.writes += 1
         await super().send(data)
 
+    async def finish(self, last: bytes = b"") -> None:
+        self.writes += 1
+        await super().finish(last)
+
 
 async def test_what_piled_up_goes_out_in_one_write(autojump_clock: trio.testing.MockClock) -> None:
     exchange, log = CountingExchange("POST", "/v1/messages"), TurnLog()
-    await exchange.start(200, ())
     log.append([*START, *(BlockDelta.of(0, word) for word in ("a", "b", "c")), *END])
-    await pumped(exchange, log).run()
-    assert exchange.writes == 1
+    await pumped(exchange, log).run((), Heartbeats(10.0))
+    assert exchange.writes == 2  # the head with everything, and the end
     assert exchange.sent.count(b"text_delta") == 3
     assert exchange.sent.endswith(b'"message_stop"}\n\n')
 
 
-async def test_every_event_goes_out_as_it_comes(autojump_clock: trio.testing.MockClock) -> None:
-    exchange, log = await started(), TurnLog()
+async def test_the_last_part_goes_out_with_the_end(autojump_clock: trio.testing.MockClock) -> None:
+    exchange, log = CountingExchange("POST", "/v1/messages"), TurnLog()
+    log.append(START)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pumped(exchange, log).run)
+        nursery.start_soon(pumped(exchange, log).run, (), Heartbeats(10.0))
+        await trio.testing.wait_all_tasks_blocked()
+        log.append([BlockDelta.of(0, "a"), *END])
+    assert exchange.writes == 2
+    assert exchange.sent.endswith(b'"message_stop"}\n\n')
+
+
+async def test_every_event_goes_out_as_it_comes(autojump_clock: trio.testing.MockClock) -> None:
+    exchange, log = FakeExchange("POST", "/v1/messages"), TurnLog()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pumped(exchange, log).run, (), Heartbeats(10.0))
         log.append(START)
         for word in ("one", "two"):
             log.append([BlockDelta.of(0, word)])
@@ -77,18 +89,16 @@ async def test_every_event_goes_out_as_it_comes(autojump_clock: trio.testing.Moc
 
 
 async def test_a_silent_stream_gets_a_heartbeat(autojump_clock: trio.testing.MockClock) -> None:
-    exchange, log = await started(), TurnLog()
+    exchange, log = FakeExchange("POST", "/v1/messages"), TurnLog()
     heartbeats = Heartbeats(10.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(heartbeats.run)
         pump = pumped(exchange, log)
-        heartbeats.add(pump)
         async with trio.open_nursery() as inner:
-            inner.start_soon(pump.run)
+            inner.start_soon(pump.run, (), heartbeats)
             await trio.sleep(35)
             assert 2 <= exchange.sent.count(b"event: ping") <= 3
             log.append([*START, *END])
-        heartbeats.discard(pump)
         before = exchange.sent
         await trio.sleep(35)
         assert exchange.sent == before
@@ -96,14 +106,13 @@ async def test_a_silent_stream_gets_a_heartbeat(autojump_clock: trio.testing.Moc
 
 
 async def test_a_busy_stream_gets_none(autojump_clock: trio.testing.MockClock) -> None:
-    exchange, log = await started(), TurnLog()
+    exchange, log = FakeExchange("POST", "/v1/messages"), TurnLog()
     heartbeats = Heartbeats(10.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(heartbeats.run)
         pump = pumped(exchange, log)
-        heartbeats.add(pump)
         async with trio.open_nursery() as inner:
-            inner.start_soon(pump.run)
+            inner.start_soon(pump.run, (), heartbeats)
             log.append(START)
             for _ in range(20):
                 log.append([BlockDelta.of(0, "x")])
@@ -113,25 +122,31 @@ async def test_a_busy_stream_gets_none(autojump_clock: trio.testing.MockClock) -
     assert b"event: ping" not in exchange.sent
 
 
-async def test_a_client_that_is_gone_ends_the_pump(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("method", ["start", "finish"])
+async def test_a_client_that_is_gone_ends_the_pump(method: str, autojump_clock: trio.testing.MockClock) -> None:
     class Gone(FakeExchange):
-        async def send(self, data: bytes) -> None:
+        async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
+            await super().start(status, headers, first)
+            if method == "start":
+                raise PeerGone("left")
+
+        async def finish(self, last: bytes = b"") -> None:
             raise PeerGone("left")
 
     exchange, log = Gone("POST", "/v1/messages"), TurnLog()
-    log.append(START)
+    log.append([*START, *END])
     with pytest.raises(PeerGone):
-        await pumped(exchange, log).run()
+        await pumped(exchange, log).run((), Heartbeats(10.0))
 
 
 async def test_who_only_follows_begins_anywhere_and_marks_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    exchange, log = await started(), TurnLog(window=2)
+    exchange, log = FakeExchange("POST", "/v1/messages"), TurnLog(window=2)
     log.append([*START, BlockDelta.of(0, "a"), BlockDelta.of(0, "b"), *END])
     writer = DIALECTS["anthropic"].writer(ASK, Heading("0" * 32, 0))
     rendering = Rendering(log, writer)
     whole = rendering.blocks()
     at = rendering.behind(len(whole) - 3)
-    await Pump(cast(Exchange, exchange), log, rendering, at=at, follows=True).run()
+    await Pump(cast(Exchange, exchange), log, rendering, at=at, follows=True).run((), Heartbeats(10.0))
     assert exchange.sent == b"".join(whole[-3:])
     with trio.move_on_after(1) as patience:
         await log.room()
