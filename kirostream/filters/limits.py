@@ -8,8 +8,8 @@ arguments, as in the models' own API. The sequence that is complete first wins, 
 at once; so the result does not depend on where the answer was cut into pieces. The end of a text that may be the
 beginning of a sequence is held back until the next piece decides.
 
-**What is counted.** Bytes of what was said, thoughts and arguments too, at the estimate of `turn.tokens`, so that an
-answer never reports more tokens than were asked for. The escaped length of a piece is an upper bound of its length;
+**What is counted.** Bytes of what was said, thoughts and arguments too, `ROOM` of them a token. An answer that was
+ended here never reports more tokens than were asked for. The escaped length of a piece is an upper bound of its length;
 nothing is decoded before the sum of these bounds reaches the limit. A huge limit costs an addition a delta.
 
 **A call is never cut.** Half of its arguments would look whole to some client. A call that is open goes on to its end,
@@ -22,6 +22,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from kirostream.turn.events import (
     BlockDelta,
@@ -40,6 +41,11 @@ from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
 from kirostream.turn.tokens import BYTES_PER_TOKEN
 from kirostream.turn.usage import Usage
+
+ROOM: Final = 5.0
+"""Bytes of an answer that one token of ``max_tokens`` allows. Plain English comes to 4.5 bytes a token, code and JSON
+to less. The count is an estimate, so it errs on the side of the answer: to cut off what the model's own count would
+have let through is to lose it."""
 
 
 def limits_of(request: TurnRequest, model: Model) -> Limits | None:
@@ -74,7 +80,8 @@ class Limits:
         # A piece without an escape and without the first byte of a sequence cannot be the beginning of one.
         first = b"".join(sorted({sequence.encode("utf-8", "replace")[:1] for sequence in stop}))
         self._may_begin = re.compile(b"[\\\\" + re.escape(first) + b"]").search
-        self._budget = None if max_tokens is None else int(max_tokens * BYTES_PER_TOKEN)
+        self._max_tokens = sys.maxsize if max_tokens is None else max_tokens
+        self._budget = None if max_tokens is None else int(max_tokens * ROOM)
         self._ceiling = sys.maxsize if self._budget is None else self._budget
         self._max_calls = max_calls
         self._calls = 0
@@ -217,7 +224,7 @@ class Limits:
 
     def _end(self, stop: Stop, sequence: str = "") -> list[TurnEvent]:
         """Say no more: texts and thoughts end here, calls where they end."""
-        output = round(self._weigh() / BYTES_PER_TOKEN)
+        output = min(round(self._weigh() / BYTES_PER_TOKEN), self._max_tokens)
         thinking = min(output, round(self._thoughts / BYTES_PER_TOKEN))
         usage = replace(self._usage, output_tokens=output, thinking_tokens=thinking, estimated=True)
         self._ending = TurnEnded(stop, usage, sequence)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.turns import RESULT
 from kirostream.errors import StreamCut
-from kirostream.filters.limits import Limits, limits_of
+from kirostream.filters.limits import ROOM, Limits, limits_of
 from kirostream.turn.events import (
     BlockDelta,
     BlockEnded,
@@ -29,7 +29,6 @@ from kirostream.turn.grammar import Grammar
 from kirostream.turn.model import Model
 from kirostream.turn.request import Message, Role, Sampling, Text, Thought, Tool, ToolCall, ToolChoice, TurnRequest
 from kirostream.turn.result import TurnResult, fold, unfold
-from kirostream.turn.tokens import BYTES_PER_TOKEN
 from kirostream.turn.usage import Usage
 
 MODEL = Model("m", max_output=64_000)
@@ -105,7 +104,7 @@ def test_a_stop_sequence_ends_the_turn_in_any_cut(pieces: list[str], stop: list[
 @given(st.lists(LETTERS, max_size=6), st.integers(0, 12), st.lists(st.text("ab", min_size=1, max_size=3), max_size=2))
 def test_max_tokens_end_the_turn_in_any_cut(pieces: list[str], max_tokens: int, stop: list[str]) -> None:
     text, why, sequence = expected("".join(pieces), stop)
-    room = int(max_tokens * BYTES_PER_TOKEN)
+    room = int(max_tokens * ROOM)
     if max_tokens == 0:
         text, why, sequence = "", Stop.MAX_TOKENS, ""
     elif len(text.encode()) > room:
