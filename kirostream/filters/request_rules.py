@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from kirostream.turn.request import (
     AUTO,
     ContentBlock,
@@ -67,7 +69,7 @@ def drop_thoughts(request: TurnRequest) -> TurnRequest:
     """Thoughts of earlier turns are left out: Kiro refuses most of them, signed or not (section 2.8)."""
 
     def unthinking(message: Message) -> Message:
-        if not any(isinstance(block, Thought) for block in message.content):
+        if Thought not in map(type, message.content):
             return message
         return replace(message, content=tuple(b for b in message.content if not isinstance(b, Thought)))
 
@@ -96,6 +98,8 @@ def move_misplaced_blocks(request: TurnRequest) -> TurnRequest:
     A result in an assistant's message moves into a user message behind it, where pairing finds it; a call in a user's
     message and an image in an assistant's become text.
     """
+    if not any(map(_misplaced, request.messages)):
+        return request
     messages: list[Message] = []
     for message in request.messages:
         if message.role is Role.USER:
@@ -113,6 +117,15 @@ def move_misplaced_blocks(request: TurnRequest) -> TurnRequest:
         if moves:
             messages.append(Message(Role.USER, moves))
     return _with_messages(request, messages)
+
+
+def _misplaced(message: Message) -> bool:
+    wrong = _NOT_THE_USERS if message.role is Role.USER else _NOT_THE_ASSISTANTS
+    return not wrong.isdisjoint(map(type, message.content))
+
+
+_NOT_THE_USERS: Final = frozenset((ToolCall,))
+_NOT_THE_ASSISTANTS: Final = frozenset((Image, ToolResult))
 
 
 # 2. The tools offered
@@ -196,7 +209,7 @@ def pair_tools(request: TurnRequest) -> TurnRequest:
 
     Needs messages of alternating roles.
     """
-    if not any(isinstance(block, (ToolCall, ToolResult)) for block in _blocks(request)):
+    if _paired(request.messages):
         return request
     called: dict[str, list[int]] = {}  # by id: the positions of the messages that call it
     answered: dict[str, list[tuple[int, ToolResult]]] = {}  # by id: its results and the positions they stand at
@@ -238,6 +251,29 @@ def pair_tools(request: TurnRequest) -> TurnRequest:
     return _with_messages(request, messages)
 
 
+def _paired(messages: Iterable[Message]) -> bool:
+    """Whether nothing is left to do: each message begins with the results of the calls before it, in their order."""
+    due: list[str] = []
+    seen: set[str] = set()
+    for message in messages:
+        calls: list[str] = []
+        given = 0
+        for at, block in enumerate(message.content):
+            if isinstance(block, ToolResult):
+                if at != given or given >= len(due) or block.call_id != due[given]:
+                    return False
+                given += 1
+            elif isinstance(block, ToolCall):
+                if block.id in seen or not _WIRE_ID.fullmatch(block.id):
+                    return False
+                seen.add(block.id)
+                calls.append(block.id)
+        if given != len(due):
+            return False
+        due = calls
+    return not due
+
+
 def declare_used_tools(request: TurnRequest) -> TurnRequest:
     """A tool that the history uses and the request does not offer is declared by a stub (section 2.5).
 
@@ -258,6 +294,9 @@ def declare_used_tools(request: TurnRequest) -> TurnRequest:
 def repair_arguments(request: TurnRequest) -> TurnRequest:
     """Arguments of a call are an object; anything else is put into one (section 2.2)."""
 
+    if all(block.arguments.startswith(b"{") for block in _blocks(request) if isinstance(block, ToolCall)):
+        return request
+
     def repaired(block: ContentBlock) -> Iterable[ContentBlock]:
         if isinstance(block, ToolCall) and not block.arguments.lstrip().startswith(b"{"):
             arguments = block.arguments.strip()
@@ -273,7 +312,7 @@ def check_images(request: TurnRequest) -> TurnRequest:
 
     The bytes decide on the type. What cannot be sent is replaced by a sentence that says why.
     """
-    if not any(isinstance(item, Image) for item in _items(request)):
+    if not any(map(_pictured, request.messages)):
         return request
     room = MAX_IMAGES
 
@@ -288,6 +327,9 @@ def check_images(request: TurnRequest) -> TurnRequest:
 
     messages = []
     for message in reversed(request.messages):
+        if not _pictured(message):
+            messages.append(message)
+            continue
         content: list[ContentBlock] = []
         for block in reversed(message.content):
             if isinstance(block, Image):
@@ -301,10 +343,21 @@ def check_images(request: TurnRequest) -> TurnRequest:
     return _with_messages(request, list(reversed(messages)))
 
 
+def _pictured(message: Message) -> bool:
+    for block in message.content:
+        if isinstance(block, Image) or (
+            isinstance(block, ToolResult) and any(isinstance(part, Image) for part in block.content)
+        ):
+            return True
+    return False
+
+
 def fill_empty_contents(request: TurnRequest) -> TurnRequest:
     """No message and no result is empty (section 2.4); a user's text may be, beside results."""
 
     def filled(message: Message) -> Message:
+        if _full(message):
+            return message
         content = tuple(
             _filled_result(block) if isinstance(block, ToolResult) else block
             for block in message.content
@@ -320,6 +373,22 @@ def fill_empty_contents(request: TurnRequest) -> TurnRequest:
         return message if content == message.content else replace(message, content=content)
 
     return _each_message(request, filled)
+
+
+def _full(message: Message) -> bool:
+    """Whether nothing in it is empty, nor the message itself."""
+    said = False
+    for block in message.content:
+        if isinstance(block, Text):
+            if not block.text:
+                return False
+            said = True
+        elif isinstance(block, ToolResult):
+            texts = [part.text for part in block.content if isinstance(part, Text)]
+            if not texts or not all(texts):
+                return False
+            said = said or message.role is Role.USER
+    return said
 
 
 def end_with_user(request: TurnRequest) -> TurnRequest:
@@ -404,9 +473,23 @@ _DATA: Final = frozenset(("const", "default", "enum", "examples"))
 _DROPPED: Final = frozenset(("$schema", "$id", "$defs", "definitions", "$anchor", "$dynamicAnchor", "$comment"))
 
 
+_SPECIAL: Final = _SCHEMA_KEYS | _SCHEMA_LISTS | _SCHEMA_MAPS | _DATA | _DROPPED | {"required"}
+"""Keywords that are looked at; what any other holds stays as it is."""
+
+
 @functools.lru_cache(maxsize=512)
 def repair_schema(raw: RawJson) -> RawJson:
     """The schema as Kiro takes it; the same bytes where nothing is wrong. Cached: a client's tools rarely change."""
+    try:
+        schema = msgspec.json.decode(raw)
+        repaired = _Repair(schema).root()
+        return raw if repaired == schema else msgspec.json.encode(repaired)
+    except (ValueError, OverflowError, RecursionError):
+        return _repair_odd_schema(raw)
+
+
+def _repair_odd_schema(raw: RawJson) -> RawJson:
+    """The same by the standard library, which takes half characters and numbers that msgspec does not."""
     try:
         schema = json.loads(raw)
         repaired = _Repair(schema).root()
@@ -447,7 +530,14 @@ class _Repair:
             if isinstance(target, dict):
                 return self._subschema({**target, **own}, (*within, reference))
             return self._subschema(own, within)
-        return {key: self._value(key, value, within) for key, value in schema.items() if self._stays(key, value)}
+        repaired = {}
+        for key, value in schema.items():
+            if key in _SPECIAL:
+                if self._stays(key, value):
+                    repaired[key] = self._value(key, value, within)
+            elif value is not None:
+                repaired[key] = value
+        return repaired
 
     @staticmethod
     def _stays(key: str, value: Any) -> bool:
@@ -525,14 +615,6 @@ def _readable(image: Image) -> Text | Image:
 def _blocks(request: TurnRequest) -> Iterator[ContentBlock]:
     for message in request.messages:
         yield from message.content
-
-
-def _items(request: TurnRequest) -> Iterator[ContentBlock]:
-    """Every block, and every part of every result."""
-    for block in _blocks(request):
-        yield block
-        if isinstance(block, ToolResult):
-            yield from block.content
 
 
 def _with_messages(request: TurnRequest, messages: list[Message]) -> TurnRequest:
