@@ -25,7 +25,7 @@ from kirostream.relay.log import Rendering
 from kirostream.relay.relay import LiveTurn, Relay
 from kirostream.turn.events import TurnFailed
 from kirostream.turn.request import TurnRequest
-from kirostream.turn.result import fold
+from kirostream.turn.result import fold, whole_calls
 
 JSON: Final = (b"content-type", b"application/json")
 STREAM_HEADERS: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
@@ -134,7 +134,7 @@ class TurnsHandler:
             if not request.stream:
                 for live in lives:
                     await live.over.wait()
-                body = dialect.write_results(request, [fold(live.log.events) for live in lives], heading)
+                body = dialect.write_results(request, [whole_calls(fold(live.log.events)) for live in lives], heading)
                 await exchange.reply(200, (JSON, *id_headers(request_id)), body)
                 return
             with trio.move_on_after(settings.stream.hold_head):
@@ -147,7 +147,7 @@ class TurnsHandler:
 
     async def _reply(self, exchange: Exchange, request: TurnRequest, live: LiveTurn) -> None:
         await live.over.wait()
-        result = fold(live.log.events)
+        result = whole_calls(fold(live.log.events))
         body = self._dialect.write_result(request, result, live.heading)
         await exchange.reply(200, (JSON, *id_headers(live.heading.request_id)), body)
 

@@ -6,8 +6,9 @@ events. A streamed and a whole answer of one turn are the same by construction: 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kirostream.errors import LocalProtocolError
 from kirostream.turn.events import (
@@ -84,6 +85,22 @@ def _block(start: BlockStarted, pieces: list[bytes], signature: str) -> Text | T
             return Thought("", signature, start.data)
         case BlockKind.TOOL_CALL:
             return ToolCall(start.call_id, start.name, unescape(pieces).encode() or b"{}")
+
+
+def whole_calls(result: TurnResult) -> TurnResult:
+    """The answer without calls whose arguments broke off: half of them would be taken for all.
+
+    Such a turn ended MAX_TOKENS (kiro-protocol.md section 3.3), which is what is left to say of them.
+    """
+    content = tuple(b for b in result.content if not isinstance(b, ToolCall) or _is_object(b.arguments))
+    return result if len(content) == len(result.content) else replace(result, content=content)
+
+
+def _is_object(arguments: bytes) -> bool:
+    try:
+        return isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def unfold(result: TurnResult) -> Iterator[TurnEvent]:

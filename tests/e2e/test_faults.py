@@ -138,6 +138,24 @@ async def test_a_whole_answer_that_breaks_is_a_5xx(language: Language, tmp_path:
 
 
 @both
+async def test_a_call_that_broke_off_is_not_in_a_whole_answer(language: Language, tmp_path: Path) -> None:
+    tool = {"name": "put_file", "description": "Writes.", "input_schema": {"type": "object"}}
+    if language.name != "anthropic":
+        tool = {"name": "put_file", "description": "Writes.", "parameters": {"type": "object"}}
+    tools = {"anthropic": [tool], "openai_chat": [{"type": "function", "function": tool}]}
+    prompt = '[[chunk:3]][[say:on it ]][[fault:exception CONTEXT 6]][[tool:put_file {"text":"a long one"}]]'
+    if language.name not in tools:
+        return
+    async with running(tmp_path) as (gateway, _):
+        ask = language.ask(prompt, stream=False, tools=tools[language.name])
+        async with post(gateway.url + language.path, ask, AUTH) as response:
+            body = await response.read()
+    assert b"a long" not in body
+    assert b"put_file" not in body
+    assert b'"max_tokens"' in body or b'"length"' in body
+
+
+@both
 async def test_a_stall_is_a_timeout(language: Language, tmp_path: Path) -> None:
     async with running(tmp_path, relay__deadlines__idle=0.3) as (gateway, facts):
         async with post(gateway.url + language.path, language.ask("[[fault:stall]][[tokens:40]]"), AUTH) as response:
