@@ -225,7 +225,11 @@ def test_tools_of_other_kinds_are_passed_over() -> None:
 
 def test_a_custom_tool_is_a_function_of_one_string() -> None:
     call = {"id": "c", "type": "custom", "custom": {"name": "patch", "input": 'say "hi"'}}
-    messages = [*HELLO, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "k"}]
+    messages = [
+        *HELLO,
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "k"},
+    ]
     request = read(tools=[CUSTOM], messages=messages, tool_choice={"type": "custom", "custom": {"name": "patch"}})
     (tool,) = request.tools
     assert "start: /.+/" in tool.description
