@@ -4,6 +4,8 @@ It wants to read the handshake itself, and by then the door has read it: so it g
 head again and then goes on as the connection does. Messages are text; compression is declined.
 
 Every send has a deadline, and a ping now and then finds out who is gone without having said so.
+
+The library is imported with the first connection: it costs 40 ms and a megabyte, and most clients never open one.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ import binascii
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import trio
-import trio_websocket
 
 from kirostream.errors import MalformedRequest, RequestError
 from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
+
+if TYPE_CHECKING:
+    import trio_websocket
 
 VERSION: Final = b"13"
 """RFC 6455. There is no other."""
@@ -58,8 +62,11 @@ class MessageSocket:
     """One connection. Tasks may share it; make one with `accept`."""
 
     def __init__(self, connection: trio_websocket.WebSocketConnection, settings: WebSocketSettings) -> None:
+        from trio_websocket import ConnectionClosed
+
         self._connection = connection
         self._settings = settings
+        self._gone: Final = ConnectionClosed
 
     def __repr__(self) -> str:
         return f"<MessageSocket {'closed' if self._connection.closed else 'open'}>"
@@ -72,7 +79,7 @@ class MessageSocket:
         """
         try:
             return await self._connection.get_message()
-        except trio_websocket.ConnectionClosed as error:
+        except self._gone as error:
             raise PeerGone(f"The WebSocket is closed: {error.reason}.") from None
 
     async def send(self, text: str) -> None:
@@ -85,7 +92,7 @@ class MessageSocket:
         with trio.move_on_after(self._settings.write) as patience:
             try:
                 await self._connection.send_message(text)
-            except trio_websocket.ConnectionClosed as error:
+            except self._gone as error:
                 raise PeerGone(f"The WebSocket is closed: {error.reason}.") from None
         if patience.cancelled_caught:
             raise PeerStalled(f"The client read nothing for {self._settings.write:g} s.")
@@ -101,7 +108,7 @@ class MessageSocket:
             with trio.move_on_after(self._settings.pong) as patience:
                 try:
                     await self._connection.ping()
-                except trio_websocket.ConnectionClosed as error:
+                except self._gone as error:
                     raise PeerGone(f"The WebSocket is closed: {error.reason}.") from None
             if patience.cancelled_caught:
                 raise PeerStalled(f"The client answered no ping for {self._settings.pong:g} s.")
@@ -129,6 +136,8 @@ async def accept(exchange: Exchange, settings: WebSocketSettings) -> AsyncIterat
         key = b""
     if len(key) != 16:
         raise MalformedRequest("sec-websocket-key has to be 16 bytes in base64.", param="$.sec-websocket-key")
+    import trio_websocket
+
     stream = _Replayed(await exchange.upgrade(), _head(request))
     async with trio.open_nursery() as nursery:
         proposal = await trio_websocket.wrap_server_stream(
