@@ -126,3 +126,14 @@ def test_any_arguments_in_any_cut(language: Language, text: str, data: st.DataOb
 def test_half_a_pair_that_finds_no_other_half(language: Language) -> None:
     wire = b"".join(frame("assistantResponseEvent", content=piece) for piece in ("a\ud83d", "b", "\ude00c"))
     assert language.text(through(language, [wire])) == "a\ufffdb\ufffdc"
+
+
+@pytest.mark.parametrize(("cut", "ended"), [('{"content": "ha', "cut"), ('{"content": "all"}', "whole")])
+def test_a_call_that_broke_off_is_not_to_be_run(cut: str, ended: str) -> None:
+    """Chat's clients run what ends with ``tool_calls``; one whose arguments are half ends with ``length``."""
+    chat = next(language for language in LANGUAGES if language.name == "openai_chat")
+    wire = frame("toolUseEvent", toolUseId="t1", name="write", input=cut)
+    wire += frame("toolUseEvent", toolUseId="t1", name="write", stop=True)
+    body = through(chat, [wire])
+    reasons = [choice["finish_reason"] for event in chat.events(body) for choice in event["choices"]]
+    assert reasons[-1] == {"cut": "length", "whole": "tool_calls"}[ended]

@@ -20,7 +20,7 @@ from msgspec import Raw
 from kirostream.dialects import sse
 from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading
 from kirostream.dialects.hints import overflow, retry_headers
-from kirostream.dialects.jsontext import decode_answer, encode
+from kirostream.dialects.jsontext import decode_answer, encode, is_object
 from kirostream.dialects.openai_chat.tools import custom_names, speaks_legacy, write_call
 from kirostream.dialects.openai_responses.tools import custom_input
 from kirostream.errors import (
@@ -120,6 +120,8 @@ class Writer:
         self._legacy = request.spoken_in == NAME and speaks_legacy(request.extras)
         self._bare: set[int] = set()
         """Open calls whose arguments have not begun."""
+        self._arguments: dict[int, list[bytes]] = {}
+        """Of each call so far, to see at the end whether one broke off."""
 
     def __repr__(self) -> str:
         return f"<openai_chat.Writer blocks {sorted(self._templates)}, {self._calls} calls>"
@@ -131,8 +133,10 @@ class Writer:
                 self._inputs[event.index][1].extend(event.pieces)
                 return []
             prefix, sep, suffix = self._templates[event.index]
-            if self._bare and any(event.pieces):
-                self._bare.discard(event.index)
+            if self._arguments and event.index in self._arguments:
+                self._arguments[event.index].extend(event.pieces)
+                if self._bare and any(event.pieces):
+                    self._bare.discard(event.index)
             return [prefix + sep.join(event.pieces) + suffix]
         match event:
             case TurnStarted():
@@ -166,6 +170,7 @@ class Writer:
             case BlockKind.TOOL_CALL if self._legacy:
                 self._calls += 1
                 self._bare.add(event.index)
+                self._arguments[event.index] = []
                 self._template(event.index, b'{"function_call":{"arguments":"', b'"}}')
                 return [self._chunk(encode({"function_call": {"name": event.name, "arguments": ""}}))]
             case BlockKind.TOOL_CALL if event.name in self._custom:
@@ -178,6 +183,7 @@ class Writer:
                 number = self._calls
                 self._calls += 1
                 self._bare.add(event.index)
+                self._arguments[event.index] = []
                 self._template(event.index, b'{"tool_calls":[{"index":%d,"function":{"arguments":"' % number, b'"}}]}')
                 function = {"name": event.name, "arguments": ""}
                 call = {"index": number, "id": event.call_id, "type": "function", "function": function}
@@ -206,8 +212,14 @@ class Writer:
 
     def finish(self, event: TurnEnded) -> bytes:
         """The last chunk of the answer."""
-        reason = _finish_reason(event.stop, called_tools=self._calls > 0, legacy=self._legacy)
+        called = self._calls > 0 and not (event.stop is Stop.MAX_TOKENS and self._broke_off())
+        reason = _finish_reason(event.stop, called_tools=called, legacy=self._legacy)
         return self._chunk(b"{}", b'"%b"' % reason.encode())
+
+    def _broke_off(self) -> bool:
+        """Whether the arguments of a call are half: a client must not be told to run it (kiro-protocol.md 3.3)."""
+        said = (unescape(pieces).encode("utf-8", "replace") or b"{}" for pieces in self._arguments.values())
+        return not all(map(is_object, said))
 
     def end(self, usage: Usage) -> list[bytes]:
         """What stands behind all answers."""
