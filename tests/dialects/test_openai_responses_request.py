@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from helpers.images import PNG
 from kirostream.dialects.dialect import Headers, Stamp
-from kirostream.dialects.openai_responses.request import NAME, PASSED_OVER, read_request, write_request
+from kirostream.dialects.openai_responses.read_items import PASSED_OVER
+from kirostream.dialects.openai_responses.request import NAME, read_request, write_request
 from kirostream.dialects.openai_responses.thoughts import FOREIGN, PLAIN, pack
 from kirostream.errors import MalformedRequest
 from kirostream.turn.model import Model

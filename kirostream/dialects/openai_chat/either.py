@@ -15,7 +15,7 @@ from kirostream.dialects.dialect import Headers
 from kirostream.dialects.jsontext import decode, encode
 from kirostream.dialects.openai_chat import request as chat
 from kirostream.dialects.openai_responses import request as responses
-from kirostream.dialects.openai_responses.tools import Kind
+from kirostream.dialects.openai_responses.tools import Kind, offered
 from kirostream.errors import MalformedRequest
 from kirostream.turn.request import TurnRequest
 
@@ -43,7 +43,7 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
         if shape.messages or not shape.input:
             raise
     request = responses.read_request(body, headers)
-    origins = responses.offered(request.extras).origins
+    origins = offered(request.extras).origins
     custom = [
         {"type": "custom", "custom": {"name": name}} for name, origin in origins.items() if origin.kind is Kind.CUSTOM
     ]

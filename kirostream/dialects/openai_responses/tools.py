@@ -37,6 +37,9 @@ from kirostream.turn.request import RawJson, Tool
 INPUT: Final = "input"
 """The one argument of a custom tool."""
 
+MORE_TOOLS: Final = "additional_tools"
+"""The key of `TurnRequest.extras` under which tools ride that came as items: a JSON list."""
+
 _UNSET: Final = Raw()
 _NO_ARGUMENTS: Final = b'{"type":"object","properties":{}}'
 
@@ -194,6 +197,16 @@ def read_tools(listed: Iterable[tuple[Raw, str]]) -> Offer:
             if add(part(inner, WireTool, here), here, wire.name or "", preface):
                 preface = ""
     return Offer(tuple(tools.values()), origins)
+
+
+def offered(extras: Mapping[str, RawJson]) -> Offer:
+    """The tools that ride in a request's extras, read again. Empty where there are none."""
+    listed: list[tuple[Raw, str]] = []
+    for key in ("tools", MORE_TOOLS):
+        value = extras.get(key, b"null")
+        if value != b"null":
+            listed += [(tool, f"$.{key}[{i}]") for i, tool in enumerate(part(Raw(value), list[Raw], f"$.{key}"))]
+    return read_tools(listed)
 
 
 def _read_tool(wire: WireTool, at: str) -> tuple[Kind, Tool] | None:
