@@ -31,6 +31,10 @@ class Renumber:
         index = self._out[event.index] = self.fresh()
         return event if index == event.index else replace(event, index=index)
 
+    def resume(self, index: int, out: int) -> None:
+        """A block that comes as `index` goes on in the one that went out as `out`."""
+        self._out[index] = out
+
     def delta(self, event: BlockDelta) -> BlockDelta:
         """More of an open block, as it goes out."""
         index = self._out[event.index]
