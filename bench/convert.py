@@ -181,7 +181,6 @@ class Writer:
             results[-1]["is_error"] = True
         if number % 5 == 0:
             results.append({"type": "text", "text": f"<system-reminder>\n{self.prose(300)}\n</system-reminder>"})
-        results[-1]["cache_control"] = {"type": "ephemeral"}
         return [{"role": "assistant", "content": said}, {"role": "user", "content": results}]
 
 
@@ -218,6 +217,19 @@ def _conversation(seed: int, result_size: float) -> dict[str, Any]:
     }
 
 
+def marked(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with the client's cache marks, which move on with every turn: they are on the last two of the user.
+
+    So of the messages that were sent before, the last ones differ from what they were.
+    """
+    users = [at for at, message in enumerate(messages) if message["role"] == "user"]
+    out = list(messages)
+    for at in users[-2:]:
+        *blocks, last = out[at]["content"]
+        out[at] = {**out[at], "content": [*blocks, {**last, "cache_control": {"type": "ephemeral"}}]}
+    return out
+
+
 def encode(body: dict[str, Any]) -> bytes:
     """As JavaScript writes JSON."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -236,9 +248,9 @@ class Bodies:
         tools = json.loads(json.dumps(body["tools"]).replace(NONCE, "warm"))
         messages = body["messages"]
         return cls(
-            encode(body),
-            encode({**body, "tools": tools, "messages": messages[:-2]}),
-            encode({**body, "tools": tools}),
+            encode({**body, "messages": marked(messages)}),
+            encode({**body, "tools": tools, "messages": marked(messages[:-2])}),
+            encode({**body, "tools": tools, "messages": marked(messages)}),
         )
 
     def cold(self, number: int) -> bytes:
