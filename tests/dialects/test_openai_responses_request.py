@@ -406,7 +406,8 @@ def test_a_choice_of_nothing_is_refused() -> None:
     ("reasoning", "thinking"),
     [
         (None, Thinking()),
-        ({"summary": "auto"}, Thinking()),
+        ({}, Thinking(enabled=True)),
+        ({"effort": None, "summary": "auto"}, Thinking(enabled=True)),
         ({"effort": "none"}, Thinking()),
         ({"effort": "minimal"}, Thinking(enabled=True, effort="low")),
         ({"effort": "xhigh", "summary": "detailed"}, Thinking(enabled=True, effort="xhigh")),

@@ -293,8 +293,6 @@ def test_a_custom_input_streams() -> None:
         ('{"input":5}', '{"input":5}'),
         ('{"code":"x","input":"y"}', "y"),
         ("just words, far more than any beginning of an object could be: " + "x" * 50, None),
-        ('{"input":"cut off', "cut off"),
-        ('{"input":"cut \\u12', "cut \\u12"),
         ('{"input":"tab\there \\d \\ud83d. \\udc00"}', "tab\there \\d \ufffd. \ufffd"),
         ('{"input":"a","more":"b"}', "a"),
     ],
@@ -303,6 +301,34 @@ def test_a_custom_input_that_is_not_as_asked(arguments: str, expected: str | Non
     wanted = arguments if expected is None else expected
     assert custom([escape(arguments)])[1] == wanted
     assert custom([escape(char) for char in arguments])[1] == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("read", '{"path":"a'),
+        ("read", "{"),
+        ("exec", '{"input":"*** Begin Patch'),
+        ("exec", '{"input":"cut \\u12'),
+        ("exec", '{"inp'),
+        ("shell", '{"commands":["rm -r /tmp'),
+    ],
+)
+def test_a_call_that_broke_off_is_never_done(name: str, arguments: str) -> None:
+    """Clients run what is done; half a patch or half a command must not be run."""
+    begun: list[TurnEvent] = [TurnStarted(), BlockStarted(0, BlockKind.TEXT), BlockDelta(0, (b"a",)), BlockEnded(0)]
+    call: list[TurnEvent] = [BlockStarted(1, BlockKind.TOOL_CALL, "c", name), BlockDelta(1, (escape(arguments),)), BlockEnded(1)]
+    for stop in (Stop.MAX_TOKENS, Stop.TOOL_CALL):
+        found = write([*begun, *call, TurnEnded(stop, Usage())])
+        assert [event["output_index"] for event in found if event["type"] == "response.output_item.added"] == [0, 1]
+        assert [event["output_index"] for event in found if event["type"].endswith(".done")] == [0, 0, 0]
+        assert found[-1]["type"] == "response.incomplete"
+        assert found[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+        assert [item["type"] for item in found[-1]["response"]["output"]] == ["message"]
+    kept = Writer(ASK, HEADING, keeps=True)
+    for event in (*begun, *call, TurnEnded(Stop.MAX_TOKENS, Usage())):
+        kept.write(event)
+    assert len(kept.items) == 1  # no call without a result in the history of the next request
 
 
 # Failures

@@ -248,10 +248,9 @@ def _read_shape(text: WireTextConfig | None) -> OutputFormat | None:
 
 
 def _read_thinking(reasoning: WireReasoning | None) -> Thinking:
-    effort = reasoning.effort if reasoning else None
-    if not effort or effort == "none":
+    if reasoning is None or reasoning.effort == "none":
         return THINKING_OFF
-    return Thinking(enabled=True, effort=EFFORTS.get(effort, "medium"))
+    return Thinking(enabled=True, effort=EFFORTS.get(reasoning.effort, "medium") if reasoning.effort else "")
 
 
 # Writing

@@ -32,8 +32,10 @@ class Unwrapper:
 
     def __init__(self) -> None:
         self._held = ""
-        self._inside = False
-        self._over = False
+        self.lifts = False
+        """Whether the arguments begin as they should, and the input comes as they do."""
+        self.over = False
+        """Whether the end of the input was seen, or never will be."""
         self._said: list[bytes] = []
 
     @property
@@ -43,15 +45,15 @@ class Unwrapper:
 
     def feed(self, pieces: Sequence[bytes]) -> bytes:
         """More of the arguments; gives more of the input."""
-        if self._over:
+        if self.over:
             return b""
         self._held += unescape(pieces)
-        if not self._inside:
+        if not self.lifts:
             head = self._HEAD.match(self._held)
             if head is None:
-                self._over = len(self._held) > self._HEAD_MOST
+                self.over = len(self._held) > self._HEAD_MOST
                 return b""
-            self._inside = True
+            self.lifts = True
             self._held = self._held[head.end() :]
         return self._take()
 
@@ -64,19 +66,15 @@ class Unwrapper:
                 parts.append(token[0].encode("utf-8", "replace"))
             else:
                 parts.append("\ufffd".encode() if token.lastgroup == "half" else escape(token[0]))
-        self._over = self._held[at : at + 1] == '"'
+        self.over = self._held[at : at + 1] == '"'
         self._held = self._held[at:]
         said = b"".join(parts)
         self._said.append(said)
         return said
 
     def finish(self, pieces: Sequence[bytes]) -> bytes:
-        """The arguments are over; `pieces` are all of them. Gives what is left of the input."""
-        rest = b""
-        if not self._inside:
-            arguments = unescape(pieces)
-            rest = escape(custom_input(arguments.encode("utf-8", "replace"))) if arguments.strip() else b""
-        elif not self._over:
-            rest = escape(self._held)  # cut off inside the string: as much as there is
+        """The arguments are over and whole; `pieces` are all of them. Gives what is left of the input."""
+        arguments = "" if self.lifts else unescape(pieces)
+        rest = escape(custom_input(arguments.encode("utf-8", "replace"))) if arguments.strip() else b""
         self._said.append(rest)
         return rest

@@ -5,6 +5,9 @@ with one summary part, a call the item of its tool's kind (`tools`). Items may o
 apart. A model's refusal is a message of its own at the end, and the answer is complete: an answer that says
 ``content_filter`` is asked for again by its client, five times.
 
+A call whose arguments broke off has begun and is never done: clients run what is done, whatever its status, and half a
+patch would be applied. It is not in the ``output`` either, and the answer is incomplete.
+
 The same writer says streamed and whole answers: the whole one is the ``response`` of the last event. So what a client
 builds from the stream and what it reads at the end are equal.
 
@@ -23,7 +26,7 @@ from msgspec import Raw
 
 from kirostream.dialects import sse
 from kirostream.dialects.dialect import Heading
-from kirostream.dialects.jsontext import encode
+from kirostream.dialects.jsontext import encode, is_object
 from kirostream.dialects.openai_responses.errors import write_failure
 from kirostream.dialects.openai_responses.frame import (
     INCOMPLETE,
@@ -88,6 +91,16 @@ class _Item:
         """All that was said, the inside of a JSON string."""
         return b"".join(self.pieces)
 
+    @property
+    def broke_off(self) -> bool:
+        """Whether the arguments of a call are half (kiro-protocol.md section 3.3)."""
+        if self.unwrapper is not None and self.unwrapper.lifts:
+            return not self.unwrapper.over
+        arguments = unescape(self.pieces).strip()
+        if not arguments or (self.unwrapper is not None and not arguments.startswith("{")):
+            return False  # a custom tool may be called in plain text
+        return not is_object(arguments.encode("utf-8", "replace"))
+
 
 class Writer:
     """Writes one streamed answer (section 3.5), one event a block.
@@ -108,6 +121,8 @@ class Writer:
         self._count = 0
         self._open: dict[int, _Item] = {}
         self._done: dict[int, bytes] = {}
+        self._broke_off = False
+        """Whether a call did: it has begun, and is not among what is done."""
         self._keeps = keeps
         self._kept: dict[int, bytes] = {}
         self.response = b""
@@ -240,6 +255,9 @@ class Writer:
 
     def _stop(self, event: BlockEnded) -> list[bytes]:
         item = self._open.pop(event.index)
+        if item.kind is BlockKind.TOOL_CALL and item.broke_off:
+            self._broke_off = True
+            return []
         match item.kind:
             case BlockKind.TEXT:
                 place = item.place + b',"content_index":0'
@@ -304,7 +322,7 @@ class Writer:
 
     def _close(self, event: TurnEnded) -> list[bytes]:
         blocks = self._refuse() if event.stop is Stop.REFUSED else []
-        reason = INCOMPLETE.get(event.stop)
+        reason = INCOMPLETE.get(event.stop) or ("max_output_tokens" if self._broke_off else None)
         status = b"incomplete" if reason else b"completed"
         self.response = self._frame.response(
             status,
