@@ -317,7 +317,8 @@ def test_a_custom_input_that_is_not_as_asked(arguments: str, expected: str | Non
 def test_a_call_that_broke_off_is_never_done(name: str, arguments: str) -> None:
     """Clients run what is done; half a patch or half a command must not be run."""
     begun: list[TurnEvent] = [TurnStarted(), BlockStarted(0, BlockKind.TEXT), BlockDelta(0, (b"a",)), BlockEnded(0)]
-    call: list[TurnEvent] = [BlockStarted(1, BlockKind.TOOL_CALL, "c", name), BlockDelta(1, (escape(arguments),)), BlockEnded(1)]
+    start, half = BlockStarted(1, BlockKind.TOOL_CALL, "c", name), BlockDelta(1, (escape(arguments),))
+    call: list[TurnEvent] = [start, half, BlockEnded(1)]
     for stop in (Stop.MAX_TOKENS, Stop.TOOL_CALL):
         found = write([*begun, *call, TurnEnded(stop, Usage())])
         assert [event["output_index"] for event in found if event["type"] == "response.output_item.added"] == [0, 1]
