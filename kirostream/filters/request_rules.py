@@ -21,22 +21,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-import msgspec
-
+from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
 from kirostream.turn.request import (
     AUTO,
     ContentBlock,
     Image,
     Message,
-    RawJson,
     Role,
     Text,
     Thought,
@@ -59,7 +55,6 @@ NO_OUTPUT: Final = "(no output)"
 SEE_IMAGE: Final = "(See the attached image.)"
 NO_RESULT: Final = "The tool was not run: no result was recorded."
 STUB: Final = "Was used earlier in this conversation. It is not available now; do not call it."
-OBJECT_SCHEMA: Final = b'{"type":"object","properties":{}}'
 
 
 # 1. The cast
@@ -161,14 +156,17 @@ def drop_duplicate_tools(request: TurnRequest) -> TurnRequest:
 
 def flatten_tool_traffic(request: TurnRequest) -> TurnRequest:
     """Calls and results become text where the request offers no tool (``TOOL_CONFIG_MISSING``)."""
-    if request.tools:
-        return request
+    return request if request.tools else flatten_calls(request, lambda _: True)
+
+
+def flatten_calls(request: TurnRequest, picked: Callable[[str], bool]) -> TurnRequest:
+    """The calls whose ids are picked, and the results of these ids, as text."""
     names = {block.id: block.name for block in _blocks(request) if isinstance(block, ToolCall)}
 
     def flat(block: ContentBlock) -> Iterable[ContentBlock]:
-        if isinstance(block, ToolCall):
+        if isinstance(block, ToolCall) and picked(block.id):
             return (Text(_call_as_text(block)),)
-        if isinstance(block, ToolResult):
+        if isinstance(block, ToolResult) and picked(block.call_id):
             return _result_as_text(block, names)
         return (block,)
 
@@ -401,20 +399,20 @@ def end_with_user(request: TurnRequest) -> TurnRequest:
 # 6. The tools as Kiro takes them
 
 
-def fit_descriptions(request: TurnRequest) -> TurnRequest:
-    """Descriptions are neither empty nor over the limit; a long one moves into the system prompt (section 2.6)."""
+def fit_descriptions(request: TurnRequest, most: int = MAX_DESCRIPTION) -> TurnRequest:
+    """Descriptions are neither empty nor over `most` bytes; a long one moves into the system prompt (section 2.6)."""
     tools = []
     moved = []
     for tool in request.tools:
         description = tool.description
         if not description.strip():
             description = f"Tool: {tool.name}"
-        elif len(description) > MAX_DESCRIPTION // 4 and len(_utf8(description)) > MAX_DESCRIPTION:
+        elif len(description) > most // 4 and len(_utf8(description)) > most:
             title = f"## Tool: {tool.name}"
             moved.append(Text(f"{title}\n\n{description}"))
             description = f'The description is in the system prompt, under "{title}".'
         # A name can be of any length too, and both sentences hold it.
-        description = _utf8(description)[:MAX_DESCRIPTION].decode("utf-8", "ignore")
+        description = _utf8(description)[:most].decode("utf-8", "ignore")
         tools.append(tool if description == tool.description else replace(tool, description=description))
     if all(new is old for new, old in zip(tools, request.tools, strict=True)):
         return request
@@ -454,122 +452,6 @@ def apply_rules(request: TurnRequest) -> TurnRequest:
     for rule in RULES:
         request = rule(request)
     return request
-
-
-# Schemas
-
-
-MAX_SCHEMA_NODES: Final = 20_000
-"""References can unfold exponentially; past this many subschemas a reference stays open: ``{}``."""
-MAX_SCHEMA_DEPTH: Final = 64
-
-_SCHEMA_KEYS: Final = frozenset(
-    {"additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"}
-    | {"unevaluatedItems", "unevaluatedProperties"}
-)
-_SCHEMA_LISTS: Final = frozenset(("allOf", "anyOf", "items", "oneOf", "prefixItems"))
-_SCHEMA_MAPS: Final = frozenset(("dependentSchemas", "patternProperties", "properties"))
-_DATA: Final = frozenset(("const", "default", "enum", "examples"))
-_DROPPED: Final = frozenset(("$schema", "$id", "$defs", "definitions", "$anchor", "$dynamicAnchor", "$comment"))
-
-
-_SPECIAL: Final = _SCHEMA_KEYS | _SCHEMA_LISTS | _SCHEMA_MAPS | _DATA | _DROPPED | {"required"}
-"""Keywords that are looked at; what any other holds stays as it is."""
-
-
-@functools.lru_cache(maxsize=512)
-def repair_schema(raw: RawJson) -> RawJson:
-    """The schema as Kiro takes it; the same bytes where nothing is wrong. Cached: a client's tools rarely change."""
-    try:
-        schema = msgspec.json.decode(raw)
-        repaired = _Repair(schema).root()
-        return raw if repaired == schema else msgspec.json.encode(repaired)
-    except (ValueError, OverflowError, RecursionError):
-        return _repair_odd_schema(raw)
-
-
-def _repair_odd_schema(raw: RawJson) -> RawJson:
-    """The same by the standard library, which takes half characters and numbers that msgspec does not."""
-    try:
-        schema = json.loads(raw)
-        repaired = _Repair(schema).root()
-        return raw if repaired == schema else _utf8(json.dumps(repaired, ensure_ascii=False, separators=(",", ":")))
-    except (ValueError, RecursionError):
-        return OBJECT_SCHEMA
-
-
-class _Repair:
-    """One schema's repair: walks subschemas only, never data, and counts what it has unfolded."""
-
-    def __init__(self, schema: Any) -> None:
-        self._schema = schema
-        self._nodes = 0
-
-    def root(self) -> dict[str, Any]:
-        root = self._subschema(self._schema, ())
-        if not isinstance(root, dict):
-            return {"type": "object", "properties": {}}
-        kind = root.get("type", "object")
-        if kind == "object" or (isinstance(kind, list) and "object" in kind):
-            if root.get("type") == "object" and "properties" in root:
-                return root
-            return {**root, "type": "object", "properties": root.get("properties", {})}
-        return {"type": "object", "properties": {"value": root}}
-
-    def _subschema(self, schema: Any, within: tuple[str, ...]) -> Any:
-        """`schema` repaired. `within` holds the references that are being unfolded, outermost first."""
-        self._nodes += 1
-        if not isinstance(schema, dict):
-            return schema if isinstance(schema, bool) else {}
-        if self._nodes > MAX_SCHEMA_NODES or len(within) > MAX_SCHEMA_DEPTH:
-            return {}
-        reference = schema.get("$ref", schema.get("$dynamicRef"))
-        if isinstance(reference, str):
-            target = self._target(reference) if reference not in within else None
-            own = {key: value for key, value in schema.items() if key not in ("$ref", "$dynamicRef")}
-            if isinstance(target, dict):
-                return self._subschema({**target, **own}, (*within, reference))
-            return self._subschema(own, within)
-        repaired = {}
-        for key, value in schema.items():
-            if key in _SPECIAL:
-                if self._stays(key, value):
-                    repaired[key] = self._value(key, value, within)
-            elif value is not None:
-                repaired[key] = value
-        return repaired
-
-    @staticmethod
-    def _stays(key: str, value: Any) -> bool:
-        if key in _DROPPED or (key == "required" and not isinstance(value, list)):
-            return False
-        return value is not None or key in _DATA or key == "properties"
-
-    def _value(self, key: str, value: Any, within: tuple[str, ...]) -> Any:
-        if key == "properties" and not isinstance(value, dict):
-            return {}
-        if key in _SCHEMA_MAPS and isinstance(value, dict):
-            return {name: self._subschema(one, within) for name, one in value.items()}
-        if key in _SCHEMA_LISTS and isinstance(value, list):
-            return [self._subschema(one, within) for one in value]
-        if key in _SCHEMA_KEYS:
-            return self._subschema(value, within)
-        return value
-
-    def _target(self, reference: str) -> Any:
-        """What a local reference (``#/$defs/x``, RFC 6901) points to; None for any other."""
-        if not reference.startswith("#"):
-            return None
-        found = self._schema
-        for step in reference[1:].split("/")[1:]:
-            name = step.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, dict):
-                found = found.get(name)
-            elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
-                found = found[int(name)]
-            else:
-                return None
-        return found
 
 
 # Images
