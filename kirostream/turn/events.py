@@ -70,10 +70,14 @@ def unescape(pieces: Sequence[bytes]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TurnStarted:
-    """The upstream began to answer. `model` is its own name for the model; `usage` may be an estimate."""
+    """The upstream began to answer. `model` is its own name for the model; `usage` may be an estimate.
+
+    `stands_in`: it is not the model that was asked for, so the client is told its name, and not the one it wrote.
+    """
 
     model: str = ""
     usage: Usage = field(default_factory=Usage)
+    stands_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,13 +31,18 @@ from kirostream.turn.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class TurnResult:
-    """What the model answered. `model` is the upstream's name for it."""
+    """What the model answered. `model` is the upstream's name for it; `stands_in` as in `TurnStarted`."""
 
     content: tuple[Text | Thought | ToolCall, ...]
     stop: Stop
     usage: Usage = field(default_factory=Usage)
     model: str = ""
     stop_sequence: str = ""
+    stands_in: bool = False
+
+    def model_for(self, asked: str) -> str:
+        """The name of the model for a client that asked for `asked`, which clients want to read again."""
+        return self.model if self.stands_in else asked
 
 
 def fold(events: Iterable[TurnEvent]) -> TurnResult:
@@ -47,7 +52,7 @@ def fold(events: Iterable[TurnEvent]) -> TurnResult:
         KirostreamError: the turn failed; the error it failed with.
         LocalProtocolError: the events stop before the turn ends.
     """
-    model = ""
+    started_as = TurnStarted()
     usage = Usage()
     started: dict[int, BlockStarted] = {}
     pieces: dict[int, list[bytes]] = {}
@@ -62,12 +67,13 @@ def fold(events: Iterable[TurnEvent]) -> TurnResult:
             case BlockEnded(index=index, signature=signature):
                 signatures[index] = signature
             case TurnStarted():
-                model, usage = event.model, event.usage
+                started_as, usage = event, event.usage
             case UsageKnown():
                 usage = event.usage
             case TurnEnded(stop=stop, usage=usage, stop_sequence=stop_sequence):
                 blocks = (_block(start, pieces[i], signatures.get(i, "")) for i, start in sorted(started.items()))
-                return TurnResult(tuple(blocks), stop, usage, model, stop_sequence)
+                content = tuple(blocks)
+                return TurnResult(content, stop, usage, started_as.model, stop_sequence, started_as.stands_in)
             case TurnFailed(error=error):
                 raise error
             case _:
@@ -105,7 +111,7 @@ def _is_object(arguments: bytes) -> bool:
 
 def unfold(result: TurnResult) -> Iterator[TurnEvent]:
     """The events that say `result`, one delta a block."""
-    yield TurnStarted(result.model, result.usage)
+    yield TurnStarted(result.model, result.usage, result.stands_in)
     for index, block in enumerate(result.content):
         match block:
             case Text(text=text):

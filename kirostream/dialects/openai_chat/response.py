@@ -102,14 +102,8 @@ class Writer:
     def __init__(self, request: TurnRequest, heading: Heading, choice: int = 0) -> None:
         self._choice = choice
         self._usage_wanted = request.include_usage
-        head = {
-            "id": f"chatcmpl-{heading.turn}",
-            "object": "chat.completion.chunk",
-            "created": heading.created,
-            "model": request.model,
-            "system_fingerprint": None,
-        }
-        self._head = b"data: " + encode(head)[:-1]
+        self._heading = heading
+        self._head = self._write_head(request.model)
         self._tail = b',"usage":null}\n\n' if request.include_usage else b"}\n\n"
         self._templates: dict[int, tuple[bytes, bytes, bytes]] = {}
         """Of each open block: prefix, sep, suffix."""
@@ -140,6 +134,8 @@ class Writer:
             return [prefix + sep.join(event.pieces) + suffix]
         match event:
             case TurnStarted():
+                if event.stands_in:
+                    self._head = self._write_head(event.model)
                 return [self._chunk(b'{"role":"assistant","content":""}')]
             case BlockStarted():
                 return self._start(event)
@@ -155,6 +151,16 @@ class Writer:
     def heartbeat(self) -> bytes:
         """A comment."""
         return _KEEP_ALIVE
+
+    def _write_head(self, model: str) -> bytes:
+        head = {
+            "id": f"chatcmpl-{self._heading.turn}",
+            "object": "chat.completion.chunk",
+            "created": self._heading.created,
+            "model": model,
+            "system_fingerprint": None,
+        }
+        return b"data: " + encode(head)[:-1]
 
     def _chunk(self, delta: bytes, finish: bytes = b"null") -> bytes:
         head = b',"choices":[{"index":%d,"delta":' % self._choice
@@ -264,7 +270,7 @@ def write_results(request: TurnRequest, results: Sequence[TurnResult], heading: 
             "id": f"chatcmpl-{heading.turn}",
             "object": "chat.completion",
             "created": heading.created,
-            "model": request.model,
+            "model": results[0].model_for(request.model) if results else request.model,
             "choices": [_choice(request, index, result) for index, result in enumerate(results)],
             "usage": _usage(_together([result.usage for result in results])),
             "system_fingerprint": None,

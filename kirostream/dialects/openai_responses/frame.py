@@ -46,7 +46,16 @@ class ResponseFrame:
         said["temperature"] = encode(sampling.temperature)
         said["top_p"] = encode(sampling.top_p)
         said["max_output_tokens"] = encode(sampling.max_tokens)
-        self._tail = b"".join(b',"%b":%b' % (name.encode(), value) for name, value in said.items()) + b"}"
+        self._said = said
+        self._tail = self._write_tail()
+
+    def _write_tail(self) -> bytes:
+        return b"".join(b',"%b":%b' % (name.encode(), value) for name, value in self._said.items()) + b"}"
+
+    def stand_in(self, model: str) -> None:
+        """Another model answers than the one that was asked for."""
+        self._said["model"] = encode(model)
+        self._tail = self._write_tail()
 
     def response(
         self,

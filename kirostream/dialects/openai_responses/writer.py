@@ -144,6 +144,8 @@ class Writer:
             return self._unwrap(item, pieces)
         match event:
             case TurnStarted():
+                if event.stands_in:
+                    self._frame.stand_in(event.model)
                 return self._begin()
             case BlockStarted():
                 return self._start(event)
