@@ -15,6 +15,7 @@ What arrives is often not quite JSON, and the reasons are known:
 from __future__ import annotations
 
 import base64
+import codecs
 import re
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -38,6 +39,8 @@ _ESCAPE: Final = re.compile(
 )
 _LONE_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _BRACKETS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|([\[{])|([\]}])', re.DOTALL)
+_PIECE: Final = 4_096
+"""Bytes whose text stays in the processor's nearest cache."""
 _AT: Final = re.compile(r" - at `([^`]+)`$")
 _MISSING: Final = re.compile(r"^Object missing required field `([^`]+)`$")
 
@@ -105,8 +108,7 @@ def decode_answer(body: bytes, kind: type[T]) -> T:
 
 
 def _decode(body: bytes, kind: type[T]) -> T:
-    # msgspec checks UTF-8 only in strings that it builds, not in those it skips or keeps raw.
-    body.decode()
+    check_utf8(body)  # msgspec checks it only in strings that it builds, not in those it skips or keeps raw
     decoder = _decoder(kind)
     body = body.removeprefix(_BOM)
     try:
@@ -118,6 +120,24 @@ def _decode(body: bytes, kind: type[T]) -> T:
             raise
         result = decoder.decode(mend(body))
     return result
+
+
+def check_utf8(body: bytes) -> None:
+    """Look whether `body` is UTF-8, piece by piece: the text of a whole large one would be made for nothing.
+
+    Raises:
+        UnicodeDecodeError: it is not; `start` is the position.
+    """
+    at = 0
+    while at < len(body):
+        piece = body[at : at + _PIECE]
+        if piece.isascii():
+            at += len(piece)
+            continue
+        try:
+            at += codecs.utf_8_decode(piece, "strict", at + len(piece) == len(body))[1]
+        except UnicodeDecodeError as error:
+            raise UnicodeDecodeError("utf-8", body, at + error.start, at + error.end, error.reason) from None
 
 
 def mend(text: bytes) -> bytes:

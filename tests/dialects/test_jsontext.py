@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from kirostream.dialects.jsontext import (
     MAX_DEPTH,
     as_object,
+    check_utf8,
     decode,
     decode_answer,
     encode,
@@ -152,3 +154,21 @@ def test_arguments_are_always_an_object(text: bytes) -> None:
 
 def test_arguments_nested_too_deeply_are_kept_as_text() -> None:
     assert list(json.loads(as_object(nested(100_000)))) == ["arguments"]
+
+
+SNIPPETS = st.sampled_from(
+    [b"a" * 4_090, b"a" * 7, "é".encode(), "€".encode(), "😀".encode() * 3, b"\xe2\x82", b"\xff"]
+)
+
+
+def fault(check: Callable[[bytes], object], body: bytes) -> tuple[int, int, str] | None:
+    try:
+        check(body)
+    except UnicodeDecodeError as error:
+        return error.start, error.end, error.reason
+    return None
+
+
+@given(st.lists(SNIPPETS, max_size=8).map(b"".join))
+def test_utf8_is_checked_piece_by_piece_as_if_whole(body: bytes) -> None:
+    assert fault(check_utf8, body) == fault(bytes.decode, body)
