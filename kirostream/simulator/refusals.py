@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kirostream.dialects.dialect import Complaint
-
-IMPROPER: Final = "Improperly formed request."
+from kirostream.dialects.kiro.checks import IMPROPER
 
 
 @dataclass(frozen=True, slots=True)
