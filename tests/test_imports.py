@@ -59,6 +59,7 @@ ONLY_ERRORS: Final = {"net", "stores"}
 """Plumbing: of the project it may know `errors` alone."""
 PURE: Final = ("turn", "dialects", "filters", "providers", "_evstream_py", "_evstream_shared")
 PURE_FILES: Final = (
+    "accounts/login_messages.py",
     "accounts/oidc.py",
     "relay/failover.py",
     "relay/resolver.py",

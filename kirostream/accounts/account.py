@@ -106,8 +106,9 @@ class Credential:
 
     `key` says where in its source it lives and stays while tokens rotate. `expires_at` is None where the source does
     not say. `region` is that of the sign-in (SSO), which is not the region of the API; `api_region` is an operator's
-    choice. `profile_arn` is what is known, never a guess (`profiles.profile_arn` resolves it). `token_endpoint` and
-    `scopes` matter to an external identity provider alone. `extra` is what else the source said.
+    choice. `registration_expires_at` is when the client id ends, None where the source does not say; the refresh token
+    ends with it. `profile_arn` is what is known, never a guess (`profiles.profile_arn` resolves it). `token_endpoint`
+    and `scopes` matter to an external identity provider alone. `extra` is what else the source said.
     """
 
     auth: AuthMethod
@@ -117,6 +118,7 @@ class Credential:
     expires_at: float | None = None
     client_id: str = ""
     client_secret: Secret = NO_SECRET
+    registration_expires_at: float | None = None
     region: str = DEFAULT_REGION
     api_region: str = ""
     profile_arn: str = ""

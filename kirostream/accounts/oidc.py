@@ -25,6 +25,11 @@ DEFAULT_LIFETIME: Final = 3600.0
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+){1,3}-\d{1,2}")
 
 
+def is_region(name: str) -> bool:
+    """Whether `name` has the shape of an AWS region. It becomes a part of a host's name, so nothing else may pass."""
+    return _REGION.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthHosts:
     """Base URLs of the token services. ``{region}`` becomes the region of the sign-in.
@@ -40,11 +45,15 @@ class AuthHosts:
         default="https://oidc.{region}.amazonaws.com",
         metadata={"help": "Base URL of AWS SSO OIDC; {region} is the region of the sign-in.", "unit": "URL"},
     )
+    portal: str = field(
+        default="https://app.kiro.dev",
+        metadata={"help": "Base URL of the page on which a person signs in with Google or GitHub.", "unit": "URL"},
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshRequest:
-    """One POST. It holds secrets: never log its body."""
+class AuthRequest:
+    """One POST to a token service. It holds secrets: never log its body."""
 
     url: str
     headers: Headers = field(repr=False)
@@ -73,18 +82,18 @@ class Refused:
     message: str
 
 
-def refresh_request(credential: Credential, hosts: AuthHosts, *, user_agent: str) -> RefreshRequest | Refused:
+def refresh_request(credential: Credential, hosts: AuthHosts, *, user_agent: str) -> AuthRequest | Refused:
     """The POST that refreshes `credential`, or why none can."""
     if credential.auth is AuthMethod.API_KEY:
         return _unable("api_key", "an API key is never refreshed")
     if not credential.refresh_token:
         return _unable("no_refresh_token", "the access token has ended and there is no refresh token")
-    if not _REGION.fullmatch(credential.region):  # it becomes a part of a host name
+    if not is_region(credential.region):
         return _unable("bad_region", f"{credential.region!r} is no AWS region")
     refresh = credential.refresh_token.reveal()
     if credential.auth is AuthMethod.SOCIAL:
-        url = f"{_base(hosts.social, credential.region)}/refreshToken"
-        return RefreshRequest(url, _headers(user_agent, "application/json"), _json({"refreshToken": refresh}))
+        url = f"{base_url(hosts.social, credential.region)}/refreshToken"
+        return json_request(url, {"refreshToken": refresh}, user_agent)
     if not credential.client_id:
         return _unable("no_registration", "there is no client registration for the refresh token", Refusal.REGISTRATION)
     if credential.auth is AuthMethod.IDC:
@@ -94,12 +103,12 @@ def refresh_request(credential: Credential, hosts: AuthHosts, *, user_agent: str
             "grantType": "refresh_token",
             "refreshToken": refresh,
         }
-        url = f"{_base(hosts.oidc, credential.region)}/token"
-        return RefreshRequest(url, _headers(user_agent, "application/json"), _json(body))
+        url = f"{base_url(hosts.oidc, credential.region)}/token"
+        return json_request(url, body, user_agent)
     return _external_request(credential, user_agent)
 
 
-def _external_request(credential: Credential, user_agent: str) -> RefreshRequest | Refused:
+def _external_request(credential: Credential, user_agent: str) -> AuthRequest | Refused:
     """RFC 6749 section 6, as every identity provider understands it; Kiro's own form of it is not documented."""
     endpoint = credential.token_endpoint
     parts = urlsplit(endpoint)
@@ -114,7 +123,7 @@ def _external_request(credential: Credential, user_agent: str) -> RefreshRequest
         form["client_secret"] = credential.client_secret.reveal()
     if credential.scopes:
         form["scope"] = " ".join(credential.scopes)
-    return RefreshRequest(
+    return AuthRequest(
         endpoint, _headers(user_agent, "application/x-www-form-urlencoded"), urlencode(form).encode("ascii")
     )
 
@@ -126,13 +135,13 @@ def read_refresh(credential: Credential, status: int, body: bytes, sent_at: floa
         credential: the one that was refreshed.
         sent_at: unix seconds when the request was sent; the lifetime counts from there, to be on the safe side.
     """
-    record = _object(body)
+    record = read_object(body)
     if not 200 <= status < 300:
-        return _refused(credential.auth, status, record)
+        return read_refusal(credential.auth, status, body)
     inner = record.get("data")
     if isinstance(inner, Mapping):
         record = inner
-    access = _text(record, "accessToken", "access_token")
+    access = read_text(record, "accessToken", "access_token")
     if not access:
         return Refused(
             Refusal.TRANSIENT, status, "no_access_token", "the token service answered without an access token"
@@ -140,9 +149,9 @@ def read_refresh(credential: Credential, status: int, body: bytes, sent_at: floa
     return replace(
         credential,
         access_token=Secret(access),
-        refresh_token=Secret(_text(record, "refreshToken", "refresh_token")) or credential.refresh_token,
+        refresh_token=Secret(read_text(record, "refreshToken", "refresh_token")) or credential.refresh_token,
         expires_at=_end(record, sent_at),
-        profile_arn=credential.profile_arn or _text(record, "profileArn", "profile_arn"),
+        profile_arn=credential.profile_arn or read_text(record, "profileArn", "profile_arn"),
     )
 
 
@@ -165,15 +174,16 @@ _STALE: Final = frozenset({"invalid_client", "unauthorized_client"})
 _WAIT: Final = frozenset({"slow_down", "authorization_pending", "throttling", "too_many_requests", "internal_server"})
 
 
-def _refused(auth: AuthMethod, status: int, record: Mapping[str, object]) -> Refused:
+def read_refusal(auth: AuthMethod, status: int, body: bytes) -> Refused:
     """Sort a refusal: by the OAuth error or the AWS exception's name where there is one, else by status.
 
     OIDC says ``{"error": "invalid_grant"}`` or ``InvalidGrantException``; of the social service the status is known.
     Any other 400 or 401 means a dead token: so the official CLI takes it, which deletes its token.
     """
-    name = _text(record, "error", "__type", "code").rsplit("#", 1)[-1].removesuffix("Exception")
+    record = read_object(body)
+    name = read_text(record, "error", "__type", "code").rsplit("#", 1)[-1].removesuffix("Exception")
     reason = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    said = _text(record, "error_description", "message", "Message", "errorMessage")
+    said = read_text(record, "error_description", "message", "Message", "errorMessage")
     message = f"HTTP {status}" + (f", {name}" if name else "") + (f": {said[:200]}" if said else "")
     if reason in _WAIT or status == 429 or status >= 500:
         kind = Refusal.TRANSIENT
@@ -190,7 +200,8 @@ def _unable(reason: str, message: str, kind: Refusal = Refusal.DEAD) -> Refused:
     return Refused(kind, 0, reason, message)
 
 
-def _base(template: str, region: str) -> str:
+def base_url(template: str, region: str) -> str:
+    """A URL of `AuthHosts` for a region, without a slash at its end."""
     return template.replace("{region}", region).rstrip("/")
 
 
@@ -202,11 +213,14 @@ def _headers(user_agent: str, content_type: str) -> Headers:
     ]
 
 
-def _json(record: Mapping[str, str]) -> bytes:
-    return json.dumps(record, separators=(",", ":")).encode()
+def json_request(url: str, body: Mapping[str, object], user_agent: str) -> AuthRequest:
+    """A POST of a JSON object."""
+    data = json.dumps(body, separators=(",", ":")).encode()
+    return AuthRequest(url, _headers(user_agent, "application/json"), data)
 
 
-def _object(body: bytes) -> Mapping[str, object]:
+def read_object(body: bytes) -> Mapping[str, object]:
+    """The JSON object in an answer, an empty one where there is none."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -214,7 +228,8 @@ def _object(body: bytes) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(record: Mapping[str, object], *names: str) -> str:
+def read_text(record: Mapping[str, object], *names: str) -> str:
+    """The first of the members `names` that is a text and not empty; else an empty string."""
     for name in names:
         value = record.get(name)
         if isinstance(value, str) and value:

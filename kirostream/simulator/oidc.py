@@ -26,6 +26,8 @@ class Grant:
     profile_arn: str
     client_id: str = ""
     client_secret: str = field(default="", repr=False)
+    free: bool = False
+    """Whether it is a Builder ID."""
 
 
 class Issuer:
@@ -42,6 +44,7 @@ class Issuer:
         self._lifetime = lifetime
         self._rotate = rotate
         self._issued = 0
+        self._logins = 0
         self._grants: dict[str, Grant] = {}  # by refresh token
         self._access: dict[str, tuple[float, Grant]] = {}  # by access token: until when, and whose
 
@@ -62,13 +65,39 @@ class Issuer:
             name,
             auth,
             refresh_token or self._make("aor", f"{auth}:{name}"),
-            f"arn:aws:codewhisperer:{REGION}:{ACCOUNT}:profile/{self._hash(name)[:12].upper()}",
+            self._arn(name),
         )
         if auth == "idc":
             grant.client_id = self._make("client", name)
             grant.client_secret = self._make("secret", name)
         self._grants[grant.refresh_token] = grant
         return grant
+
+    def log_in(
+        self, name: str, auth: Auth, *, client_id: str = "", client_secret: str = "", free: bool = False
+    ) -> Grant:
+        """The account `name`, signed in anew: with a refresh token of its own, beside those that are out."""
+        self._logins += 1
+        grant = Grant(
+            name,
+            auth,
+            self._make("aor", f"{auth}:{name}:login:{self._logins}"),
+            self._arn(name),
+            client_id,
+            client_secret,
+        )
+        grant.free = free
+        self._grants[grant.refresh_token] = grant
+        return grant
+
+    def tokens(self, grant: Grant, now: float) -> dict[str, Any]:
+        """An access token and the refresh token, as every answer holds them."""
+        access, _ = self.issue(grant, now)
+        return {"accessToken": access, "refreshToken": grant.refresh_token, "expiresIn": int(self._lifetime)}
+
+    def name(self, prefix: str, number: int) -> str:
+        """A name that nobody guesses: of a client, a code, a secret."""
+        return self._make(prefix, str(number))
 
     def issue(self, grant: Grant, now: float) -> tuple[str, float]:
         """A new access token and when it ends, in the unit of `now`."""
@@ -97,12 +126,12 @@ class Issuer:
     def refresh_oidc(self, body: dict[str, Any], now: float) -> tuple[int, dict[str, Any]]:
         """Status and body of ``POST /token`` with ``grantType: refresh_token``."""
         if body.get("grantType") != "refresh_token":
-            return 400, _oauth("unsupported_grant_type", "The simulator refreshes tokens, and nothing else.")
+            return 400, oauth_error("unsupported_grant_type", "The simulator refreshes tokens, and nothing else.")
         grant = self._grants.get(str(body.get("refreshToken", "")))
         if grant is None or grant.auth != "idc":
-            return 400, _oauth("invalid_grant", "Invalid refresh token provided")
+            return 400, oauth_error("invalid_grant", "Invalid refresh token provided")
         if (body.get("clientId"), body.get("clientSecret")) != (grant.client_id, grant.client_secret):
-            return 401, _oauth("invalid_client", "Invalid client provided")
+            return 401, oauth_error("invalid_client", "Invalid client provided")
         return 200, {**self._renew(grant, now), "tokenType": "Bearer"}
 
     def _renew(self, grant: Grant, now: float) -> dict[str, Any]:
@@ -110,8 +139,10 @@ class Issuer:
             del self._grants[grant.refresh_token]
             grant.refresh_token = self._make("aor", f"{grant.auth}:{grant.name}:{self._issued}")
             self._grants[grant.refresh_token] = grant
-        access, _ = self.issue(grant, now)
-        return {"accessToken": access, "refreshToken": grant.refresh_token, "expiresIn": int(self._lifetime)}
+        return self.tokens(grant, now)
+
+    def _arn(self, name: str) -> str:
+        return f"arn:aws:codewhisperer:{REGION}:{ACCOUNT}:profile/{self._hash(name)[:12].upper()}"
 
     def _make(self, prefix: str, what: str) -> str:
         return f"{prefix}Simulated{self._hash(f'{prefix}:{what}')}"
@@ -120,5 +151,6 @@ class Issuer:
         return hashlib.sha256(f"{self._seed}:{what}".encode()).hexdigest()
 
 
-def _oauth(error: str, description: str) -> dict[str, Any]:
+def oauth_error(error: str, description: str) -> dict[str, Any]:
+    """An error body of RFC 6749."""
     return {"error": error, "error_description": description}

@@ -1,8 +1,9 @@
 """The simulated service: Kiro's endpoints on one host, as a `Handler` for any door.
 
 Generation, in REST form and in JSON 1.0 form (kiro-protocol.md section 1.1); the catalogue, the usage limits and the
-profiles (section 6.2); the social and the OIDC token service (sections 5.2, 5.3). What the model says is in
-`directives`; what is refused, in `strict`; how an answer is cut into beats, in `scene`.
+profiles (section 6.2); the social and the OIDC token service (sections 5.2 to 5.4). What the model says is in
+`directives`; how people sign in, in `signin`; what is refused, in `strict`; how an answer is cut into beats, in
+`scene`.
 
 An answer is sent by one loop with absolute times: beat n is due at ``start + n * interval``. A loop that is late sends
 all that is due at once, so the pace holds on average, and a hundred streams cost no more wake-ups than there are beats.
@@ -21,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl
 
 import trio
 
@@ -41,12 +42,14 @@ from kirostream.simulator.plain import plain_steps
 from kirostream.simulator.refusals import BAD_BEARER, INJECTED, NO_PROFILE, UNKNOWN_OPERATION, Refusal, denied
 from kirostream.simulator.scene import Scene, stage
 from kirostream.simulator.settings import SimulatorSettings
+from kirostream.simulator.signin import SignIns
 from kirostream.simulator.strict import check
 
 BUFFER: Final = 64 * 1024
 BYTEWISE: Final = 3
 PAGE: Final = 50
 JSON: Final = (b"content-type", b"application/json")
+TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 WHY: Final = b"x-simulator-detail"
 """Header of a refusal that says what is wrong with the request, which the real service never does."""
 
@@ -88,6 +91,7 @@ class Simulator:
         self._catalogue = offers(self.settings.models)
         self._issuer = Issuer(self.settings.seed, self.settings.token_lifetime, rotate=self.settings.rotate)
         self._issuer.sign_in("demo", refresh_token=self.settings.refresh_token)
+        self.sign_ins: Final = SignIns(self._issuer)
         self._attempts: Counter[str] = Counter()
         self._afflicted: dict[str, Refusal] = {}
         self._active = self._requests = self._answered = self._refused = self._broken = 0
@@ -188,8 +192,17 @@ class Simulator:
         ):
             router.add("GET", path, self._managed(operation))
             router.add("POST", path, self._managed(operation))
+        sign_ins = self.sign_ins
         router.add("POST", "/refreshToken", self._tokens(self._issuer.refresh_social))
-        router.add("POST", "/token", self._tokens(self._issuer.refresh_oidc))
+        router.add("POST", "/token", self._tokens(sign_ins.token))
+        router.add("POST", "/client/register", self._tokens(sign_ins.register))
+        router.add("POST", "/device_authorization", self._device_codes(sign_ins.device_authorization))
+        router.add("POST", "/oauth/device/authorization", self._device_codes(sign_ins.social_device))
+        router.add("POST", "/oauth/device/poll", self._tokens(sign_ins.social_poll))
+        router.add("POST", "/oauth/token", self._tokens(sign_ins.social_token))
+        router.add("GET", "/device", self._open_device)
+        for path in ("/authorize", "/signin", "/login"):
+            router.add("GET", path, self._authorize)
         return router
 
     async def _generate_rest(self, exchange: Exchange) -> None:
@@ -224,6 +237,31 @@ class Simulator:
             await exchange.reply(status, [JSON], _dump(said))
 
         return endpoint
+
+    def _device_codes(
+        self, make: Callable[[dict[str, Any], float, str], Answer]
+    ) -> Callable[[Exchange], Awaitable[None]]:
+        async def endpoint(exchange: Exchange) -> None:
+            host = (exchange.request.header(b"host") or b"127.0.0.1").decode("latin-1")
+            status, said = make(_object(await exchange.body(self.settings.max_body)), self._now(), f"http://{host}")
+            await exchange.reply(status, [JSON], _dump(said))
+
+        return endpoint
+
+    async def _open_device(self, exchange: Exchange) -> None:
+        """The page of a device code. Opening it is what a person does to confirm."""
+        query = dict(parse_qsl(exchange.request.query))
+        known = self.sign_ins.open(query.get("user_code", ""), query.get("as", "demo"), deny="deny" in query)
+        page = b"Signed in. You can close this page.\n" if known else b"There is no such code.\n"
+        await exchange.reply(200 if known else 404, [TEXT], page)
+
+    async def _authorize(self, exchange: Exchange) -> None:
+        """The page on which a person signs in: it sends the browser back at once."""
+        to = self.sign_ins.authorize(dict(parse_qsl(exchange.request.query)), self._now())
+        if to is None:
+            await exchange.reply(400, [TEXT], b"The request is not in order.\n")
+        else:
+            await exchange.reply(302, [(b"location", to.encode("ascii", "replace"))], b"")
 
     def _caller(self, exchange: Exchange) -> Grant:
         """Whose request it is (section 1.3)."""
@@ -365,7 +403,7 @@ class Simulator:
         }
 
     def _list_profiles(self, grant: Grant, given: Mapping[str, Any]) -> Answer:
-        if grant.auth == "social":
+        if grant.auth == "social" or grant.free:
             raise _Refused(denied("Operation not supported for this account.", "FEATURE_NOT_SUPPORTED"))
         profile = {"arn": grant.profile_arn, "profileName": grant.name, "status": "ACTIVE", "profileType": "KIRO"}
         return 200, {"profiles": [profile], "nextToken": None}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kirostream.accounts.account import AuthMethod, Credential, Secret
-from kirostream.accounts.oidc import AuthHosts, RefreshRequest, Refusal, Refused, read_refresh, refresh_request
+from kirostream.accounts.oidc import AuthHosts, AuthRequest, Refusal, Refused, read_refresh, refresh_request
 
 HOSTS = AuthHosts()
 AT = 1_767_225_600.0
@@ -22,9 +22,9 @@ EXTERNAL = replace(
 )
 
 
-def sent(credential: Credential, hosts: AuthHosts = HOSTS) -> RefreshRequest:
+def sent(credential: Credential, hosts: AuthHosts = HOSTS) -> AuthRequest:
     request = refresh_request(credential, hosts, user_agent="KiroIDE-1-ab")
-    assert isinstance(request, RefreshRequest)
+    assert isinstance(request, AuthRequest)
     return request
 
 

@@ -13,7 +13,7 @@ import trio.testing
 from helpers.simulated import FakeExchange, answer, asking, call, events, generate
 from helpers.talk import open_door
 from kirostream.accounts.account import AuthMethod, Credential
-from kirostream.accounts.oidc import AuthHosts, RefreshRequest, read_refresh, refresh_request
+from kirostream.accounts.oidc import AuthHosts, AuthRequest, read_refresh, refresh_request
 from kirostream.dialects.dialect import Stamp
 from kirostream.dialects.kiro.errors import classify
 from kirostream.dialects.kiro.request import write_request
@@ -376,7 +376,7 @@ async def refresh(simulator: Simulator, credential: Credential) -> Any:
     """What the accounts' own code makes of a refresh."""
     hosts = AuthHosts(social="http://simulator", oidc="http://simulator")
     asked = refresh_request(credential, hosts, user_agent="test")
-    assert isinstance(asked, RefreshRequest)
+    assert isinstance(asked, AuthRequest)
     path = asked.url.removeprefix("http://simulator")
     exchange = await call(simulator, "POST", path, asked.body, token="")
     return read_refresh(credential, exchange.status, exchange.answer, 0.0)
@@ -404,7 +404,8 @@ async def test_a_refresh(auth: Any, rotate: bool) -> None:
         ("/refreshToken", {"refreshToken": "nonsense"}, 401, None),
         ("/refreshToken", {}, 401, None),
         ("/token", {"grantType": "refresh_token", "refreshToken": "nonsense"}, 400, "invalid_grant"),
-        ("/token", {"grantType": "authorization_code"}, 400, "unsupported_grant_type"),
+        ("/token", {"grantType": "password"}, 400, "unsupported_grant_type"),
+        ("/token", {"grantType": "authorization_code"}, 401, "invalid_client"),
     ],
 )
 async def test_a_refresh_that_is_refused(path: str, body: dict[str, Any], status: int, error: str | None) -> None:
