@@ -25,6 +25,7 @@
     │   ├── AccessDenied             403       ACCOUNT  the account may not do this
     │   ├── ModelNotOnAccount        404       ACCOUNT  another account may have it
     │   ├── UpstreamRefused          400       CLIENT   it rejects the request's content
+    │   ├── FormRefused              400       CLIENT   it rejects the request's form, and mostly does not say why
     │   └── ContextOverflow          400       CLIENT   the conversation is too long for the model
     ├── NoAccount                    503       OPERATOR no account can serve; says what to do
     ├── ShuttingDown             503       OPERATOR the gateway stops; the same request works on the next one
@@ -225,6 +226,10 @@ class UpstreamRefused(UpstreamError):
 
     blame = Blame.CLIENT
     status = 400
+
+
+class FormRefused(UpstreamRefused):
+    """The upstream rejects the request's form. The same question in a stricter form may pass."""
 
 
 class ContextOverflow(UpstreamRefused):

@@ -23,6 +23,7 @@ from kirostream.errors import (
     AccountThrottled,
     ContextOverflow,
     CredentialRejected,
+    FormRefused,
     FrameError,
     KirostreamError,
     ModelNotOnAccount,
@@ -32,7 +33,6 @@ from kirostream.errors import (
     UpstreamDown,
     UpstreamFault,
     UpstreamOverloaded,
-    UpstreamRefused,
 )
 from kirostream.providers.kiro import KiroProvider
 from kirostream.simulator.catalogue import OFFERS
@@ -227,7 +227,7 @@ async def test_late_beats_go_out_together(autojump_clock: trio.testing.MockClock
     [
         ("THROTTLE", 429, AccountThrottled),
         ("QUOTA", 402, QuotaSpent),
-        ("VALIDATION", 400, UpstreamRefused),
+        ("VALIDATION", 400, FormRefused),
         ("CONTEXT", 400, ContextOverflow),
         ("ACCESS", 403, AccessDenied),
         ("INTERNAL", 500, UpstreamFault),

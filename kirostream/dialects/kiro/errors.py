@@ -20,6 +20,7 @@ from kirostream.errors import (
     AccountThrottled,
     ContextOverflow,
     CredentialRejected,
+    FormRefused,
     ModelNotOnAccount,
     QuotaSpent,
     UpstreamDown,
@@ -72,12 +73,13 @@ PROFILE: Final = Meaning(
     reason="PROFILE_ARN_REQUIRED",
 )
 KMS: Final = Meaning(UpstreamRefused, "The account's encryption key cannot be used: ask its administrator.")
-SIGNATURE: Final = Meaning(UpstreamRefused, "A thought in the history is not signed rightly: leave thoughts out.")
-SCHEMA: Final = Meaning(UpstreamRefused, "A tool's input schema is not accepted: make its root an object.")
-PAIRS: Final = Meaning(UpstreamRefused, "Tool calls and results in the history do not match: start a new conversation.")
-IMAGE: Final = Meaning(UpstreamRefused, "An image is not accepted: at most ten, gif, jpeg, png or webp, 10 MB each.")
+SIGNATURE: Final = Meaning(FormRefused, "A thought in the history is not signed rightly: leave thoughts out.")
+SCHEMA: Final = Meaning(FormRefused, "A tool's input schema is not accepted: make its root an object.")
+PAIRS: Final = Meaning(FormRefused, "Tool calls and results in the history do not match: start a new conversation.")
+IMAGE: Final = Meaning(FormRefused, "An image is not accepted: at most ten, gif, jpeg, png or webp, 10 MB each.")
 DOCUMENT: Final = Meaning(UpstreamRefused, "A document is not accepted: send its text instead.")
 CONVERSATION: Final = Meaning(UpstreamRefused, "The conversation has reached Kiro's limit: start a new one.")
+FORM: Final = Meaning(FormRefused, "Kiro rejects the form of the request.")
 REFUSED: Final = Meaning(UpstreamRefused, "Kiro rejects the content of the request.")
 FAULT: Final = Meaning(UpstreamFault, "Kiro reports a failure of its own: try again.")
 TIMEOUT: Final = Meaning(UpstreamTimeout, "Kiro took too long to answer: try again.")
@@ -108,10 +110,10 @@ BY_REASON: Final[Mapping[str, Meaning]] = {
     "TOOL_SCHEMA_INVALID": SCHEMA,
     "TOOL_USE_RESULT_MISMATCH": PAIRS,
     "TOOL_CONFIG_MISSING": PAIRS,
-    "TOOL_DUPLICATE": Meaning(UpstreamRefused, "Two tools have one name: rename one of them."),
+    "TOOL_DUPLICATE": Meaning(FormRefused, "Two tools have one name: rename one of them."),
     "INVALID_CONVERSATION_ID": REFUSED,
-    "REQUEST_BODY_INVALID": REFUSED,
-    "REQUEST_BODY_INVALID_JSON": REFUSED,
+    "REQUEST_BODY_INVALID": FORM,
+    "REQUEST_BODY_INVALID_JSON": FORM,
     "IMAGE_COUNT_EXCEEDED": IMAGE,
     "IMAGE_DIMENSION_EXCEEDED": IMAGE,
     "IMAGE_FORMAT_UNSUPPORTED": IMAGE,
@@ -139,6 +141,7 @@ BY_WORDS: Final[tuple[tuple[str, Meaning], ...]] = (
     ("invalid profilearn", PROFILE),
     ("unexpectedly high load", CAPACITY),
     ("invalid model", MODEL),
+    ("improperly formed request", FORM),
 )
 """Words of a message, in lower case."""
 
