@@ -169,7 +169,9 @@ ERRORS: list[UpstreamError] = [
     AccountSuspended("m"),
     AccessDenied("m"),
     UpstreamOverloaded("m"),
-    UpstreamRefused("m", reason="TOOL_SCHEMA_INVALID"),
+    FormRefused("m", reason="TOOL_SCHEMA_INVALID"),
+    FormRefused("Improperly formed request."),
+    UpstreamRefused("m", reason="INVALID_CONVERSATION_ID"),
     UpstreamFault("m"),
 ]
 
