@@ -26,6 +26,7 @@ DIALECTS: Final[Registry] = {
         path="/v1/messages",
         content_type=SSE,
         read_request=anthropic_request.read_request,
+        read_in_steps=anthropic_request.read_in_steps,
         write_request=anthropic_request.write_request,
         writer=anthropic_response.Writer,
         reader=anthropic_response.Reader,

@@ -6,7 +6,7 @@ never given an account or a URL (that is a provider), a clock or randomness (ids
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -65,6 +65,20 @@ class ErrorReply:
     body: bytes
 
 
+Steps: TypeAlias = Generator[int, None, TurnRequest]
+"""A request being read in steps: yields the bytes that each step took, and returns the request."""
+
+
+def all_at_once(steps: Steps) -> TurnRequest:
+    """The request, with every step taken now."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            request: TurnRequest = done.value
+            return request
+
+
 class Reader(Protocol):
     """Reads one streamed answer. Its events obey `turn.grammar`."""
 
@@ -119,6 +133,7 @@ class Dialect:
         read_result: an upstream's whole answer. Raises RemoteProtocolError.
         write_error: an error as a whole HTTP answer; the second argument is the request id.
         read_error: an upstream's error body; the first argument holds the response headers.
+        read_in_steps: the same as `read_request`, for who has to let others run in between; None where it is one step.
         choices_writer: for `TurnRequest.choices` answers in one stream; None where the language has one answer alone.
         write_results: as many whole answers.
     """
@@ -134,6 +149,7 @@ class Dialect:
     read_result: Callable[[bytes], TurnResult]
     write_error: Callable[[KirostreamError, str], ErrorReply]
     read_error: Callable[[Headers, bytes], Complaint]
+    read_in_steps: Callable[[bytes, Headers], Steps] | None = None
     choices_writer: Callable[[TurnRequest, Heading], ChoicesWriter] | None = None
     write_results: Callable[[TurnRequest, Sequence[TurnResult], Heading], bytes] | None = None
 

@@ -467,7 +467,8 @@ class Responses:
         caller = self.callers.check(exchange.request)
         body = await exchange.body(self.gateway.body_limit)
         asked = await self.ask(body, exchange.request.headers, caller)
-        said = {"object": "response.input_tokens", "input_tokens": estimate(asked.request)}
+        tokens = self.relay.corrected(asked.request.model, estimate(asked.request))
+        said = {"object": "response.input_tokens", "input_tokens": tokens}
         await exchange.reply(200, (JSON, *id_headers(new_request_id())), encode(said))
 
     async def compact(self, exchange: Exchange) -> None:

@@ -62,7 +62,8 @@ def make_router(
     for dialect in DIALECTS.values():
         if dialect.path and (("POST", dialect.path) not in router.routes()):
             router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, media, settings))
-    router.add("POST", "/v1/messages/count_tokens", CountHandler(DIALECTS["anthropic"], callers, media, settings))
+    counts = CountHandler(DIALECTS["anthropic"], relay.corrected, callers, media, settings)
+    router.add("POST", "/v1/messages/count_tokens", counts)
     router.add("POST", "/v1/completions", _no_completions)
     router.add("POST", "/v1/embeddings", _no_embeddings)
     return router

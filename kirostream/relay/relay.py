@@ -29,9 +29,10 @@ from kirostream.relay.attempt import Deadlines, attempt
 from kirostream.relay.catalogue import Catalogue, Models
 from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried, decide
 from kirostream.relay.log import WINDOW, TurnLog
-from kirostream.relay.resolver import ModelSettings, asks_for_thinking, resolve
+from kirostream.relay.resolver import ModelSettings, asks_for_thinking, normalise, resolve
 from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder
+from kirostream.turn.calibration import Calibration
 from kirostream.turn.events import TurnEnded, TurnFailed
 from kirostream.turn.model import Model
 from kirostream.turn.request import Role, Text, TurnRequest
@@ -101,6 +102,7 @@ class Relay:
         recorder: Recorder,
         settings: RelaySettings,
         clock: Callable[[], float],
+        calibration: Calibration | None = None,
     ) -> None:
         self._nursery = nursery
         self._account = account
@@ -112,6 +114,7 @@ class Relay:
         self._settings = settings
         self._clock = clock
         self._truncations = TruncationWatch() if settings.filters.truncation_recovery else None
+        self._calibration = calibration or Calibration()
         self._turns: dict[str, LiveTurn] = {}
         self._started = self._answered = self._failed = self._left = 0
 
@@ -134,6 +137,11 @@ class Relay:
         except KirostreamError:
             return Models(self.provider.fallback_models, complete=False)
         return await self._catalogue.models(self._account, token)
+
+    def corrected(self, model: str, tokens: int) -> int:
+        """An estimate of a prompt, corrected by what was seen of this model; `model` is as a client wrote it."""
+        name = self._settings.models.aliases.get(model.strip().lower(), model)
+        return round(tokens * self._calibration.correction(normalise(name)))
 
     @asynccontextmanager
     async def turn(self, request: TurnRequest, *, request_id: str = "", scope: str = "") -> AsyncIterator[LiveTurn]:
@@ -172,6 +180,7 @@ class Relay:
         model = resolve(request.model, known.models, aliases=aliases, complete=known.complete)
         if not request.thinking.enabled and asks_for_thinking(request.model, model, aliases=aliases):
             request = replace(request, thinking=replace(request.thinking, enabled=True))
+        model = replace(model, correction=self._calibration.correction(model.id))
         ids = conversation_ids(request, scope)
         heading = Heading(uuid.uuid4().hex, int(self._clock()), request_id)
         live = LiveTurn(request, heading, model, attended=attended)
@@ -277,6 +286,7 @@ class Relay:
                     tried = Tried(tried.attempts, refreshed=True)
                 await trio.sleep(decision.delay)
             else:
+                self._calibration.watch(live.model, log.events)
                 return
 
     def _note(self, live: LiveTurn, error: KirostreamError, decision: Decision) -> None:

@@ -25,3 +25,5 @@ class Model:
     rate: float | None = None
     efforts: tuple[str, ...] = ()
     """Words of the native effort scale, empty where the model does not advertise native thinking."""
+    correction: float = 1.0
+    """Tokens that the upstream counts for one of our estimate, as far as was seen; see `turn.calibration`."""

@@ -45,22 +45,21 @@ class Usage:
             estimated=self.estimated or other.estimated,
         )
 
-    def from_context(self, percentage: float, window: int, estimated_output: int) -> Usage:
+    def from_context(self, percentage: float, window: int, said: int) -> Usage:
         """These counts, corrected by the share of the context window that the upstream reports as used.
 
-        The percentage arrives after the output, so it is read as prompt plus answer; the prompt is what is left after
-        our estimate of the answer, and never less than what was estimated before (section 3.6, "recommended").
+        It is read as prompt plus what was said of the answer until it came; the prompt is what is left after our
+        estimate of that, and never less than what was estimated before (section 3.6, "recommended").
 
         Args:
             percentage: 0 to 100, a float32 on the wire.
             window: the model's context window in tokens.
-            estimated_output: our estimate of the answer so far, in tokens.
+            said: our estimate of the answer until then, in tokens.
         """
         used = round(percentage * window / 100)
         return dataclasses.replace(
             self,
-            input_tokens=max(self.input_tokens, used - estimated_output),
-            output_tokens=estimated_output,
+            input_tokens=max(self.input_tokens, used - said),
             context_percentage=percentage,
             estimated=True,
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -478,7 +479,39 @@ def test_a_count_outranks_everything_after_it(kind: str) -> None:
 def test_counts_that_are_none(bad: object) -> None:
     payload = json.dumps({"tokenUsage": {"outputTokens": bad}, "usage": bad, "contextUsagePercentage": bad}).encode()
     frames = [event(kind, payload) for kind in ("metadataEvent", "meteringEvent", "contextUsageEvent")]
-    assert answer(text("a"), *frames).usage.output_tokens == 0
+    usage = answer(text("a"), *frames).usage
+    assert usage.estimated
+    assert (usage.input_tokens, usage.output_tokens) == (estimate(REQUEST), 1)
+    assert usage.cache_read_tokens == usage.cache_write_tokens == 0
+
+
+def test_counts_without_a_prompt_are_made_up_for() -> None:
+    """Where nothing says how large the prompt is, our estimate stands: with 0, no client would ever compact."""
+    share = said("contextUsageEvent", contextUsagePercentage=1.0)
+    nothing = answer(text("x" * 36), share, said("metadataEvent", tokenUsage={"outputTokens": 7})).usage
+    assert (nothing.input_tokens, nothing.output_tokens, nothing.estimated) == (1_990, 10, True)
+    total = answer(text("x"), said("metadataEvent", tokenUsage={"outputTokens": 7, "totalTokens": 1_007})).usage
+    assert (total.input_tokens, total.output_tokens, total.estimated) == (1_000, 7, False)
+    prompt = answer(text("x" * 36), said("metadataEvent", tokenUsage={"uncachedInputTokens": 900})).usage
+    assert (prompt.input_tokens, prompt.output_tokens, prompt.estimated) == (900, 10, True)
+
+
+def test_thinking_is_a_share_of_what_was_counted() -> None:
+    usage = answer(thought(text="y" * 180), text("x"), said("metadataEvent", tokenUsage=COUNTS)).usage
+    assert (usage.output_tokens, usage.thinking_tokens) == (40, 40)
+
+
+def test_a_share_holds_only_what_was_said_before_it() -> None:
+    share = said("contextUsageEvent", contextUsagePercentage=1.0)
+    assert answer(share, text("x" * 36)).usage.input_tokens == 2_000
+    assert answer(text("x" * 18), share, text("x" * 18)).usage.input_tokens == 1_995
+
+
+def test_the_estimate_is_corrected_by_what_was_learned_of_the_model() -> None:
+    reader = Reader(REQUEST, Model("m", correction=1.5))
+    (started, *_) = reader.feed(text("a"))
+    assert isinstance(started, TurnStarted)
+    assert started.usage.input_tokens == round(estimate(REQUEST) * 1.5)
 
 
 def test_the_cost_is_told_as_it_becomes_known() -> None:
@@ -616,8 +649,9 @@ def test_what_is_written_is_read(result: TurnResult, data: st.DataObject) -> Non
         assert again.stop is (Stop.TOOL_CALL if called else Stop.END)
     else:
         assert again.stop is result.stop
-    if not result.usage.estimated and result.usage.total_tokens:
-        assert again.usage == result.usage
+    usage = result.usage
+    if not usage.estimated and usage.prompt_tokens and usage.output_tokens:  # counts without these are no counts
+        assert dataclasses.replace(again.usage, thinking_tokens=usage.thinking_tokens) == usage
     assert read_result(wire).content == again.content
 
 

@@ -1,8 +1,10 @@
-"""Token counts: always an answer, never the upstream's, and one at a time."""
+"""Token counts: always an answer, never the upstream's, and never in the way of a stream."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,15 +12,24 @@ import trio
 
 from helpers.exchange import FakeExchange
 from kirostream.dialects import DIALECTS
+from kirostream.dialects.anthropic.request import read_in_steps
+from kirostream.dialects.dialect import Dialect, Headers, Steps
 from kirostream.gateway.callers import Callers
-from kirostream.gateway.counting import CountHandler
+from kirostream.gateway.counting import SLICE, CountHandler
 from kirostream.gateway.media import Media, MediaSettings
 from kirostream.gateway.turns import GatewaySettings
 from kirostream.net.client import HttpClient
+from kirostream.turn.request import TurnRequest
 
 KEY = [(b"x-api-key", b"k")]
 MEDIA = Media(HttpClient(), MediaSettings())
-HANDLER = CountHandler(DIALECTS["anthropic"], Callers(["k"]), MEDIA, GatewaySettings())
+
+
+def handler_of(dialect: Dialect, corrected: Callable[[str, int], int] = lambda _, tokens: tokens) -> CountHandler:
+    return CountHandler(dialect, corrected, Callers(["k"]), MEDIA, GatewaySettings())
+
+
+HANDLER = handler_of(DIALECTS["anthropic"])
 
 
 async def count(handler: CountHandler = HANDLER, **body: Any) -> FakeExchange:
@@ -36,7 +47,7 @@ def hello(text: str = "foo") -> list[dict[str, Any]]:
 async def test_a_count_needs_no_max_tokens_and_no_known_model() -> None:
     answer = await count(messages=hello("x" * 3600))
     assert answer.status == 200
-    assert json.loads(answer.sent) == {"input_tokens": 1004}
+    assert json.loads(answer.sent) == {"input_tokens": 706}
     assert answer.headers[b"request-id"]
 
 
@@ -66,6 +77,56 @@ async def test_a_wrong_key_is_told_not_to_try_again() -> None:
     await HANDLER(exchange)
     assert exchange.status == 401
     assert exchange.headers[b"x-should-retry"] == b"false"
+
+
+async def test_what_was_learned_of_the_model_counts() -> None:
+    handler = handler_of(DIALECTS["anthropic"], lambda name, tokens: tokens * 2 if name == "m" else 0)
+    assert json.loads((await count(handler, messages=hello("x" * 3600))).sent) == {"input_tokens": 1412}
+
+
+def conversation(messages: int = 200, size: int = 4_000) -> list[dict[str, Any]]:
+    """Some 200,000 tokens, as an agent has them."""
+    roles = ("user", "assistant")
+    return [
+        {"role": roles[n % 2], "content": [{"type": "text", "text": "const x = 1; " * (size // 13)}]}
+        for n in range(messages)
+    ]
+
+
+async def test_a_count_is_done_in_slices() -> None:
+    """Between two rounds of the event loop, no more than a slice of a conversation and one message is read."""
+    body = json.dumps({"model": "m", "messages": conversation()}).encode()
+    counting = True
+    rounds = 0
+    read: list[int] = []  # bytes between two rounds
+
+    def watched(body: bytes, headers: Headers) -> Steps:
+        steps = read_in_steps(body, headers)
+        while True:
+            try:
+                size = next(steps)
+            except StopIteration as done:
+                request: TurnRequest = done.value
+                return request
+            read[-1] += size if size < len(body) else 0  # the first look at the whole is a step of its own
+            yield size
+
+    async def stream() -> None:
+        nonlocal rounds
+        while counting:
+            rounds += 1
+            read.append(0)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream)
+        exchange = FakeExchange("POST", "/v1/messages/count_tokens", headers=KEY, body=body)
+        await handler_of(dataclasses.replace(DIALECTS["anthropic"], read_in_steps=watched))(exchange)
+        counting = False
+    assert json.loads(exchange.sent)["input_tokens"] > 150_000
+    assert sum(read) > 0.9 * len(body)
+    assert max(read) < 3 * SLICE  # two slices where the loop takes the counter last, and first in the next round
+    assert rounds > len(body) / SLICE / 2
 
 
 async def test_others_run_between_any_two_counts() -> None:

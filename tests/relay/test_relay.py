@@ -63,6 +63,7 @@ from kirostream.turn.request import (
     TurnRequest,
 )
 from kirostream.turn.result import fold
+from kirostream.turn.tokens import estimate
 from kirostream.turn.usage import Usage
 
 MODEL = Model("m")
@@ -418,6 +419,25 @@ async def test_a_turn_that_nobody_attends_can_be_ended(autojump_clock: trio.test
         await live.over.wait()
         assert on.relay.snapshot().in_flight == 0
         assert on.finished().outcome == "failed"
+
+
+async def test_estimates_are_corrected_by_what_the_upstream_counts(autojump_clock: trio.testing.MockClock) -> None:
+    """Three long prompts of which the upstream says that they were a fifth longer than we took them for."""
+    long = replace(ASK, messages=(Message(Role.USER, (Text("word " * 8_000),)),))
+    guess = estimate(long)
+    counted = Usage(input_tokens=round(guess * 1.2), output_tokens=3)
+    answers = [ok(FIRST, b"".join(WRITER.write(TurnEnded(Stop.END, counted)))) for _ in range(4)]
+    async with stage(*answers) as on:
+        told = []
+        for _ in range(4):
+            async with on.relay.turn(long) as live:
+                await outcome(live)
+                started = live.log.events[0]
+                assert isinstance(started, TurnStarted)
+                told.append(started.usage.input_tokens)
+        assert told == [guess, guess, guess, round(guess * 1.2)]
+        assert on.relay.corrected("M", 1_000) == 1_200
+        assert on.relay.corrected("other", 1_000) == 1_000
 
 
 async def test_an_unknown_model_is_not_asked_for(autojump_clock: trio.testing.MockClock) -> None:

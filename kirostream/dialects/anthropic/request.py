@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from kirostream.dialects.anthropic.tools import client_tool, outcome_as_text, run_as_text
-from kirostream.dialects.dialect import Headers, Stamp
+from kirostream.dialects.dialect import Headers, Stamp, Steps, all_at_once
 from kirostream.dialects.hints import session_hint
 from kirostream.dialects.jsontext import as_object, base64_text, decode, encode, is_object, part, raw
 from kirostream.errors import MalformedRequest
@@ -227,7 +227,13 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
     Raises:
         MalformedRequest: the body cannot be understood; `param` is the path of what is wrong.
     """
+    return all_at_once(read_in_steps(body, headers))
+
+
+def read_in_steps(body: bytes, headers: Headers) -> Steps:
+    """The same, a message a step. The first two go over the whole body, and look into nothing."""
     wire = decode(body, WireBody)
+    yield len(body)
     if wire.thread and bytes(wire.thread) != b"null":
         raise MalformedRequest(
             "Conversations are not kept here; send all messages with every request, without thread.",
@@ -249,12 +255,14 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
     if others:
         extras["tools"] = Raw(encode(others))
     user_id = (wire.metadata and wire.metadata.user_id) or ""
+    yield len(body)
+    messages: list[Message] = []
+    for i, message in enumerate(wire.messages):
+        messages.append(Message(Role(message.role), _read_content(message.content, f"$.messages[{i}].content")))
+        yield _size(message.content)
     return TurnRequest(
         model=wire.model,
-        messages=tuple(
-            Message(Role(message.role), _read_content(message.content, f"$.messages[{i}].content"))
-            for i, message in enumerate(wire.messages)
-        ),
+        messages=tuple(messages),
         system=_read_system(wire.system),
         tools=tools,
         tool_choice=_read_choice(wire.tool_choice) if tools else AUTO,
@@ -271,6 +279,11 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
         spoken_in=NAME,
         extras={name: raw(value, f"$.{name}") for name, value in extras.items()},
     )
+
+
+def _size(content: str | Sequence[Raw] | None) -> int:
+    """Bytes of a content, about."""
+    return len(content) if isinstance(content, str) else sum(len(memoryview(block)) for block in content or ())
 
 
 def _read_system(system: str | list[Raw] | None) -> tuple[Text, ...]:

@@ -121,6 +121,7 @@ class Reader:
         self._thought_bytes = 0
         self._credits: float | None = None
         self._percentage: float | None = None
+        self._said_by_then = 0  # bytes of output when the percentage came
         self._counted: Usage | None = None
 
     def __repr__(self) -> str:
@@ -209,20 +210,20 @@ class Reader:
         return self._known()
 
     def _context(self, said: Json, lifted: bytes | None) -> list[TurnEvent]:
-        self._percentage = _number(said, "contextUsagePercentage", self._percentage)
+        self._share(said)
         return self._known()
 
     def _metadata(self, said: Json, lifted: bytes | None) -> list[TurnEvent]:
         self._stop = STOPS.get(_string(said, "stopReason"), self._stop)
         counts = said.get("tokenUsage")
         if isinstance(counts, dict):
-            self._percentage = _number(counts, "contextUsagePercentage", self._percentage)
-            self._counted = Usage(
-                input_tokens=_count(counts, "uncachedInputTokens"),
-                output_tokens=_count(counts, "outputTokens"),
-                cache_read_tokens=_count(counts, "cacheReadInputTokens"),
-                cache_write_tokens=_count(counts, "cacheWriteInputTokens"),
-            )
+            self._share(counts)
+            read, written = _count(counts, "cacheReadInputTokens"), _count(counts, "cacheWriteInputTokens")
+            uncached, output = _count(counts, "uncachedInputTokens"), _count(counts, "outputTokens")
+            if not uncached + read + written:
+                uncached = max(0, _count(counts, "totalTokens") - output)
+            if uncached + read + written:  # no prompt is empty: counts that leave it out are none
+                self._counted = Usage(uncached, output, read, written)
         return self._known() if isinstance(counts, dict) or self._stop else []
 
     def _invalid_state(self, said: Json, lifted: bytes | None) -> list[TurnEvent]:
@@ -290,7 +291,7 @@ class Reader:
         self._said = True
         if self._turn.started:
             return []
-        self._input = estimate(self._request)
+        self._input = round(estimate(self._request) * self._model.correction)
         return self._turn.start(model or self._model.id, self._usage())
 
     def _sign(self, signature: str) -> list[TurnEvent]:
@@ -342,7 +343,15 @@ class Reader:
     def _usage(self) -> Usage:
         """The best that is known (section 3.6): the upstream's count, its share of the window, our estimate."""
         if self._counted:
-            return replace(self._counted, credits=self._credits, context_percentage=self._percentage)
+            output = self._counted.output_tokens or _tokens(self._output_bytes)
+            return replace(
+                self._counted,
+                output_tokens=output,
+                thinking_tokens=min(output, _tokens(self._thought_bytes)),  # which it does not count apart
+                credits=self._credits,
+                context_percentage=self._percentage,
+                estimated=output != self._counted.output_tokens,
+            )
         usage = Usage(
             input_tokens=self._input,
             output_tokens=_tokens(self._output_bytes),
@@ -352,7 +361,12 @@ class Reader:
         )
         if self._percentage is None:
             return usage
-        return usage.from_context(self._percentage, self._model.window, usage.output_tokens)
+        return usage.from_context(self._percentage, self._model.window, _tokens(self._said_by_then))
+
+    def _share(self, said: Json) -> None:
+        """A share of the window: the last one said counts, and what of the answer it may hold."""
+        if (percentage := _number(said, "contextUsagePercentage")) is not None:
+            self._percentage, self._said_by_then = percentage, self._output_bytes
 
     # What is read, by event type (section 3.2): each takes the payload, and the string that the codec lifted from it.
     # Every other event is decoration, and ignored.
