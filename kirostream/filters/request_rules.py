@@ -15,6 +15,10 @@ The order matters, and is the one of the table:
 6. the tools as Kiro takes them: descriptions, schemas.
 
 Rules are pure and idempotent; a rule that finds nothing to do returns the request it was given.
+
+An agent's usual request needs little of this: its thoughts dropped, a text beside a bare call. `apply_rules` does that,
+sees in one walk that the rest of the first five has nothing to do, and leaves it out. The walk costs next to nothing
+where the messages are objects that it has seen before: what it makes and learns of one stays with it (`Message.kept`).
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
@@ -63,12 +67,13 @@ STUB: Final = "Was used earlier in this conversation. It is not available now; d
 def drop_thoughts(request: TurnRequest) -> TurnRequest:
     """Thoughts of earlier turns are left out: Kiro refuses most of them, signed or not (section 2.8)."""
 
-    def unthinking(message: Message) -> Message:
-        if Thought not in map(type, message.content):
-            return message
-        return replace(message, content=tuple(b for b in message.content if not isinstance(b, Thought)))
+    return _each_message(request, _without_thoughts)
 
-    return _each_message(request, unthinking)
+
+def _without_thoughts(message: Message) -> Message:
+    if Thought not in map(type, message.content):
+        return message
+    return replace(message, content=tuple(b for b in message.content if not isinstance(b, Thought)))
 
 
 def label_system_messages(request: TurnRequest) -> TurnRequest:
@@ -353,24 +358,25 @@ def _pictured(message: Message) -> bool:
 def fill_empty_contents(request: TurnRequest) -> TurnRequest:
     """No message and no result is empty (section 2.4); a user's text may be, beside results."""
 
-    def filled(message: Message) -> Message:
-        if _full(message):
-            return message
-        content = tuple(
-            _filled_result(block) if isinstance(block, ToolResult) else block
-            for block in message.content
-            if not (isinstance(block, Text) and not block.text)
-        )
-        kinds = {type(block) for block in content}
-        if Text in kinds or (message.role is Role.USER and ToolResult in kinds):
-            pass
-        elif message.role is Role.USER:
-            content += (Text(SEE_IMAGE if Image in kinds else CONTINUE),)
-        else:
-            content = (Text(" "), *content)
-        return message if content == message.content else replace(message, content=content)
+    return _each_message(request, _filled)
 
-    return _each_message(request, filled)
+
+def _filled(message: Message) -> Message:
+    if _full(message):
+        return message
+    content = tuple(
+        _filled_result(block) if isinstance(block, ToolResult) else block
+        for block in message.content
+        if not (isinstance(block, Text) and not block.text)
+    )
+    kinds = {type(block) for block in content}
+    if Text in kinds or (message.role is Role.USER and ToolResult in kinds):
+        pass
+    elif message.role is Role.USER:
+        content += (Text(SEE_IMAGE if Image in kinds else CONTINUE),)
+    else:
+        content = (Text(" "), *content)
+    return message if content == message.content else replace(message, content=content)
 
 
 def _full(message: Message) -> bool:
@@ -401,33 +407,48 @@ def end_with_user(request: TurnRequest) -> TurnRequest:
 
 def fit_descriptions(request: TurnRequest, most: int = MAX_DESCRIPTION) -> TurnRequest:
     """Descriptions are neither empty nor over `most` bytes; a long one moves into the system prompt (section 2.6)."""
-    tools = []
-    moved = []
+    tools: list[Tool] = []
+    moved: list[Text] = []
     for tool in request.tools:
-        description = tool.description
-        if not description.strip():
-            description = f"Tool: {tool.name}"
-        elif len(description) > most // 4 and len(_utf8(description)) > most:
-            title = f"## Tool: {tool.name}"
-            moved.append(Text(f"{title}\n\n{description}"))
-            description = f'The description is in the system prompt, under "{title}".'
-        # A name can be of any length too, and both sentences hold it.
-        description = _utf8(description)[:most].decode("utf-8", "ignore")
-        tools.append(tool if description == tool.description else replace(tool, description=description))
+        described, more = _described(tool, most)
+        tools.append(described)
+        moved += more
     if all(new is old for new, old in zip(tools, request.tools, strict=True)):
         return request
     return replace(request, tools=tuple(tools), system=(*request.system, *moved))
 
 
+def _described(tool: Tool, most: int) -> tuple[Tool, tuple[Text, ...]]:
+    """The tool with a description that fits, and what goes into the system prompt instead."""
+    description = tool.description
+    moved: tuple[Text, ...] = ()
+    if not description.strip():
+        description = f"Tool: {tool.name}"
+    elif len(description) <= most // 4:  # no character has more than four bytes
+        return tool, ()
+    elif len(_utf8(description)) > most:
+        title = f"## Tool: {tool.name}"
+        moved = (Text(f"{title}\n\n{description}"),)
+        description = f'The description is in the system prompt, under "{title}".'
+    # A name can be of any length too, and both sentences hold it.
+    description = _utf8(description)[:most].decode("utf-8", "ignore")
+    return (tool if description == tool.description else replace(tool, description=description)), moved
+
+
 def repair_schemas(request: TurnRequest) -> TurnRequest:
     """Every schema is an object at its root, without nulls, ``$schema``, ``$id`` and local references (section 2.6)."""
-    tools = [replace(t, schema=s) if (s := repair_schema(t.schema)) != t.schema else t for t in request.tools]
+    tools = [_schema_repaired(tool) for tool in request.tools]
     if all(new is old for new, old in zip(tools, request.tools, strict=True)):
         return request
     return replace(request, tools=tuple(tools))
 
 
-RULES: Final[tuple[Rule, ...]] = (
+def _schema_repaired(tool: Tool) -> Tool:
+    schema = repair_schema(tool.schema)
+    return tool if schema == tool.schema else replace(tool, schema=schema)
+
+
+CONVERSATION_RULES: Final[tuple[Rule, ...]] = (
     drop_thoughts,
     label_system_messages,
     move_misplaced_blocks,
@@ -442,16 +463,131 @@ RULES: Final[tuple[Rule, ...]] = (
     check_images,
     fill_empty_contents,
     end_with_user,
-    fit_descriptions,
-    repair_schemas,
 )
+TOOL_RULES: Final[tuple[Rule, ...]] = (fit_descriptions, repair_schemas)
+RULES: Final = CONVERSATION_RULES + TOOL_RULES
 
 
 def apply_rules(request: TurnRequest) -> TurnRequest:
     """The request after every rule. Applied twice, it is the same as once."""
-    for rule in RULES:
-        request = rule(request)
-    return request
+    alone = _each_message(request, _repaired_alone)
+    if _converses(alone):
+        request = alone
+    else:
+        for rule in CONVERSATION_RULES:
+            request = rule(request)
+    tools = [fitted for tool in request.tools if (fitted := _fitted(tool)) is not None]
+    if len(tools) < len(request.tools):
+        for rule in TOOL_RULES:
+            request = rule(request)
+        return request
+    same = all(new is old for new, old in zip(tools, request.tools, strict=True))
+    return request if same else replace(request, tools=tuple(tools))
+
+
+# Requests whose messages hang together as they are
+
+
+def _repaired_alone(message: Message) -> Message:
+    """What may be done to any message at any time: it has no thoughts, and nothing empty."""
+    if _ALONE not in message.kept:
+        alone = _filled(_without_thoughts(message))
+        message.kept[_ALONE] = None if alone is message else alone  # not itself, which would never be let go
+    return message.kept[_ALONE] or message
+
+
+_ALONE: Final = "rules.alone"
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """How a message that nothing is wrong with hangs together with the others.
+
+    Attributes:
+        given: ids of the results it begins with.
+        called: ids of the calls it makes.
+        names: what it calls, in lower case.
+        images: how many it holds.
+    """
+
+    given: tuple[str, ...]
+    called: tuple[str, ...]
+    names: frozenset[str]
+    images: int
+
+
+def _converses(request: TurnRequest) -> bool:
+    """Whether no rule of the conversation has anything to do. Where it says no, one may have or not."""
+    known = {tool.name.lower() for tool in request.tools}
+    if request.tool_choice != AUTO or len({tool.name for tool in request.tools}) < len(request.tools):
+        return False
+    speaker = Role.USER
+    due: tuple[str, ...] = ()
+    seen: set[str] = set()
+    calls = images = 0
+    for message in request.messages:
+        link = _link(message)
+        if link is None or message.role is not speaker or link.given != due or not link.names <= known:
+            return False
+        speaker = Role.ASSISTANT if speaker is Role.USER else Role.USER
+        due = link.called
+        seen.update(due)
+        calls += len(due)
+        images += link.images
+    return speaker is Role.ASSISTANT and len(seen) == calls and images <= MAX_IMAGES
+
+
+def _link(message: Message) -> _Link | None:
+    """None where something may have to be done to the message, whatever stands around it."""
+    if _LINK not in message.kept:
+        message.kept[_LINK] = _linked(message)
+    link: _Link | None = message.kept[_LINK]
+    return link
+
+
+_LINK: Final = "rules.link"
+
+
+def _linked(message: Message) -> _Link | None:
+    users = message.role is Role.USER
+    if message.role is Role.SYSTEM or not _full(message):
+        return None
+    given: list[str] = []
+    called: list[str] = []
+    names: set[str] = set()
+    images: list[Image] = []
+    for at, block in enumerate(message.content):
+        if isinstance(block, Text):
+            continue
+        if isinstance(block, ToolResult) and users and at == len(given):
+            given.append(block.call_id)
+            images += [part for part in block.content if isinstance(part, Image)]
+        elif isinstance(block, ToolCall) and not users:
+            if not _WIRE_ID.fullmatch(block.id) or not block.arguments.startswith(b"{"):
+                return None
+            called.append(block.id)
+            names.add(block.name.lower())
+        elif isinstance(block, Image) and users:
+            images.append(block)
+        else:
+            return None
+    if any(_readable(image) is not image for image in images):
+        return None
+    return _Link(tuple(given), tuple(called), frozenset(names), len(images))
+
+
+def _fitted(tool: Tool) -> Tool | None:
+    """The tool after the rules for tools, None where its description moves into the system prompt."""
+    if _FITTED not in tool.kept:
+        described, moved = _described(tool, MAX_DESCRIPTION)
+        if moved:
+            return None
+        fitted = _schema_repaired(described)
+        tool.kept[_FITTED] = None if fitted is tool else fitted
+    return tool.kept[_FITTED] or tool
+
+
+_FITTED: Final = "rules.fitted"
 
 
 # Images

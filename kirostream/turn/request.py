@@ -7,6 +7,8 @@ Rules:
   checked by the reader that made it. It is parsed where it has to change, and nowhere else.
 - Image data stays base64 text, as both sides of the wire have it.
 - What only one dialect knows rides in `extras` and comes out again when the upstream speaks that dialect.
+- An agent sends the same messages and tools with every turn. `kept` is where pure functions leave what they made of
+  one, under names of their own, for when they meet the same object again. It is no part of the value, and goes with it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 RawJson: TypeAlias = bytes
 """UTF-8 bytes of one whole JSON value."""
@@ -106,6 +108,7 @@ class Message:
 
     role: Role
     content: tuple[ContentBlock, ...]
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class Tool:
     name: str
     description: str
     schema: RawJson
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers.images import PNG
-from helpers.requests import GIF, JPEG, RAW_SCHEMA, REQUEST, WEBP, image
+from helpers.requests import GIF, JPEG, MESSAGE, RAW_SCHEMA, REQUEST, WEBP, image
 from kirostream.dialects.dialect import Stamp
 from kirostream.dialects.kiro.request import decode, write_request
 from kirostream.filters import request_rules as rules
-from kirostream.filters.request_rules import RULES, apply_rules, repair_schema
+from kirostream.filters.request_rules import RULES, apply_rules
+from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
 from kirostream.simulator.catalogue import offers
 from kirostream.simulator.strict import check
 from kirostream.turn.model import Model
@@ -67,6 +69,26 @@ def ruled(*messages: Message, tools: tuple[Tool, ...] = (READ,), **more: Any) ->
 # The whole table
 
 
+SAID: list[ContentBlock] = [Text("so"), Text(""), Thought("hm")]
+
+
+@st.composite
+def fitting(draw: st.DrawFn) -> TurnRequest:
+    """Rounds of calls and results as an agent sends them, with something odd in it now and then."""
+    messages = [user("go")]
+    for at in range(draw(st.integers(0, 3))):
+        ids = [f"c{at}{n}" for n in range(draw(st.integers(0, 2)))]
+        said = draw(st.lists(st.sampled_from(SAID), max_size=2))
+        messages.append(assistant(*said, *(call(each) for each in ids)))
+        messages.append(user(*(result(each, "r") for each in ids), "go on"))
+    if draw(st.booleans()):
+        messages.insert(draw(st.integers(0, len(messages))), draw(MESSAGE))
+    return request(*messages, tools=(READ,))
+
+
+FITTING = fitting()
+
+
 @settings(max_examples=60, deadline=None)
 @given(REQUEST)
 def test_any_ruled_request_passes_the_strict_check(asked: TurnRequest) -> None:
@@ -76,6 +98,52 @@ def test_any_ruled_request_passes_the_strict_check(asked: TurnRequest) -> None:
     body = write_request(once, Stamp(Model(asked.model), "c", "a", "arn", "AI_EDITOR"))
     refusal = check(decode(body), CATALOGUE)
     assert refusal is None, refusal
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.one_of(REQUEST, FITTING))
+def test_the_rules_are_passed_by_only_where_none_has_anything_to_do(asked: TurnRequest) -> None:
+    ruled_one_by_one = asked
+    for rule in RULES:
+        ruled_one_by_one = rule(ruled_one_by_one)
+    assert apply_rules(asked) == ruled_one_by_one
+    assert apply_rules(asked) == ruled_one_by_one, "what is kept changes nothing"
+    if rules._converses(asked):
+        for rule in rules.CONVERSATION_RULES:
+            assert rule(asked) is asked, rule.__name__
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        ("nothing", (user("a"), assistant("b", call()), user(result("1", "r"), "c", image()))),
+        ("role", (user("a"), assistant("b"), assistant("c"), assistant("d"), user("e"))),
+        ("first", (assistant("b"), user("d"))),
+        ("last", (user("a"), assistant("b"))),
+        ("system", (user("a"), system("b"), assistant("c"), user("d"))),
+        ("thought", (user("a"), assistant(Thought("t"), "c"), user("d"))),
+        ("no text", (user("a"), assistant(), user("d"))),
+        ("empty text", (user("a", ""), assistant("b"), user("d"))),
+        ("empty result", (user("a"), assistant("b", call()), user(result("1", "")))),
+        ("no result", (user("a"), assistant("b", call()), user("d"))),
+        ("no call", (user("a"), assistant("b"), user(result("1", "r"), "d"))),
+        ("text first", (user("a"), assistant("b", call()), user("d", result("1", "r")))),
+        ("other order", (user("a"), assistant("b", call("1"), call("2")), user(result("2", "r"), result("1", "r")))),
+        ("id again", (user("a"), *(assistant("b", call()), user(result("1", "r"))) * 2)),
+        ("id", (user("a"), assistant("b", call("1.2")), user(result("1.2", "r")))),
+        ("name", (user("a"), assistant("b", call(name="other")), user(result("1", "r")))),
+        ("arguments", (user("a"), assistant("b", call(arguments=b"[]")), user(result("1", "r")))),
+        ("call of the user's", (user("a", call()), assistant("b"), user(result("1", "r")))),
+        ("image of the assistant's", (user("a"), assistant("b", image()), user("c"))),
+        ("image", (user("a", image(b"BM")),)),
+        ("image in a result", (user("a"), assistant("b", call()), user(result("1", "r", image(b"BM"))))),
+        ("images", (user("a", *[image()] * 11),)),
+    ],
+    ids=lambda case: case if isinstance(case, str) else "",
+)
+def test_every_need_is_seen(change: str, messages: tuple[Message, ...]) -> None:
+    asked = request(*messages, tools=(READ,))
+    assert rules._converses(asked) is (change == "nothing") is (apply_rules(asked) is asked)
 
 
 def test_a_fitting_request_is_not_touched() -> None:
@@ -291,7 +359,7 @@ def test_a_used_tool_is_declared_by_a_stub() -> None:
     asked = apply_rules(
         request(user("a"), assistant(call(name="gone"), call("2", "READ")), user(result()), tools=(READ,))
     )
-    assert asked.tools == (READ, Tool("gone", rules.STUB, rules.OBJECT_SCHEMA))
+    assert asked.tools == (READ, Tool("gone", rules.STUB, OBJECT_SCHEMA))
 
 
 # 5. The contents
@@ -526,7 +594,7 @@ def test_references_do_not_explode() -> None:
 
 @pytest.mark.parametrize("raw", [b'{"items":' * 3000 + b"{}" + b"}" * 3000, b"not json"])
 def test_a_schema_that_cannot_be_read_is_replaced(raw: bytes) -> None:
-    assert repair_schema(raw) == rules.OBJECT_SCHEMA
+    assert repair_schema(raw) == OBJECT_SCHEMA
 
 
 @given(RAW_SCHEMA)
