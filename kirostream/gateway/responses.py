@@ -1,7 +1,6 @@
 """The Responses API with its memory (client-apis.md section 3.6).
 
-A request may lean on earlier answers: ``previous_response_id`` stands for a whole conversation, ``item_reference`` for
-one item. Both are put in place before the dialect reads the request, so what comes behind never sees them.
+A request may lean on earlier answers; `responses_input` puts them in place before anything else sees it.
 
 An answer that was asked to be stored is `Kept` from its first moment: in memory while it is said and for a while
 afterwards, with every event, so that a stream can be resumed; in the store from its end on. A client that has its last
@@ -12,27 +11,26 @@ A background turn belongs to the relay and is seen through by `Responses.run`; w
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 from urllib.parse import parse_qs
 
-import msgspec
 import trio
 from msgspec import Raw
 
 from kirostream.dialects import DIALECTS
-from kirostream.dialects.dialect import Headers
-from kirostream.dialects.jsontext import decode, encode, part, raw
-from kirostream.dialects.openai_responses.request import read_request
+from kirostream.dialects.jsontext import decode, encode
+from kirostream.dialects.openai_responses.compaction import CompactionWriter, write_compacted
 from kirostream.dialects.openai_responses.response import Writer, response_id, write_error, write_status
 from kirostream.dialects.openai_responses.thoughts import Seal
 from kirostream.errors import KirostreamError, MalformedRequest, NoSuchRoute, RequestError, ShuttingDown, StoreError
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.media import Media
+from kirostream.gateway.responses_input import Asked, Inputs
+from kirostream.gateway.responses_items import number, page
 from kirostream.gateway.responses_store import ResponseStore, Stored, StoreSettings
 from kirostream.gateway.sse import Heartbeats, Pump
 from kirostream.gateway.turns import JSON, STREAM_HEADERS, GatewaySettings, id_headers, new_request_id
@@ -42,7 +40,8 @@ from kirostream.relay.log import START, Cursor, Rendering
 from kirostream.relay.relay import LiveTurn, Relay
 from kirostream.telemetry.facts import Fact, Faulted
 from kirostream.turn.events import TurnFailed
-from kirostream.turn.request import RawJson, TurnRequest
+from kirostream.turn.request import RawJson
+from kirostream.turn.result import fold
 from kirostream.turn.tokens import estimate
 
 PATH: Final = "/v1/responses"
@@ -50,10 +49,6 @@ SAVE: Final = 5.0
 """Seconds that saving may take after the answer was sent, whatever became of the client."""
 MOST_KEPT: Final = 64 << 20
 """Bytes of finished answers that stay in memory for clients that resume a stream."""
-PAGE: Final = 20
-
-_ITEM_ID: Final = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
-_UNSET: Final = Raw()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,34 +73,6 @@ class ResponseCancelled(KirostreamError):
     level = "info"
 
 
-class WireState(msgspec.Struct):
-    """The fields of a body that are about memory."""
-
-    input: str | list[Raw] | None = None
-    previous_response_id: str | None = None
-    conversation: Raw = _UNSET
-    store: bool | None = None
-    background: bool | None = None
-
-
-class WireReference(msgspec.Struct):
-    """``item_reference``."""
-
-    type: str | None = None
-    id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, with what it leans on put in place. `items` are those that it brought itself."""
-
-    request: TurnRequest
-    items: tuple[RawJson, ...]
-    previous: str
-    store: bool
-    background: bool
-
-
 class Kept:
     """One answer, from its question until it is forgotten."""
 
@@ -114,7 +81,11 @@ class Kept:
         self.asked = asked
         self.live = live
         self.caller = caller
-        self.writer = Writer(asked.request, live.heading, seal=seal, keeps=seals)
+        self.writer: Writer = (
+            CompactionWriter(asked.request, live.heading, seal=seal)
+            if asked.compacts
+            else Writer(asked.request, live.heading, seal=seal, keeps=seals)
+        )
         self.rendering = Rendering(live.log, self.writer)
         self.cancelled = False
         self.over_at: float | None = None
@@ -168,8 +139,8 @@ class Responses:
         self.gateway = gateway
         self.settings = settings
         self._heartbeats = heartbeats
-        self._media = media
         self._store = store
+        self.inputs = Inputs(store, media, seal, self._in_memory)
         self._tell = tell
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._nursery: trio.Nursery | None = None
@@ -197,87 +168,6 @@ class Responses:
                 await trio.sleep(self.settings.linger / 10)
                 self._forget()
 
-    # Asking
-
-    async def ask(self, body: bytes, headers: Headers, caller: str, local: Mapping[str, Stored] | None = None) -> Asked:
-        """Read a request and put what it leans on in place.
-
-        Args:
-            body, headers: of the request.
-            caller: whose answers it may lean on.
-            local: further answers it may lean on, by id: those of one connection.
-
-        Raises:
-            MalformedRequest: it cannot be understood, or leans on what is not there.
-        """
-        state = decode(body, WireState)
-        _check(state)
-        items = _own_items(state.input)
-        items = await self._with_references(items, caller, local or {})
-        before: list[RawJson] = []
-        if state.previous_response_id:
-            before = await self._history(state.previous_response_id, caller, local or {})
-        if before or any(b'"item_reference"' in item for item in _own_items(state.input)):
-            fields = decode(body, dict[str, Raw])
-            fields["input"] = Raw(b"[" + b",".join([*before, *items]) + b"]")
-            body = encode(fields)
-        request = await self._media.settle(read_request(body, headers, seal=self.seal))
-        store = state.store is not False
-        return Asked(request, items, state.previous_response_id or "", store, bool(state.background))
-
-    async def _with_references(
-        self, items: tuple[RawJson, ...], caller: str, local: Mapping[str, Stored]
-    ) -> tuple[RawJson, ...]:
-        wanted: dict[int, str] = {}
-        for i, item in enumerate(items):
-            if b'"item_reference"' in item:
-                reference = part(Raw(item), WireReference, f"$.input[{i}]")
-                if reference.type == "item_reference":
-                    wanted[i] = reference.id or ""
-        if not wanted:
-            return items
-        answers = {name: (found := _ITEM_ID.fullmatch(name)) and response_id(found[1]) for name in wanted.values()}
-        known: dict[str, Sequence[RawJson]] = {}
-        for answer in dict.fromkeys(filter(None, answers.values())):
-            stored = local.get(answer) or self._in_memory(answer, caller)
-            if stored is not None:
-                known[answer] = stored.output
-        missing = [answer for answer in dict.fromkeys(filter(None, answers.values())) if answer not in known]
-        if missing:
-            known |= await self._store.outputs(missing, caller)
-        found_items = {_id_of(item): item for output in known.values() for item in output}
-        resolved = list(items)
-        for i, name in wanted.items():
-            if name not in found_items:
-                raise MalformedRequest(
-                    f"Item with id {name!r} not found. Items are kept where `store` is not false, and not for ever; "
-                    "send the item itself.",
-                    param=f"$.input[{i}].id",
-                    reason="item_not_found",
-                )
-            resolved[i] = found_items[name]
-        return tuple(resolved)
-
-    async def _history(self, name: str, caller: str, local: Mapping[str, Stored]) -> list[RawJson]:
-        """The items of a response and of all before it."""
-        found: list[Stored] = []
-        at = name
-        while at:
-            stored = local.get(at) or self._in_memory(at, caller)
-            if stored is None:
-                chain = await self._store.chain(at, caller)
-                if chain is None:
-                    raise MalformedRequest(
-                        f"Previous response with id {name!r} not found. Send the whole conversation instead.",
-                        param="$.previous_response_id",
-                        reason="previous_response_not_found",
-                    )
-                found += chain[::-1]
-                break
-            found.append(stored)
-            at = stored.previous
-        return [item for stored in reversed(found) for item in (*stored.input, *stored.output)]
-
     def _in_memory(self, name: str, caller: str) -> Stored | None:
         kept = self._kept.get(name)
         if kept is None or kept.caller != caller or not kept.live.log.finished:
@@ -292,7 +182,7 @@ class Responses:
         try:
             caller = self.callers.check(exchange.request)
             body = await exchange.body(self.gateway.body_limit)
-            asked = await self.ask(body, exchange.request.headers, caller)
+            asked = await self.inputs.read(body, exchange.request.headers, caller)
             del body  # up to 32 MiB, not needed while the turn runs
             if asked.background:
                 await self._in_background(exchange, asked, caller, request_id)
@@ -403,7 +293,7 @@ class Responses:
                     param="$.stream",
                     reason="unsupported_value",
                 )
-            after = _number(query, "starting_after", -1)
+            after = number(query, "starting_after", -1)
             await self._stream(exchange, kept, at=kept.rendering.behind(after + 1), follows=True, hold=False)
             return
         body = kept.response() if kept is not None else (await self._found(id, caller)).response
@@ -445,35 +335,37 @@ class Responses:
         query = parse_qs(exchange.request.query)
         kept = self._of(id, caller)
         items = kept.asked.items if kept is not None else (await self._found(id, caller)).input
-        listed = [_listed(item, id, i) for i, item in enumerate(items)]
-        if query.get("order", ["desc"])[-1] != "asc":
-            listed.reverse()
-        names = [str(item["id"]) for item in listed]
-        if after := query.get("after", [""])[-1]:
-            listed = listed[names.index(after) + 1 :] if after in names else []
-        limit = min(max(_number(query, "limit", PAGE), 1), 100)
-        page = listed[:limit]
-        body = {
-            "object": "list",
-            "data": page,
-            "first_id": page[0]["id"] if page else None,
-            "last_id": page[-1]["id"] if page else None,
-            "has_more": len(listed) > limit,
-        }
-        await exchange.reply(200, (JSON, *id_headers(new_request_id())), encode(body))
+        await exchange.reply(200, (JSON, *id_headers(new_request_id())), encode(page(items, id, query)))
 
     async def count(self, exchange: Exchange) -> None:
-        """``POST /v1/responses/input_tokens``."""
+        """``POST /v1/responses/input_tokens``. The model need not be named."""
         caller = self.callers.check(exchange.request)
         body = await exchange.body(self.gateway.body_limit)
-        asked = await self.ask(body, exchange.request.headers, caller)
+        fields = decode(body, dict[str, Raw])
+        if bytes(fields.get("model", Raw(b"null"))) == b"null":
+            body = encode(fields | {"model": "any"})
+        asked = await self.inputs.read(body, exchange.request.headers, caller, fetch=False)
         tokens = self.relay.corrected(asked.request.model, estimate(asked.request))
         said = {"object": "response.input_tokens", "input_tokens": tokens}
         await exchange.reply(200, (JSON, *id_headers(new_request_id())), encode(said))
 
     async def compact(self, exchange: Exchange) -> None:
-        """``POST /v1/responses/compact``: not served."""
-        raise NoSuchRoute("Conversations are not compacted here. Ask for a summary with an ordinary request.")
+        """``POST /v1/responses/compact``: a conversation in one item. The answer is not stored: it is all there is."""
+        request_id = new_request_id()
+        try:
+            caller = self.callers.check(exchange.request)
+            body = await exchange.body(self.gateway.body_limit)
+            request, items = await self.inputs.read_whole(body, exchange.request.headers, caller)
+            del body
+            async with self.relay.turn(request, request_id=request_id, scope=caller) as live:
+                await live.over.wait()
+                compacted = write_compacted(items, fold(live.log.events), live.heading, seal=self.seal)
+                await exchange.reply(200, (JSON, *id_headers(request_id)), compacted)
+        except (PeerGone, PeerStalled):
+            raise
+        except KirostreamError as error:
+            reply = write_error(error, request_id)
+            await exchange.reply(reply.status, reply.headers, reply.body)
 
     def _of(self, name: str, caller: str) -> Kept | None:
         kept = self._kept.get(name)
@@ -497,56 +389,3 @@ def _raise_failure(kept: Kept) -> None:
     last = kept.live.log.events[-1] if kept.live.log.events else None
     if isinstance(last, TurnFailed):
         raise last.error
-
-
-def _check(state: WireState) -> None:
-    if state.conversation and bytes(state.conversation) != b"null":
-        raise MalformedRequest(
-            "Conversations are not kept here: use previous_response_id, or send the items.",
-            param="$.conversation",
-            reason="unsupported_value",
-        )
-    if state.background and state.store is False:
-        raise MalformedRequest(
-            "A background response has to be stored: leave store out, or set it to true.",
-            param="$.background",
-            reason="invalid_value",
-        )
-
-
-def _own_items(said: str | Sequence[Raw] | None) -> tuple[RawJson, ...]:
-    """The items of an input; a text is a message."""
-    if isinstance(said, str):
-        content = [{"type": "input_text", "text": said}]
-        return (encode({"type": "message", "role": "user", "content": content}),) if said else ()
-    return tuple(raw(item, f"$.input[{i}]") for i, item in enumerate(said or ()))
-
-
-def _id_of(item: RawJson) -> str:
-    return msgspec.json.decode(item, type=WireReference).id or ""
-
-
-_PREFIXES: Final = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}
-
-
-def _listed(item: RawJson, response: str, index: int) -> dict[str, object]:
-    """An item as a list shows it: with a type and an id."""
-    members = msgspec.json.decode(item, type=dict[str, object])
-    kind = str(members.get("type") or "message")
-    turn = response.removeprefix("resp_")
-    given = members.get("id") or f"{_PREFIXES.get(kind, 'item')}_{turn}i{index:04x}"
-    content = members.get("content")
-    if kind == "message" and isinstance(content, str):
-        part_kind = "output_text" if members.get("role") == "assistant" else "input_text"
-        members["content"] = [{"type": part_kind, "text": content}]
-    return {**members, "type": kind, "id": given}
-
-
-def _number(query: Mapping[str, list[str]], name: str, usual: int) -> int:
-    said = query.get(name, [""])[-1]
-    if not said:
-        return usual
-    try:
-        return int(said)
-    except ValueError:
-        raise MalformedRequest(f"{name} has to be a whole number.", param=f"$.{name}", reason="invalid_value") from None

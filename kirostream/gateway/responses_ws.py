@@ -28,7 +28,8 @@ from kirostream.dialects.dialect import Heading
 from kirostream.dialects.jsontext import decode, encode
 from kirostream.dialects.openai_responses.response import Writer, response_id, write_error
 from kirostream.errors import KirostreamError, MalformedRequest, RequestTooLarge
-from kirostream.gateway.responses import Asked, Responses
+from kirostream.gateway.responses import Responses
+from kirostream.gateway.responses_input import Asked
 from kirostream.gateway.responses_store import Stored
 from kirostream.gateway.turns import JSON, new_request_id
 from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
@@ -200,7 +201,7 @@ class _Session:
         for name in ("type", "stream_id", "generate", "background"):
             fields.pop(name, None)
         fields["stream"] = Raw(b"true")
-        asked = await self._responses.ask(encode(fields), self._request.headers, self._caller, self._said)
+        asked = await self._responses.inputs.read(encode(fields), self._request.headers, self._caller, self._said)
         request_id = new_request_id()
         if frame.generate is False:
             await self._prepare(asked, request_id, lane)

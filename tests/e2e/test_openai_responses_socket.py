@@ -166,6 +166,18 @@ async def test_errors_leave_the_connection_usable(gateway: Running) -> None:
         assert text_of(await client.create("[[say:fine]]")) == "fine"
 
 
+async def test_a_conversation_is_compacted(gateway: Running) -> None:
+    async with connected(gateway) as client:
+        first = await client.create("[[say:Noted.]][[then:There was a plum-tree.]]")
+        trigger = [{"type": "compaction_trigger"}]
+        compacted = await client.create(trigger, previous_response_id=first[-1]["response"]["id"])
+        assert compacted[-1]["type"] == "response.completed"
+        (item,) = (event["item"] for event in compacted if event["type"] == "response.output_item.done")
+        assert item["type"] == "compaction"
+        needles = {"role": "user", "content": "[[say:{{find:plum-tree}} {{find:Noted.}}]]"}
+        assert text_of(await client.create([item, needles])) == "FOUND MISSING"
+
+
 async def test_codex_as_it_was_captured(gateway: Running) -> None:
     files = sorted(CAPTURES.glob("codex--websocket_plain--*.json"))
     if not files:

@@ -108,6 +108,12 @@ def test_input_items_come_in_pages(client: openai.OpenAI) -> None:
     assert page.has_more
     shown: list[Any] = page.data
     assert [item.content[0].text[0] for item in shown] == ["6", "5", "4"]
+    after = client.responses.input_items.list(answer.id, after=shown[0].id, limit=1)
+    assert [item.id for item in after.data] == [shown[1].id]
+    for wrong in ({"after": "msg_unknown"}, {"extra_query": {"order": "up"}}, {"extra_query": {"limit": "few"}}):
+        more: Any = wrong
+        with pytest.raises(openai.BadRequestError):
+            client.responses.input_items.list(answer.id, **more)
 
 
 def test_tokens_are_counted_without_asking(client: openai.OpenAI) -> None:
@@ -118,13 +124,113 @@ def test_tokens_are_counted_without_asking(client: openai.OpenAI) -> None:
     assert 3_000 < many.input_tokens < 10_000
 
 
-def test_conversations_and_compaction_are_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
-        ask(client, "x", conversation="conv_1")
-    with pytest.raises(openai.BadRequestError, match="stored"):
-        ask(client, "x", background=True, store=False)
-    with pytest.raises(openai.NotFoundError, match="summary"):
-        client.post("/responses/compact", cast_to=object, body={})
+def test_tokens_of_what_came_before_are_counted(client: openai.OpenAI) -> None:
+    first = ask(client, "[[say:x]]" + "long " * 4_000)
+    body: Any = {"input": "short", "previous_response_id": first.id}
+    assert client.responses.input_tokens.count(**body).input_tokens > 3_000  # the model need not be named
+    image: Any = {"type": "input_image", "image_url": "https://example.invalid/never-fetched.png", "detail": "auto"}
+    counted = client.responses.input_tokens.count(input=[{"role": "user", "content": [image]}])
+    assert counted.input_tokens > 500
+
+
+@pytest.mark.parametrize(
+    ("more", "param", "says"),
+    [
+        ({"conversation": "conv_1"}, "conversation", "previous_response_id"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt", "instructions"),
+        ({"background": True, "store": False}, "background", "store"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, None, "file_data"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, None, "image_url"),
+    ],
+)
+def test_what_would_have_to_be_kept_elsewhere_is_refused(
+    client: openai.OpenAI, more: dict[str, Any], param: str | None, says: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=says) as caught:
+        client.responses.create(**{"model": MODEL, "input": "x", **more})
+    assert (caught.value.param or "").startswith(param or "input[0].content[0]")
+
+
+# Compaction
+
+LONG: Final[Any] = [
+    {"role": "user", "content": "my number is 7 [[tool:now]][[then:noon]][[then:The number is seven.]]"},
+    {"type": "function_call", "call_id": "c", "name": "now", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c", "output": "twelve-o-clock"},
+    {"role": "assistant", "content": "It is noon-ish."},
+]
+AFTER: Final[Any] = {
+    "role": "user",
+    "content": "[[say:{{find:number is seven}} {{find:my number is 7}} {{find:o-clock}} {{find:noon-ish}} {{images}}]]",
+}
+
+
+def dumped(items: Any) -> list[dict[str, Any]]:
+    """Output items as the input of the next request; the SDK's types know no user's message in an output."""
+    return [item.model_dump(exclude_none=True, warnings=False) for item in items]
+
+
+def test_a_conversation_is_compacted_and_goes_on(client: openai.OpenAI) -> None:
+    compacted = client.responses.compact(model=MODEL, input=LONG, instructions="Be brief.")
+    assert compacted.object == "response.compaction"
+    assert compacted.usage.output_tokens > 0
+    user, item = compacted.output
+    assert user.type == "message"
+    assert user.role == "user"  # type: ignore[comparison-overlap]
+    assert item.type == "compaction"
+    assert "seven" not in item.encrypted_content
+    window: Any = dumped(compacted.output)
+    window[0]["content"][0]["text"] = "my number is 7"  # its script was played
+    assert ask(client, [*window, AFTER], tools=TOOLS).output_text == "FOUND FOUND MISSING MISSING 0"
+    again = client.responses.compact(model=MODEL, input=[*window, AFTER])
+    assert [part.type for part in again.output] == ["message", "message", "compaction"]
+
+
+def test_an_answer_that_is_kept_is_compacted(client: openai.OpenAI) -> None:
+    first = ask(client, "the word is plum [[say:Noted.]][[then:A summary with a plum-tree.]]")
+    compacted = client.responses.compact(model=MODEL, previous_response_id=first.id)
+    window: Any = dumped(compacted.output)
+    assert window[0]["content"][0]["text"].startswith("the word is plum")
+    needles = {"role": "user", "content": "[[say:{{find:plum-tree}} {{find:Noted.}}]]"}
+    assert ask(client, [window[1], needles]).output_text == "FOUND MISSING"
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_a_trigger_at_the_end_compacts(client: openai.OpenAI, store: bool) -> None:
+    """As Codex asks for it; the next request sends the item back, or only the answer's id."""
+    said: Any = [*LONG, {"type": "compaction_trigger"}]
+    events = list(client.responses.create(model=MODEL, input=said, tools=TOOLS, store=store, stream=True))
+    assert [event.type.removeprefix("response.") for event in events] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "compaction.compacting",
+        "output_item.done",
+        "completed",
+    ]
+    last = events[-1]
+    assert last.type == "response.completed"
+    (item,) = last.response.output
+    assert item.type == "compaction"
+    assert ask(client, [item.model_dump(exclude_none=True), AFTER]).output_text == "FOUND MISSING MISSING MISSING 0"
+    if store:
+        played: Any = [*LONG[1:3], {"role": "assistant", "content": "x"}, {"role": "user", "content": "go"}]
+        rest = ask(client, [AFTER, *played], tools=TOOLS, previous_response_id=last.response.id)
+        assert rest.output_text == "The number is seven.FOUND FOUND FOUND MISSING 0"
+        again = list(client.responses.retrieve(last.response.id, stream=True))
+        assert [event.to_json() for event in again] == [event.to_json() for event in events]
+
+
+def test_a_compaction_that_fails(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.compact(model=MODEL, input="[[error:CONTEXT]]")
+    assert caught.value.code == "context_length_exceeded"
+    silent: Any = [{"role": "user", "content": "[[think:hm]]"}]
+    with pytest.raises(openai.InternalServerError, match="no summary"):
+        client.responses.compact(model=MODEL, input=silent)
+    *_, last = client.responses.create(model=MODEL, input=[*silent, {"type": "compaction_trigger"}], stream=True)
+    assert last.type == "response.failed"
+    assert last.response.output == []
 
 
 # In the background

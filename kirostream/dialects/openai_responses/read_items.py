@@ -4,6 +4,7 @@
   results one user message; calls and results pair by ``call_id``.
 - Items of tools that the server runs say nothing to a model that has no such tool and are passed over, as are
   references to items that nobody kept; what is unknown, or holds an output of its own, is kept as its JSON.
+- A compaction stands for what came before it, save for what the user and the developer said: that stays, in full.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from msgspec import Raw
 
 from kirostream.dialects.jsontext import as_object, part, raw
 from kirostream.dialects.openai_chat.request import WireFileData, read_file, read_image
-from kirostream.dialects.openai_responses.thoughts import Seal, unpack
+from kirostream.dialects.openai_responses.thoughts import Seal, unpack, unpack_summary
 from kirostream.dialects.openai_responses.tools import Kind, custom_arguments, flat, read_tools
 from kirostream.errors import MalformedRequest
 from kirostream.turn.request import (
@@ -35,7 +36,7 @@ from kirostream.turn.request import (
 PASSED_OVER: Final = frozenset(
     {
         "additional_tools",  # read with the tools
-        "compaction",  # another server's; what we did not seal, nobody here can read
+        "compaction",  # put in place by `_last_summary`; what another server sealed, nobody here can read
         "compaction_trigger",
         "computer_call",
         "computer_call_output",
@@ -50,6 +51,8 @@ PASSED_OVER: Final = frozenset(
     }
 )
 """Items that say nothing to a model here."""
+
+SUMMARY: Final = "[This conversation was compacted. Its summary:]\n\n{}"
 
 _UNSET: Final = Raw()
 
@@ -130,6 +133,13 @@ class WireReasoningItem(msgspec.Struct):
     encrypted_content: str | None = None
 
 
+class WireCompaction(msgspec.Struct):
+    """``compaction``."""
+
+    type: str | None = None
+    encrypted_content: str | None = None
+
+
 class WireToolList(msgspec.Struct):
     """An item that brings tools."""
 
@@ -159,6 +169,7 @@ class WireUrl(msgspec.Struct):
 def read_items(
     items: Sequence[Raw], more_tools: list[tuple[Raw, str]], seal: Seal, at: str = "$.input"
 ) -> Iterable[Message]:
+    compacted, summary = _last_summary(items, seal, at)
     for i, item in enumerate(items):
         here = f"{at}[{i}]"
         kind = part(item, WireKind, here)
@@ -166,7 +177,9 @@ def read_items(
         if name in ("additional_tools", "tool_search_output"):
             tools = part(item, WireToolList, here).tools or ()
             more_tools.extend((tool, f"{here}.tools[{j}]") for j, tool in enumerate(tools))
-        if name in PASSED_OVER:
+        if i == compacted:
+            yield Message(Role.USER, (Text(summary),))
+        if name in PASSED_OVER or (i < compacted and (name != "message" or kind.role == "assistant")):
             continue
         reader = _ITEMS.get(name)
         if reader is not None:
@@ -175,6 +188,17 @@ def read_items(
             yield from _read_reasoning(item, here, seal)
         else:
             yield Message(Role.ASSISTANT, (Text(raw(item, here).decode()),))
+
+
+def _last_summary(items: Sequence[Raw], seal: Seal, at: str) -> tuple[int, str]:
+    """Where the last compaction that we sealed stands, and what it says; -1 where there is none."""
+    for i in range(len(items) - 1, -1, -1):
+        if b'"compaction"' in bytes(items[i]):
+            wire = part(items[i], WireCompaction, f"{at}[{i}]")
+            summary = unpack_summary(wire.encrypted_content or "", seal) if wire.type == "compaction" else None
+            if summary is not None:
+                return i, SUMMARY.format(summary)
+    return -1, ""
 
 
 _ROLES: Final = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM, "developer": Role.SYSTEM}

@@ -1,6 +1,7 @@
-"""Thoughts that travel through a client and come back byte for byte (client-apis.md section 3.6).
+"""What travels through a client and comes back byte for byte (client-apis.md section 3.6).
 
-A reasoning item's ``encrypted_content`` is ours to fill: it holds the thought with its signature. Sealing needs a key,
+The ``encrypted_content`` of an item is ours to fill: in a reasoning item it holds the thought with its signature, in a
+compaction item the summary. Sealing needs a key,
 which a dialect does not have; so a `Seal` is handed in, and `PLAIN` stands where none is. What does not come from our
 seal is another server's, and says nothing to the models here.
 """
@@ -57,7 +58,14 @@ class _Packed(msgspec.Struct, array_like=True):
     redacted: str
 
 
+class _Summary(msgspec.Struct, array_like=True, tag="summary"):
+    """Two strings, where a thought is three: neither is ever taken for the other."""
+
+    text: str
+
+
 _read = msgspec.json.Decoder(_Packed).decode
+_read_summary = msgspec.json.Decoder(_Summary).decode
 
 
 def pack(thought: Thought, seal: Seal) -> str:
@@ -75,3 +83,19 @@ def unpack(sealed: str, seal: Seal) -> Thought | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return Thought(packed.text, packed.signature, packed.redacted)
+
+
+def pack_summary(text: str, seal: Seal) -> str:
+    """The ``encrypted_content`` that holds the summary of a conversation."""
+    return seal.seal(msgspec.json.encode(_Summary(text)))
+
+
+def unpack_summary(sealed: str, seal: Seal) -> str | None:
+    """The summary in an ``encrypted_content``; None where it is not ours."""
+    data = seal.unseal(sealed)
+    if data is None:
+        return None
+    try:
+        return _read_summary(data).text
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
