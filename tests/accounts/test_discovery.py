@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kirostream.accounts.account import AuthMethod, Secret
+from kirostream.accounts.account import AuthMethod, Credential, Secret
 from kirostream.accounts.discovery import AccountSettings, Discovery, discover, from_environment
+from kirostream.accounts.roster import Roster
 from kirostream.errors import SettingsError, StoreError
+from kirostream.stores.sealed import SealedStore
 
 REFRESH = "aor" + "x" * 229
 NOW = 1_767_225_600.0
@@ -173,11 +175,13 @@ async def test_nothing_says_where_it_was_looked_for_and_how_to_get_one(machine: 
         [
             "No usable Kiro credential was found. Looked at:",
             "  - the environment: names no credential",
+            "  - the accounts of kirostream: there are none yet",
             f"  - the Kiro IDE token file {machine.home}/.aws/sso/cache/kiro-auth-token.json: not there",
             f"  - the kiro-cli database {machine.home}/.local/share/kiro-cli/data.sqlite3: not there",
             f"  - the amazon-q database {machine.home}/.local/share/amazon-q/data.sqlite3: not there",
             "Get one in any of these ways, then start again:",
-            "  - sign in with the Kiro IDE (https://kiro.dev) on this machine;",
+            "  - run: kirostream login",
+            "  - or sign in with the Kiro IDE (https://kiro.dev) on this machine;",
             "  - or install kiro-cli and run: kiro-cli login",
             "  - or set KIRO_CREDS_FILE, KIRO_CLI_DB_FILE or REFRESH_TOKEN to a credential you have.",
         ]
@@ -189,4 +193,81 @@ async def test_other_programs_files_are_left_alone_where_that_is_wanted(machine:
     machine.ide()
     discovery = await machine.look(("the settings", AccountSettings()), usual_places=False)
     assert discovery.found == ()
-    assert discovery.looked == ("the settings: names no credential",)
+    assert discovery.looked == (
+        "the settings: names no credential",
+        "the accounts of kirostream: there are none yet",
+    )
+
+
+async def test_refresh_tokens_in_a_list_and_by_number(machine: Machine) -> None:
+    env = {
+        "REFRESH_TOKEN": f"{REFRESH}a, {REFRESH}b,",
+        "REFRESH_TOKEN10": f"{REFRESH}e",
+        "REFRESH_TOKEN2": f"{REFRESH}d",
+        "REFRESH_TOKEN_1": f'"{REFRESH}c"',
+        "REFRESH_TOKENS": "another program's",
+        "KIRO_REFRESH_TOKENS": f"{REFRESH}a,{REFRESH}f",
+        "KIRO_REGION": "eu-west-1",
+    }
+    settings = from_environment(env)
+    assert REFRESH not in repr(settings)
+    discovery = await machine.look(("the environment", settings))
+    assert [found.credential.refresh_token.reveal()[-1] for found in discovery.found] == list("abcdef")
+    assert len({found.account.id for found in discovery.found}) == 6
+    assert len({found.account.machine_id for found in discovery.found}) == 6
+    assert {found.account.region for found in discovery.found} == {"eu-west-1"}
+    assert "the environment (number 2)" in discovery.found[1].source.describe()
+    assert REFRESH not in repr(discovery)
+
+
+async def test_api_keys_in_a_list(machine: Machine) -> None:
+    discovery = await machine.look(("the environment", from_environment({"KIRO_API_KEY": "ksk_1, ksk_2"})))
+    assert [found.credential.access_token for found in discovery.found] == [Secret("ksk_1"), Secret("ksk_2")]
+
+
+async def test_accounts_of_our_own_come_before_the_usual_places(machine: Machine) -> None:
+    machine.ide()
+    roster = Roster(machine.data, SealedStore(machine.data / "sealed"))
+    google = Credential(auth=AuthMethod.SOCIAL, refresh_token=Secret(REFRESH + "1"), provider="Google")
+    first = (await roster.keep(google, label="ann", now=NOW)).entry
+    second = (await roster.refer("cli", machine.cli(), label="the terminal", now=NOW)).entry
+    discovery = await machine.look(("the settings", AccountSettings(profile_arn="arn:of:another")))
+    assert [(found.account.label, found.source.kind) for found in discovery.found] == [
+        ("ann", "own"),
+        ("the terminal", "cli"),
+    ]
+    assert discovery.found[0].account.id == first.id
+    assert {found.credential.profile_arn for found in discovery.found} == {""}
+    await roster.enable(first.id, False)
+    discovery = await machine.look()
+    assert [found.account.label for found in discovery.found] == ["the terminal"]
+    assert f"ann ({first.id}): disabled" in discovery.looked
+    await roster.enable(second.id, False)
+    assert (await machine.look()).found == ()  # not the IDE's: nobody asked for it
+
+
+async def test_an_account_of_ours_that_does_not_work_hides_no_other(machine: Machine) -> None:
+    roster = Roster(machine.data, SealedStore(machine.data / "sealed"))
+    await roster.refer("ide", machine.home / "gone.json", now=NOW)
+    google = Credential(auth=AuthMethod.SOCIAL, refresh_token=Secret(REFRESH), provider="Google")
+    await roster.keep(google, label="ann", now=NOW)
+    discovery = await machine.look()
+    assert [found.account.label for found in discovery.found] == ["ann"]
+    assert "gone.json: it does not exist" in discovery.trouble[0]
+
+
+@pytest.mark.parametrize(("days", "said"), [(3, "ends in 3 days"), (-1, "has ended"), (30, "")])
+async def test_a_registration_that_ends_soon_is_worth_a_remark(machine: Machine, days: int, said: str) -> None:
+    roster = Roster(machine.data, SealedStore(machine.data / "sealed"))
+    credential = Credential(
+        auth=AuthMethod.IDC,
+        refresh_token=Secret(REFRESH),
+        client_id="c",
+        client_secret=Secret("s"),
+        registration_expires_at=NOW + days * 86400,
+        provider="BuilderId",
+    )
+    await roster.keep(credential, now=NOW)
+    notes = " ".join((await machine.look()).require().notes)
+    assert said in notes
+    assert ("kirostream login --builder-id" in notes) == bool(said)

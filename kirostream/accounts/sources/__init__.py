@@ -9,11 +9,13 @@ from kirostream.accounts.sources.cli_sqlite import CliDatabase
 from kirostream.accounts.sources.direct import DirectSource
 from kirostream.accounts.sources.env import HeldToken
 from kirostream.accounts.sources.ide_json import IdeFile
+from kirostream.accounts.sources.own import OwnAccount
 from kirostream.accounts.sources.source import CredentialSource
 
 SOURCES: Final[Mapping[str, type[CredentialSource]]] = {
     "ide": IdeFile,
     "cli": CliDatabase,
+    "own": OwnAccount,
     "token": HeldToken,
     "direct": DirectSource,
 }

@@ -130,7 +130,7 @@ class CliDatabase:
         check_refresh_token(refresh, where)
         auth = AuthMethod.SOCIAL if key == _SOCIAL_KEY else AuthMethod.IDC
         region, start_url, provider = text(record, "region"), text(record, "start_url"), text(record, "provider")
-        client_id, client_secret = "", Secret("")
+        client_id, client_secret, ends = "", Secret(""), None
         arn = text(record, "profile_arn")
         if auth is AuthMethod.IDC:
             region = region or _json_text(state.get("auth.idc.region"))
@@ -139,7 +139,7 @@ class CliDatabase:
             is_free = not start_url or start_url.rstrip("/") == BUILDER_ID_START_URL
             provider = provider or ("BuilderId" if is_free else "Enterprise")
             if refresh:
-                client_id, client_secret = self._registration(record, rows, where)
+                client_id, client_secret, ends = self._registration(record, rows, where)
         if not arn and (auth is AuthMethod.IDC or not any(other in rows for other in _TOKEN_KEYS if other != key)):
             arn = _json_text(state.get("api.codewhisperer.profile"), "arn")
         return Credential(
@@ -150,6 +150,7 @@ class CliDatabase:
             expires_at=read_expiry(member(record, "expires_at")),
             client_id=client_id,
             client_secret=client_secret,
+            registration_expires_at=ends,
             region=region or DEFAULT_REGION,
             api_region=self._api_region or text(record, "api_region"),
             profile_arn=self._profile_arn or arn,
@@ -159,7 +160,9 @@ class CliDatabase:
             extra=unknown(record),
         )
 
-    def _registration(self, token: Mapping[str, object], rows: Mapping[str, str], where: str) -> tuple[str, Secret]:
+    def _registration(
+        self, token: Mapping[str, object], rows: Mapping[str, str], where: str
+    ) -> tuple[str, Secret, float | None]:
         """The registration of the same flow and region. What a side does not say, it does not contradict."""
         for key in _TOKEN_KEYS[1:]:
             value = rows.get(key.removesuffix(":token") + _REGISTRATION_SUFFIX)
@@ -171,7 +174,7 @@ class CliDatabase:
                 continue
             client_id, client_secret = text(record, "client_id"), Secret(text(record, "client_secret"))
             if client_id and client_secret:
-                return client_id, client_secret
+                return client_id, client_secret, read_expiry(member(record, "registration_expires_at"))
         raise SettingsError(f"{where} has no client registration of the same flow and region. {self.login}")
 
     def _save(self, old: Credential, new: Credential) -> None:

@@ -16,8 +16,9 @@ from typing import ClassVar, Final
 
 import trio
 
-from kirostream.accounts.account import AuthMethod, Credential, Secret, read_auth_method, read_expiry
+from kirostream.accounts.account import AuthMethod, Credential, Secret, read_expiry
 from kirostream.accounts.sources.fields import member, merged, parse_object, render_like, text, unknown, words
+from kirostream.accounts.sources.record import read_method
 from kirostream.accounts.sources.source import StaleCredential, check_refresh_token
 from kirostream.errors import SettingsError, StoreError
 from kirostream.stores.files import OS, FileOps, atomic_write, read_file
@@ -105,10 +106,11 @@ class IdeFile:
         if not refresh and not access:
             raise SettingsError(f"{self.describe()} holds neither a refreshToken nor an accessToken. {self.login}")
         check_refresh_token(refresh, self.describe())
-        auth = self._auth(record, access)
+        auth = read_method(record, self.describe(), self.login)
         client_id, client_secret = text(record, "client_id"), Secret(text(record, "client_secret"))
+        ends = read_expiry(member(record, "registration_expires_at"))
         if auth is AuthMethod.IDC and refresh and not (client_id and client_secret):
-            client_id, client_secret = self._registration(text(record, "client_id_hash"))
+            client_id, client_secret, ends = self._registration(text(record, "client_id_hash"))
         return Credential(
             auth=auth,
             refresh_token=refresh if auth is not AuthMethod.API_KEY else Secret(""),
@@ -116,6 +118,7 @@ class IdeFile:
             expires_at=read_expiry(member(record, "expires_at")) if auth is not AuthMethod.API_KEY else None,
             client_id=client_id,
             client_secret=client_secret,
+            registration_expires_at=ends,
             region=text(record, "region") or "us-east-1",
             api_region=self._api_region or text(record, "api_region"),
             profile_arn=self._profile_arn or text(record, "profile_arn") or self._chosen_profile(),
@@ -126,24 +129,8 @@ class IdeFile:
             extra=unknown(record),
         )
 
-    def _auth(self, record: Mapping[str, object], access: Secret) -> AuthMethod:
-        said = text(record, "auth_method")
-        if said:
-            auth = read_auth_method(said)
-            if auth is None:
-                raise SettingsError(
-                    f"{self.describe()} says authMethod {said!r}; known are social, IdC, external_idp and api_key."
-                    f" {self.login}"
-                )
-            return auth
-        if text(record, "api_key") or access.reveal().startswith("ksk_"):
-            return AuthMethod.API_KEY
-        if text(record, "token_endpoint"):
-            return AuthMethod.EXTERNAL_IDP
-        return AuthMethod.IDC if text(record, "client_id_hash") or text(record, "client_id") else AuthMethod.SOCIAL
-
-    def _registration(self, name: str) -> tuple[str, Secret]:
-        """Client id and secret from the registration file, beside the token file or in the usual folder."""
+    def _registration(self, name: str) -> tuple[str, Secret, float | None]:
+        """Client id, secret and their end from the registration file, beside the token file or in the usual folder."""
         if not name:
             raise SettingsError(
                 f"{self.describe()} is of an IdC sign-in but names no client registration (clientIdHash). {self.login}"
@@ -161,7 +148,7 @@ class IdeFile:
         client_id, client_secret = text(record, "client_id"), Secret(text(record, "client_secret"))
         if not client_id or not client_secret:
             raise SettingsError(f"the client registration {path} has no clientId or no clientSecret. {self.login}")
-        return client_id, client_secret
+        return client_id, client_secret, read_expiry(member(record, "expires_at"))
 
     def _chosen_profile(self) -> str:
         for path in self._profiles:

@@ -1,0 +1,313 @@
+"""The accounts that kirostream was given: by signing in here, by an import, or as a place of another program.
+
+Two things are kept. ``accounts.json`` of the data folder is the list, without secrets. What is secret is sealed, one
+record an account (`sources.own`). A record is written before the list names it and deleted after the list has forgotten
+it, so at every moment the list names only what is there.
+
+Processes may share the folder; every change happens under one lock. Members of the list that are not ours stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, TypeVar, get_args
+
+import trio
+
+from kirostream.accounts.account import BUILDER_ID_START_URL, AccountId, Credential, account_id, account_label
+from kirostream.accounts.profiles import is_builder_id
+from kirostream.accounts.sources.own import OwnAccount
+from kirostream.errors import SettingsError, StoreError
+from kirostream.stores.files import FileLock, atomic_write, private_folder, read_if_there
+from kirostream.stores.sealed import SealedStore
+
+Kind: TypeAlias = Literal["own", "ide", "cli"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the list.
+
+    `kind` and `place` say where the credential is: a record of ours, or a file of another program. `label` is for
+    people and holds no whole address. `persons` are digests of what is known of who signed in; two entries that share
+    one are the same person at the same service. `added_at` is in unix seconds. `more` is what others wrote beside it.
+    """
+
+    id: AccountId
+    kind: Kind
+    place: str
+    label: str
+    enabled: bool = True
+    persons: tuple[str, ...] = ()
+    added_at: float = 0.0
+    more: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of a credential: its entry, and whether it took the place of an older sign-in."""
+
+    entry: Entry
+    replaced: bool
+
+
+class Roster:
+    """The list. Its work on files runs in threads.
+
+    Args:
+        folder: the data folder; made on the first write.
+        vault: where the secrets are sealed.
+    """
+
+    def __init__(self, folder: Path, vault: SealedStore) -> None:
+        self._folder = folder
+        self._path = folder / "accounts.json"
+        self._lock = folder / "accounts.lock"
+        self._vault = vault
+
+    def __repr__(self) -> str:
+        return f"<Roster {self._path}>"
+
+    async def entries(self) -> tuple[Entry, ...]:
+        """Every entry, in the order they were added.
+
+        Raises:
+            StoreError: the list cannot be read, or is damaged.
+        """
+        return tuple(await trio.to_thread.run_sync(self._read, abandon_on_cancel=True))
+
+    async def find(self, name: str) -> Entry:
+        """The entry that a person means by `name`: an id, a label, or the beginning of either that fits one alone.
+
+        Raises:
+            SettingsError: none fits, or several do; the message lists them.
+        """
+        entries = await self.entries()
+        for fits in (
+            [entry for entry in entries if name in (entry.id, entry.label)],
+            [entry for entry in entries if entry.id.startswith(name) or entry.label.lower().startswith(name.lower())],
+        ):
+            if len(fits) == 1:
+                return fits[0]
+            if fits:
+                which = ", ".join(f"{entry.id} ({entry.label})" for entry in fits)
+                raise SettingsError(f"{name!r} means several accounts: {which}. Name one by its id.")
+        known = ", ".join(f"{entry.id} ({entry.label})" for entry in entries) or "there are none yet"
+        raise SettingsError(f"No account is called {name!r}. Known: {known}.")
+
+    def source(self, entry: Entry, *, profile_arn: str = "", api_region: str = "") -> OwnAccount:
+        """The credential source of an entry of kind ``own``."""
+        return OwnAccount(
+            entry.place,
+            self._vault,
+            self._lock,
+            label=entry.label,
+            profile_arn=profile_arn,
+            api_region=api_region,
+        )
+
+    async def keep(self, credential: Credential, *, persons: Sequence[str] = (), label: str = "", now: float) -> Kept:
+        """Keep a credential. A sign-in of the same person at the same service is replaced, and keeps its id.
+
+        Args:
+            persons: what is known of who signed in (user id, e-mail address): any of it tells two apart. Without it,
+                only the same refresh token is the same person.
+            label: what people shall call it; empty: what it was called, or what the credential says.
+            now: unix seconds.
+
+        Raises:
+            StoreError: it cannot be kept; what was there is still there.
+        """
+        digests = tuple(dict.fromkeys(_person(credential, who) for who in persons if who))
+
+        def change(entries: list[Entry]) -> Kept:
+            same = next((entry for entry in entries if self._is_same(entry, credential, digests)), None)
+            if same is not None:
+                self.source(same).write(credential)
+                entry = replace(
+                    same,
+                    label=label or same.label,
+                    persons=tuple(dict.fromkeys((*digests, *same.persons))),
+                )
+                entries[entries.index(same)] = entry
+                return Kept(entry, True)
+            record = (digests[0] if digests else credential.refresh_token.digest())[:16]
+            if not digests and not credential.refresh_token:
+                record = credential.access_token.digest()[:16]
+            entry = Entry(
+                id=account_id("own", record),
+                kind="own",
+                place=record,
+                label=self._free_label(label or account_label(credential), entries),
+                persons=digests,
+                added_at=now,
+            )
+            self.source(entry).write(credential)
+            entries.append(entry)
+            return Kept(entry, False)
+
+        return await self._change(change)
+
+    async def refer(self, kind: Literal["ide", "cli"], path: Path, *, label: str = "", now: float) -> Kept:
+        """Add a place of another program. Its credentials stay there; a place is added once.
+
+        Raises:
+            StoreError: the list cannot be written.
+        """
+
+        def change(entries: list[Entry]) -> Kept:
+            place = os.path.abspath(path)
+            same = next((entry for entry in entries if (entry.kind, entry.place) == (kind, place)), None)
+            if same is not None:
+                return Kept(same, True)
+            name = label or ("Kiro IDE" if kind == "ide" else "kiro-cli")
+            entry = Entry(
+                id=account_id(kind, place), kind=kind, place=place, label=self._free_label(name, entries), added_at=now
+            )
+            entries.append(entry)
+            return Kept(entry, False)
+
+        return await self._change(change)
+
+    async def enable(self, account: AccountId, enabled: bool) -> Entry:
+        """Use an account, or leave it out.
+
+        Raises:
+            SettingsError: it is gone.
+            StoreError: the list cannot be written.
+        """
+        return await self._amend(account, lambda entry: replace(entry, enabled=enabled))
+
+    async def remove(self, account: AccountId) -> Entry:
+        """Forget an account, and its sealed record. A place of another program is left as it is.
+
+        Raises:
+            SettingsError: it is gone.
+            StoreError: the list cannot be written.
+        """
+
+        def change(entries: list[Entry]) -> Entry:
+            entry = _with_id(entries, account)
+            entries.remove(entry)
+            return entry
+
+        entry = await self._change(change)
+        if entry.kind == "own":
+            await trio.to_thread.run_sync(self.source(entry).forget)
+        return entry
+
+    # -- below: in a thread, and those that change under the lock
+
+    async def _amend(self, account: AccountId, change: Callable[[Entry], Entry]) -> Entry:
+        def amend(entries: list[Entry]) -> Entry:
+            old = _with_id(entries, account)
+            entries[entries.index(old)] = new = change(old)
+            return new
+
+        return await self._change(amend)
+
+    async def _change(self, change: Callable[[list[Entry]], T]) -> T:
+        def work() -> T:
+            entries = self._read()
+            before = list(entries)
+            result = change(entries)
+            if entries != before:
+                self._write(entries)
+            return result
+
+        await trio.to_thread.run_sync(private_folder, self._folder)
+        async with FileLock(self._lock):
+            return await trio.to_thread.run_sync(work)
+
+    def _is_same(self, entry: Entry, credential: Credential, persons: Sequence[str]) -> bool:
+        if entry.kind != "own":
+            return False
+        if not set(persons).isdisjoint(entry.persons):
+            return True
+        if persons and entry.persons:
+            return False
+        try:
+            held = self.source(entry).read()
+        except (SettingsError, StoreError):  # a record that cannot be read is nobody's: a new one is made beside it
+            return False
+        if held.auth is not credential.auth:
+            return False
+        one, other = held.refresh_token or held.access_token, credential.refresh_token or credential.access_token
+        return one == other
+
+    @staticmethod
+    def _free_label(wanted: str, entries: Iterable[Entry]) -> str:
+        taken = {entry.label for entry in entries}
+        label, number = wanted, 2
+        while label in taken:
+            label, number = f"{wanted} {number}", number + 1
+        return label
+
+    def _read(self) -> list[Entry]:
+        data = read_if_there(self._path)
+        if data is None:
+            return []
+        try:
+            return [_read_entry(item) for item in json.loads(data)["accounts"]]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StoreError(
+                f"{self._path} is damaged: restore it from a backup, or delete it and sign in again"
+            ) from error
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        accounts = [
+            {
+                **entry.more,
+                "id": entry.id,
+                "kind": entry.kind,
+                "place": entry.place,
+                "label": entry.label,
+                "enabled": entry.enabled,
+                "persons": list(entry.persons),
+                "addedAt": entry.added_at,
+            }
+            for entry in entries
+        ]
+        atomic_write(self._path, json.dumps({"accounts": accounts}, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+_MEMBERS: Final = frozenset({"id", "kind", "place", "label", "enabled", "persons", "addedAt"})
+
+
+def _read_entry(item: Mapping[str, object]) -> Entry:
+    kind = next(kind for kind in (*KINDS, None) if kind == item["kind"] or kind is None)
+    place, label, persons, added_at = item["place"], item.get("label"), item.get("persons"), item.get("addedAt")
+    if kind is None or not isinstance(place, str):
+        raise ValueError("no account")
+    return Entry(
+        id=account_id(kind, place),
+        kind=kind,
+        place=place,
+        label=label if isinstance(label, str) and label else kind,
+        enabled=item.get("enabled") is not False,
+        persons=tuple(str(who) for who in persons) if isinstance(persons, list) else (),
+        added_at=float(added_at) if isinstance(added_at, int | float) else 0.0,
+        more={name: value for name, value in item.items() if name not in _MEMBERS},
+    )
+
+
+def _with_id(entries: Iterable[Entry], account: AccountId) -> Entry:
+    for entry in entries:
+        if entry.id == account:
+            return entry
+    raise SettingsError(f"The account {account} is not there any more.")
+
+
+def _person(credential: Credential, who: str) -> str:
+    """A digest that tells nothing, of a person at the service that the credential is for."""
+    start_url = BUILDER_ID_START_URL if is_builder_id(credential) else credential.start_url.rstrip("/")
+    provider = credential.provider.lower() if not start_url else ""
+    return hashlib.sha256("\0".join((credential.auth.value, provider, start_url, who.lower())).encode()).hexdigest()
