@@ -15,6 +15,7 @@ from kirostream.dialects.kiro import response as kiro_response
 from kirostream.dialects.openai_chat import either as chat_either
 from kirostream.dialects.openai_chat import request as chat_request
 from kirostream.dialects.openai_chat import response as chat_response
+from kirostream.dialects.openai_chat import writers as chat_writers
 from kirostream.dialects.openai_responses import request as responses_request
 from kirostream.dialects.openai_responses import response as responses_response
 
@@ -41,13 +42,13 @@ DIALECTS: Final[Registry] = {
         content_type=SSE,
         read_request=chat_either.read_request,
         write_request=chat_request.write_request,
-        writer=chat_response.Writer,
+        writer=chat_writers.open_writer,
         reader=chat_response.Reader,
         write_result=chat_response.write_result,
         read_result=chat_response.read_result,
         write_error=chat_response.write_error,
         read_error=chat_response.read_error,
-        choices_writer=chat_response.ChoicesWriter,
+        choices_writer=chat_writers.ChoicesWriter,
         write_results=chat_response.write_results,
     ),
     "openai_responses": Dialect(

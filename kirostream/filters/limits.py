@@ -48,6 +48,10 @@ to less. The count is an estimate, so it errs on the side of the answer: to cut 
 have let through is to lose it."""
 
 
+CALLS: Final = frozenset((BlockKind.TOOL_CALL, BlockKind.SEARCH))
+"""Blocks whose text is JSON, which says nothing before its end."""
+
+
 def limits_of(request: TurnRequest, model: Model) -> Limits | None:
     """The filter for one answer to `request`; None where nothing can end it early.
 
@@ -202,7 +206,7 @@ class Limits:
             self._thoughts += size
         self._size += size
         self._unweighed.append(event.pieces)
-        if self._budget is None or self._size <= self._budget or kind is BlockKind.TOOL_CALL:
+        if self._budget is None or self._size <= self._budget or kind in CALLS:
             return [event]
         if self._weigh() <= self._budget:
             return [event]
@@ -230,7 +234,7 @@ class Limits:
         self._ending = TurnEnded(stop, usage, sequence)
         self._counted = -1
         self._held.clear()
-        shut = [index for index, kind in self._open.items() if kind is not BlockKind.TOOL_CALL]
+        shut = [index for index, kind in self._open.items() if kind not in CALLS]
         for index in shut:
             del self._open[index]
         return [*map(BlockEnded, shut), *self._finish()]

@@ -7,7 +7,8 @@ in silence except duplicates and thoughts.
 
 The order matters, and is the one of the table:
 
-1. the cast: thoughts go, system messages become user text, blocks stand in messages of their role;
+1. the cast: searches become calls, thoughts go, system messages become user text, blocks stand in messages of their
+   role;
 2. the tools offered: `tool_choice`, one tool a name, text in place of tool traffic where no tool is offered;
 3. the sequence: neighbours of one role are one message, the first is the user's;
 4. the pairs: every call has its result in the next message, and the other way round; every name is declared;
@@ -32,6 +33,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
+from kirostream.filters.websearch import as_calls
 from kirostream.turn.request import (
     AUTO,
     ContentBlock,
@@ -62,6 +64,11 @@ STUB: Final = "Was used earlier in this conversation. It is not available now; d
 
 
 # 1. The cast
+
+
+def searches_as_calls(request: TurnRequest) -> TurnRequest:
+    """Kiro runs no search within a turn (section 8.7): one of an earlier turn is a call of a tool, with its result."""
+    return as_calls(request)
 
 
 def drop_thoughts(request: TurnRequest) -> TurnRequest:
@@ -449,6 +456,7 @@ def _schema_repaired(tool: Tool) -> Tool:
 
 
 CONVERSATION_RULES: Final[tuple[Rule, ...]] = (
+    searches_as_calls,
     drop_thoughts,
     label_system_messages,
     move_misplaced_blocks,

@@ -27,17 +27,23 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from kirostream.errors import KirostreamError
-from kirostream.turn.request import RawJson
+from kirostream.turn.request import RawJson, SearchOutcome
 from kirostream.turn.usage import Usage
 
 
 class BlockKind(enum.Enum):
-    """What a block holds. REDACTED is a thought that the model does not show; its data comes whole."""
+    """What a block holds.
+
+    REDACTED is a thought that the model does not show; its data comes whole. SEARCH is a web search that is run within
+    the turn: its deltas say ``{"query": ...}``. What came of it is a SEARCH_RESULT behind it, which comes whole too.
+    """
 
     TEXT = "text"
     THINKING = "thinking"
     REDACTED = "redacted"
     TOOL_CALL = "tool_call"
+    SEARCH = "search"
+    SEARCH_RESULT = "search_result"
 
 
 class Stop(enum.Enum):
@@ -82,13 +88,18 @@ class TurnStarted:
 
 @dataclass(frozen=True, slots=True)
 class BlockStarted:
-    """A block opens. `call_id` and `name` are set for TOOL_CALL, `data` (base64) for REDACTED."""
+    """A block opens.
+
+    `call_id` and `name` are set for TOOL_CALL, `data` (base64) for REDACTED, `call_id` for SEARCH, and `call_id` and
+    `outcome` for SEARCH_RESULT.
+    """
 
     index: int
     kind: BlockKind
     call_id: str = ""
     name: str = ""
     data: str = ""
+    outcome: SearchOutcome | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Grammar:
                 self._next_index += 1
                 self._open[index] = kind
             case BlockDelta(index=index, pieces=pieces):
-                if self._open.get(index) in (None, BlockKind.REDACTED):
+                if self._open.get(index) in (None, BlockKind.REDACTED, BlockKind.SEARCH_RESULT):
                     raise LocalProtocolError(f"a delta for block {index}, which takes none")
                 if not pieces:
                     raise LocalProtocolError(f"an empty delta for block {index}")

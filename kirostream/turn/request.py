@@ -99,7 +99,53 @@ class ToolResult:
     is_error: bool = False
 
 
-ContentBlock: TypeAlias = Text | Image | Attachment | Thought | ToolCall | ToolResult
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """A page that a web search found.
+
+    Attributes:
+        url: where it is.
+        title: what it calls itself.
+        age: the date it was published, or words for it; empty where unknown.
+        text: an extract; empty where there is none.
+    """
+
+    url: str
+    title: str
+    age: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCall:
+    """A web search that was run for the model inside a turn. Its outcome stands behind it, in the same message."""
+
+    id: str
+    query: str
+
+
+SearchError: TypeAlias = Literal[
+    "", "invalid_tool_input", "query_too_long", "max_uses_exceeded", "too_many_requests", "unavailable"
+]
+"""Why a search has no results, in Anthropic's words; empty: it was run."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutcome:
+    """What came of a search.
+
+    Attributes:
+        call_id: the `SearchCall.id` it answers.
+        hits: best first; empty: nothing was found; None: they are not known any more.
+        error: why there are none, one of `SearchError`; empty where the search was run.
+    """
+
+    call_id: str
+    hits: tuple[SearchHit, ...] | None = ()
+    error: SearchError = ""
+
+
+ContentBlock: TypeAlias = Text | Image | Attachment | Thought | ToolCall | ToolResult | SearchCall | SearchOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +207,26 @@ class OutputFormat:
     description: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """That the model may search the web while it answers, and how. Whoever answers runs the searches.
+
+    Attributes:
+        max_uses: searches in one turn; None: as many as it takes.
+        allowed_domains: where results may come from, as the client wrote them; empty: from anywhere.
+        blocked_domains: where they may not.
+        location: where the user is, in words; empty where unknown.
+    """
+
+    max_uses: int | None = None
+    allowed_domains: tuple[str, ...] = ()
+    blocked_domains: tuple[str, ...] = ()
+    location: str = ""
+
+
+SEARCH_TOOL = "web_search"
+"""What `ToolChoice.name` calls the search, where a client forces it."""
+
 AUTO = ToolChoice()
 THINKING_OFF = Thinking()
 
@@ -174,6 +240,7 @@ class TurnRequest:
         spoken_in: the name of the dialect that read it.
         session: the client's own name for the conversation, empty where it gave none (client-apis section 6).
         output: the shape the answer has to have, None where it is free.
+        search: whether the model may search the web, None where it may not.
         choices: how many answers are wanted; only chat asks for more than one.
         include_usage: a streamed chat answer ends with a usage chunk only where this is set.
     """
@@ -186,6 +253,7 @@ class TurnRequest:
     sampling: Sampling = field(default_factory=Sampling)
     thinking: Thinking = THINKING_OFF
     output: OutputFormat | None = None
+    search: Search | None = None
     choices: int = 1
     stream: bool = False
     include_usage: bool = False

@@ -7,8 +7,9 @@ events. A streamed and a whole answer of one turn are the same by construction: 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from kirostream.errors import LocalProtocolError
 from kirostream.turn.events import (
@@ -25,15 +26,17 @@ from kirostream.turn.events import (
     escape,
     unescape,
 )
-from kirostream.turn.request import Text, Thought, ToolCall
+from kirostream.turn.request import SearchCall, SearchOutcome, Text, Thought, ToolCall
 from kirostream.turn.usage import Usage
+
+AnswerBlock: TypeAlias = Text | Thought | ToolCall | SearchCall | SearchOutcome
 
 
 @dataclass(frozen=True, slots=True)
 class TurnResult:
     """What the model answered. `model` is the upstream's name for it; `stands_in` as in `TurnStarted`."""
 
-    content: tuple[Text | Thought | ToolCall, ...]
+    content: tuple[AnswerBlock, ...]
     stop: Stop
     usage: Usage = field(default_factory=Usage)
     model: str = ""
@@ -71,7 +74,7 @@ def fold(events: Iterable[TurnEvent]) -> TurnResult:
             case UsageKnown():
                 usage = event.usage
             case TurnEnded(stop=stop, usage=usage, stop_sequence=stop_sequence):
-                blocks = (_block(start, pieces[i], signatures.get(i, "")) for i, start in sorted(started.items()))
+                blocks = (block_of(start, pieces[i], signatures.get(i, "")) for i, start in sorted(started.items()))
                 content = tuple(blocks)
                 return TurnResult(content, stop, usage, started_as.model, stop_sequence, started_as.stands_in)
             case TurnFailed(error=error):
@@ -81,7 +84,12 @@ def fold(events: Iterable[TurnEvent]) -> TurnResult:
     raise LocalProtocolError("the events stop before the turn ends")
 
 
-def _block(start: BlockStarted, pieces: list[bytes], signature: str) -> Text | Thought | ToolCall:
+def block_of(start: BlockStarted, pieces: Sequence[bytes], signature: str = "") -> AnswerBlock:
+    """The whole of a block, of its beginning and its deltas.
+
+    Raises:
+        LocalProtocolError: a search without a query, or a result without an outcome.
+    """
     match start.kind:
         case BlockKind.TEXT:
             return Text(unescape(pieces))
@@ -91,6 +99,21 @@ def _block(start: BlockStarted, pieces: list[bytes], signature: str) -> Text | T
             return Thought("", signature, start.data)
         case BlockKind.TOOL_CALL:
             return ToolCall(start.call_id, start.name, unescape(pieces).encode() or b"{}")
+        case BlockKind.SEARCH:
+            return SearchCall(start.call_id, _query(pieces))
+        case BlockKind.SEARCH_RESULT if start.outcome is not None:
+            return start.outcome
+        case BlockKind.SEARCH_RESULT:
+            raise LocalProtocolError("a search result without an outcome")
+
+
+def _query(pieces: Sequence[bytes]) -> str:
+    try:
+        said = json.loads(unescape(pieces))
+        query: str = said["query"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise LocalProtocolError("a search without a query") from error
+    return query
 
 
 def whole_calls(result: TurnResult) -> TurnResult:
@@ -122,7 +145,22 @@ def unfold(result: TurnResult) -> Iterator[TurnEvent]:
                 yield from _bracket(BlockStarted(index, BlockKind.THINKING), text, signature)
             case ToolCall(id=call_id, name=name, arguments=arguments):
                 yield from _bracket(BlockStarted(index, BlockKind.TOOL_CALL, call_id, name), arguments.decode())
+            case SearchCall():
+                yield from searching(index, block)
+            case SearchOutcome():
+                yield from found(index, block)
     yield TurnEnded(result.stop, result.usage, result.stop_sequence)
+
+
+def searching(index: int, call: SearchCall) -> Iterator[TurnEvent]:
+    """The block that says a search."""
+    query = json.dumps({"query": call.query}, ensure_ascii=False, separators=(",", ":"))
+    return _bracket(BlockStarted(index, BlockKind.SEARCH, call.id), query)
+
+
+def found(index: int, outcome: SearchOutcome) -> Iterator[TurnEvent]:
+    """The block that says what came of it."""
+    return _bracket(BlockStarted(index, BlockKind.SEARCH_RESULT, outcome.call_id, outcome=outcome), "")
 
 
 def _bracket(start: BlockStarted, text: str, signature: str = "") -> Iterator[TurnEvent]:

@@ -16,7 +16,19 @@ from collections.abc import Sequence
 from typing import Final
 
 from kirostream.turn.images import pixels
-from kirostream.turn.request import Attachment, Image, Message, Text, Thought, ToolCall, ToolResult, TurnRequest
+from kirostream.turn.request import (
+    Attachment,
+    Image,
+    Message,
+    SearchCall,
+    SearchHit,
+    SearchOutcome,
+    Text,
+    Thought,
+    ToolCall,
+    ToolResult,
+    TurnRequest,
+)
 
 BYTES_PER_TOKEN: Final = 3.6
 """Of an answer, where its text is not looked at: bytes of JSON string."""
@@ -84,6 +96,10 @@ def estimate_message(message: Message) -> int:
                 total += estimate_image(block)
             case Attachment():
                 total += IMAGE_TOKENS
+            case SearchCall(query=query):
+                total += estimate_text(query)
+            case SearchOutcome(hits=hits):
+                total += sum(map(_estimate_hit, hits or ()))
             case ToolCall(name=name, arguments=arguments):
                 total += estimate_text(name) + estimate_text(arguments)
             case ToolResult(content=content):
@@ -96,6 +112,10 @@ def estimate_message(message: Message) -> int:
                         case Attachment():
                             total += IMAGE_TOKENS
     return total
+
+
+def _estimate_hit(hit: SearchHit) -> int:
+    return estimate_text(hit.title) + estimate_text(hit.url) + estimate_text(hit.text)
 
 
 def estimate_image(image: Image) -> int:

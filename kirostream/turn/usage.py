@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a turn cost. All counts are tokens.
+    """What a turn cost. All counts are tokens, but `searches`: of the web, that gave results.
 
     `input_tokens` excludes what came from or went into a cache (Anthropic's reading; OpenAI's ``prompt_tokens`` is
     `prompt_tokens`). `estimated` marks counts that no upstream vouched for. `credits` is the upstream's own currency,
@@ -23,6 +23,7 @@ class Usage:
     credits: float | None = None
     context_percentage: float | None = None
     estimated: bool = False
+    searches: int = 0
 
     @property
     def prompt_tokens(self) -> int:
@@ -41,6 +42,7 @@ class Usage:
             self,
             output_tokens=self.output_tokens + other.output_tokens,
             thinking_tokens=self.thinking_tokens + other.thinking_tokens,
+            searches=self.searches + other.searches,
             credits=sum(paid) if paid else None,
             estimated=self.estimated or other.estimated,
         )

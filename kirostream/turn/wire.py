@@ -35,6 +35,7 @@ from kirostream.turn.events import (
     TurnStarted,
     UsageKnown,
 )
+from kirostream.turn.request import SearchHit, SearchOutcome
 from kirostream.turn.usage import Usage
 
 Json: TypeAlias = dict[str, Any]
@@ -114,6 +115,8 @@ def _members(value: Any) -> Json:
             member = member.decode()
         elif isinstance(member, Usage):
             member = _members(member)
+        elif isinstance(member, SearchOutcome):
+            member = dataclasses.asdict(member)
         members[field.name] = member
     return members
 
@@ -125,11 +128,18 @@ def _event(kind: type[TurnEvent], said: Json) -> TurnEvent:
         said["usage"] = Usage(**said.get("usage", {}))
     if kind is BlockStarted:
         said["kind"] = BlockKind(said["kind"])
+        if "outcome" in said:
+            said["outcome"] = _outcome(said["outcome"])
     elif kind is TurnEnded:
         said["stop"] = Stop(said["stop"])
     elif kind is Foreign:
         said["data"] = said["data"].encode()
     return kind(**said)
+
+
+def _outcome(said: Json) -> SearchOutcome:
+    hits = said.pop("hits")
+    return SearchOutcome(hits=None if hits is None else tuple(SearchHit(**hit) for hit in hits), **said)
 
 
 def _error(said: Json) -> KirostreamError:

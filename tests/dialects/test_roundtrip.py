@@ -31,8 +31,8 @@ from kirostream.turn.events import (
 )
 from kirostream.turn.grammar import Grammar
 from kirostream.turn.model import Model
-from kirostream.turn.request import Text, Thought, ToolCall
-from kirostream.turn.result import TurnResult, fold, unfold
+from kirostream.turn.request import SearchCall, SearchOutcome, Text, Thought, ToolCall
+from kirostream.turn.result import AnswerBlock, TurnResult, fold, unfold
 from kirostream.turn.usage import Usage
 from vectors.regenerate import CLIENT_DIALECTS, HEADING, REQUEST, turns
 
@@ -40,9 +40,10 @@ LOSSES: Final[Mapping[str, frozenset[str]]] = {
     # No dialect of a client knows credits, shares of a window, or that a count is an estimate.
     "anthropic": frozenset({"metering"}),
     # Chat says text, thoughts and calls, in no order; it does not say who signed, what was hidden, or which stop.
-    "openai_chat": frozenset({"metering", "signature", "redacted", "order", "stop", "calls_win"}),
-    # Responses says everything in order, and has fewer words for the end; a refusal gets a text of its own.
-    "openai_responses": frozenset({"metering", "stop", "refusal"}),
+    "openai_chat": frozenset({"metering", "signature", "redacted", "order", "stop", "calls_win", "searches"}),
+    # Responses says everything in order, and has fewer words for the end; a refusal gets a text of its own. A search
+    # is one item, by an id of its own, and says what it found only where that is asked for.
+    "openai_responses": frozenset({"metering", "stop", "refusal", "pages"}),
 }
 CHAT_STOPS: Final = {Stop.STOP_SEQUENCE: Stop.END, Stop.PAUSED: Stop.END, Stop.CONTEXT_FULL: Stop.MAX_TOKENS}
 ENDS: Final = {
@@ -85,6 +86,10 @@ def heard(name: str, result: TurnResult) -> TurnResult:
     if stop in (Stop.END, Stop.TOOL_CALL):
         stop = Stop.TOOL_CALL if called else Stop.END
     content = result.content
+    if "searches" in losses:
+        content = tuple(block for block in content if not isinstance(block, SearchCall | SearchOutcome))
+    if "pages" in losses:
+        content = tuple(map(_without_pages, content))
     if "redacted" in losses:
         content = tuple(block for block in content if not (isinstance(block, Thought) and block.redacted))
     if "order" in losses:
@@ -92,10 +97,24 @@ def heard(name: str, result: TurnResult) -> TurnResult:
     if "refusal" in losses and stop is Stop.REFUSED:
         content = (*content, Text(REFUSAL))
     usage = dataclasses.replace(result.usage, credits=None, context_percentage=None, estimated=False)
+    if name != "anthropic":
+        usage = dataclasses.replace(usage, searches=0)
     return TurnResult(content, stop, usage, REQUEST.model, stop_sequence)
 
 
-def in_order(content: Sequence[Text | Thought | ToolCall]) -> tuple[Text | Thought | ToolCall, ...]:
+def _without_pages(block: AnswerBlock) -> AnswerBlock:
+    match block:
+        case SearchCall():
+            return dataclasses.replace(block, id="")
+        case SearchOutcome(error=error) if error:
+            return SearchOutcome("", (), "unavailable")
+        case SearchOutcome():
+            return SearchOutcome("", None)
+        case _:
+            return block
+
+
+def in_order(content: Sequence[AnswerBlock]) -> tuple[AnswerBlock, ...]:
     """One thought, one text, the calls: what is left where blocks have no order and thoughts no signature."""
     thought = "".join(block.text for block in content if isinstance(block, Thought))
     text = "".join(block.text for block in content if isinstance(block, Text))
@@ -107,6 +126,8 @@ def understood(name: str, result: TurnResult) -> TurnResult:
     """What was read, in the form that `heard` gives."""
     if "order" in LOSSES[name]:
         return dataclasses.replace(result, content=in_order(result.content))
+    if "pages" in LOSSES[name]:
+        return dataclasses.replace(result, content=tuple(map(_without_pages, result.content)))
     return result
 
 

@@ -26,7 +26,7 @@ from kirostream.turn.events import (
 )
 from kirostream.turn.model import Model
 from kirostream.turn.request import Message, Role, Sampling, Text, Thinking, Thought, ToolCall, TurnRequest
-from kirostream.turn.result import TurnResult, fold, unfold
+from kirostream.turn.result import AnswerBlock, TurnResult, fold, unfold
 from kirostream.turn.usage import Usage
 
 PLAIN, NATIVE = Model("m"), Model("n", efforts=("low", "high"))
@@ -48,7 +48,7 @@ def answer(*content: Text | Thought | ToolCall) -> TurnResult:
     return TurnResult(content, Stop.END, Usage(output_tokens=100))
 
 
-def split(text: str, handling: Handling = Handling.AS_REASONING) -> tuple[Text | Thought | ToolCall, ...]:
+def split(text: str, handling: Handling = Handling.AS_REASONING) -> tuple[AnswerBlock, ...]:
     return fold(through(ThinkingSplitter(handling), unfold(answer(Text(text))))).content
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -52,7 +53,7 @@ def filtered(*content: Content, stop: Stop = Stop.END) -> TurnResult:
 def found(text: str) -> list[str | tuple[str, object]]:
     """What a text comes to: texts, and calls without their ids."""
     return [
-        (block.name, json.loads(block.arguments)) if isinstance(block, ToolCall) else block.text
+        (block.name, json.loads(block.arguments)) if isinstance(block, ToolCall) else cast(Text, block).text
         for block in filtered(Text(text)).content
     ]
 

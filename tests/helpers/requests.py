@@ -14,6 +14,9 @@ from kirostream.turn.request import (
     Message,
     Role,
     Sampling,
+    SearchCall,
+    SearchHit,
+    SearchOutcome,
     Text,
     Thinking,
     Thought,
@@ -101,6 +104,13 @@ BLOCK: st.SearchStrategy[ContentBlock] = st.one_of(
     st.builds(ToolCall, CALL_ID, TOOL_NAME, ARGUMENTS),
     st.builds(
         ToolResult, CALL_ID, st.lists(st.one_of(st.builds(Text, TEXT), IMAGE), max_size=2).map(tuple), st.booleans()
+    ),
+    st.builds(SearchCall, CALL_ID, TEXT),
+    st.builds(
+        SearchOutcome,
+        CALL_ID,
+        st.sampled_from([None, (), (SearchHit("https://a.example/", "A", "2025-04-30", "x"),)]),
+        st.sampled_from(["", "unavailable"]),
     ),
 )
 MESSAGE = st.builds(Message, st.sampled_from(Role), st.lists(BLOCK, max_size=4).map(tuple))

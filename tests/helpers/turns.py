@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kirostream.filters import EventFilter
 from kirostream.turn.events import BlockDelta, Stop, TurnEvent, escape
 from kirostream.turn.grammar import Grammar
-from kirostream.turn.request import Text, Thought, ToolCall
+from kirostream.turn.request import SearchCall, SearchError, SearchHit, SearchOutcome, Text, Thought, ToolCall
 from kirostream.turn.result import TurnResult
 from kirostream.turn.usage import Usage
 
@@ -32,9 +32,30 @@ THOUGHT = st.one_of(
     st.builds(Thought, text=st.just(""), redacted=st.just("b3BhcXVl")),
 )
 BLOCK = st.one_of(st.builds(Text, TEXT), THOUGHT, st.builds(ToolCall, CALL_ID, NAME, ARGUMENTS))
+HIT = st.builds(
+    SearchHit,
+    url=st.sampled_from(["https://a.example/", "https://a.example/x?y=é"]),
+    title=TEXT,
+    age=st.sampled_from(["", "2025-04-30"]),
+    text=st.one_of(st.just(""), TEXT),
+)
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> list[SearchCall | SearchOutcome]:
+    """A web search and its outcome."""
+    call = SearchCall(draw(st.from_regex(r"srvtoolu_[A-Za-z0-9]{6,12}", fullmatch=True)), draw(TEXT))
+    error: SearchError = draw(st.sampled_from(("", "unavailable", "max_uses_exceeded")))
+    hits = () if error else tuple(draw(st.lists(HIT, max_size=2)))
+    return [call, SearchOutcome(call.id, hits, error)]
+
+
+CONTENT = st.lists(st.one_of(st.lists(BLOCK, min_size=1, max_size=1), searches()), max_size=5).map(
+    lambda parts: tuple(block for part in parts for block in part)
+)
 RESULT = st.builds(
     TurnResult,
-    content=st.lists(BLOCK, max_size=5).map(tuple),
+    content=CONTENT,
     stop=st.sampled_from([Stop.END, Stop.MAX_TOKENS, Stop.TOOL_CALL, Stop.REFUSED]),
     usage=USAGE,
     model=st.sampled_from(["", "claude-sonnet-4.5"]),

@@ -15,6 +15,15 @@ import msgspec
 from msgspec import Raw
 
 from kirostream.dialects.anthropic.tools import client_tool, outcome_as_text, run_as_text
+from kirostream.dialects.anthropic.websearch import (
+    is_search,
+    read_call,
+    read_outcome,
+    read_tool,
+    write_call,
+    write_outcome,
+    write_tool,
+)
 from kirostream.dialects.dialect import Headers, Stamp, Steps, all_at_once
 from kirostream.dialects.hints import session_hint
 from kirostream.dialects.jsontext import as_object, base64_text, decode, encode, is_object, part, raw
@@ -30,6 +39,9 @@ from kirostream.turn.request import (
     RawJson,
     Role,
     Sampling,
+    Search,
+    SearchCall,
+    SearchOutcome,
     Text,
     Thinking,
     Thought,
@@ -251,7 +263,7 @@ def read_in_steps(body: bytes, headers: Headers) -> Steps:
     extras = {name: value for name, value in decode(body, dict[str, Raw]).items() if name not in _KNOWN}
     output = _read_output(extras.get("output_config", _UNSET))
     thinking = _read_thinking(extras)
-    tools, others = _read_tools(wire.tools or ())
+    tools, others, search = _read_tools(wire.tools or ())
     if others:
         extras["tools"] = Raw(encode(others))
     user_id = (wire.metadata and wire.metadata.user_id) or ""
@@ -265,7 +277,7 @@ def read_in_steps(body: bytes, headers: Headers) -> Steps:
         messages=tuple(messages),
         system=_read_system(wire.system),
         tools=tools,
-        tool_choice=_read_choice(wire.tool_choice) if tools else AUTO,
+        tool_choice=_read_choice(wire.tool_choice) if tools or search else AUTO,
         sampling=Sampling(
             None if wire.max_tokens is None else int(wire.max_tokens),
             wire.temperature,
@@ -274,6 +286,7 @@ def read_in_steps(body: bytes, headers: Headers) -> Steps:
         ),
         thinking=thinking,
         output=output,
+        search=search,
         stream=bool(wire.stream),
         session=session_hint(headers, user_id=user_id),
         spoken_in=NAME,
@@ -392,7 +405,16 @@ def _read_tool_reference(block: Raw, at: str) -> Iterable[ContentBlock]:
 
 
 def _read_run(block: Raw, at: str) -> Iterable[ContentBlock]:
+    search = read_call(block, at)
+    return (search,) if search else _read_other_run(block, at)
+
+
+def _read_other_run(block: Raw, at: str) -> Iterable[ContentBlock]:
     return (Text(run_as_text(block, at)),)
+
+
+def _read_search_outcome(block: Raw, at: str) -> Iterable[ContentBlock]:
+    return (read_outcome(block, at),)
 
 
 def _read_outcome(block: Raw, at: str) -> Iterable[ContentBlock]:
@@ -418,8 +440,8 @@ _BLOCKS: Final[Mapping[str, Callable[[Raw, str], Iterable[ContentBlock]]]] = {
     "tool_result": _read_tool_result,
     "tool_reference": _read_tool_reference,
     "server_tool_use": _read_run,
-    "mcp_tool_use": _read_run,
-    "web_search_tool_result": _read_outcome,
+    "mcp_tool_use": _read_other_run,
+    "web_search_tool_result": _read_search_outcome,
     "web_fetch_tool_result": _read_outcome,
     "tool_search_tool_result": _read_outcome,
     "mcp_tool_result": _read_outcome,
@@ -427,10 +449,14 @@ _BLOCKS: Final[Mapping[str, Callable[[Raw, str], Iterable[ContentBlock]]]] = {
 }
 
 
-def _read_tools(tools: Sequence[Raw]) -> tuple[tuple[Tool, ...], list[Raw]]:
-    """The tools that any model can call, and the ones that only this API's own upstream knows."""
+def _read_tools(tools: Sequence[Raw]) -> tuple[tuple[Tool, ...], list[Raw], Search | None]:
+    """The tools that any model can call, the ones that only this API's own upstream knows, and the web search.
+
+    The search is among the second too: an upstream of this API runs it itself.
+    """
     known: list[Tool] = []
     others: list[Raw] = []
+    search: Search | None = None
     for i, tool in enumerate(tools):
         at = f"$.tools[{i}]"
         wire = part(tool, WireTool, at)
@@ -438,13 +464,15 @@ def _read_tools(tools: Sequence[Raw]) -> tuple[tuple[Tool, ...], list[Raw]]:
         if not schema and wire.type and (own := client_tool(wire.type, wire.name, wire.description or "")):
             known.append(own)
             continue
+        if not schema and is_search(wire.type):
+            search = search or read_tool(tool, at)
         if (not schema and wire.type not in _CLIENT_TOOLS) or (wire.defer_loading and wire.name == _PLACEHOLDER):
             others.append(tool)
             continue
         if not wire.name:
             raise MalformedRequest(f"{at}.name is required.", param=f"{at}.name", reason="missing_required_parameter")
         known.append(Tool(wire.name, wire.description or "", schema if is_object(schema) else _NO_ARGUMENTS))
-    return tuple(known), others
+    return tuple(known), others, search
 
 
 def _read_choice(choice: WireChoice | None) -> ToolChoice:
@@ -505,6 +533,8 @@ def write_request(request: TurnRequest, stamp: Stamp) -> bytes:
         body["system"] = [_text(part.text) for part in request.system]
     body["messages"] = [_write_message(message) for message in request.messages]
     others = msgspec.json.decode(extras.pop("tools", b"[]"), type=list[Raw])
+    if request.search is not None and request.spoken_in != NAME:
+        others.append(Raw(encode(write_tool(request.search))))
     if request.tools or others:
         body["tools"] = [_write_tool(tool) for tool in request.tools] + others
     if request.tool_choice != AUTO:
@@ -549,6 +579,10 @@ def _write_block(block: ContentBlock) -> dict[str, object]:
                 "content": [_write_block(inner) for inner in content],
             }
             return result | {"is_error": True} if is_error else result
+        case SearchCall():
+            return write_call(block)
+        case SearchOutcome():
+            return write_outcome(block)
 
 
 def _text(text: str) -> dict[str, object]:

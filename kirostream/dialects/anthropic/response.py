@@ -18,6 +18,13 @@ import msgspec
 from msgspec import Raw
 
 from kirostream.dialects import sse
+from kirostream.dialects.anthropic.websearch import (
+    RESULT,
+    read_content,
+    read_query,
+    write_call,
+    write_outcome,
+)
 from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading
 from kirostream.dialects.hints import overflow, retry_headers
 from kirostream.dialects.jsontext import as_object, decode_answer, encode
@@ -61,8 +68,16 @@ from kirostream.turn.events import (
     escape,
 )
 from kirostream.turn.model import Model
-from kirostream.turn.request import Text, Thought, ToolCall, TurnRequest
-from kirostream.turn.result import TurnResult
+from kirostream.turn.request import (
+    SEARCH_TOOL,
+    SearchCall,
+    SearchOutcome,
+    Text,
+    Thought,
+    ToolCall,
+    TurnRequest,
+)
+from kirostream.turn.result import AnswerBlock, TurnResult
 from kirostream.turn.usage import Usage
 
 STOP_REASONS: Final[Mapping[Stop, str]] = {
@@ -87,6 +102,7 @@ _DELTAS: Final[Mapping[BlockKind, tuple[bytes, bytes]]] = {
     BlockKind.TEXT: (b"text_delta", b"text"),
     BlockKind.THINKING: (b"thinking_delta", b"thinking"),
     BlockKind.TOOL_CALL: (b"input_json_delta", b"partial_json"),
+    BlockKind.SEARCH: (b"input_json_delta", b"partial_json"),
 }
 
 
@@ -168,6 +184,10 @@ class Writer:
                 block = {"type": "redacted_thinking", "data": event.data}
             case BlockKind.TOOL_CALL:
                 block = {"type": "tool_use", "id": event.call_id, "name": event.name, "input": {}}
+            case BlockKind.SEARCH:
+                block = {"type": "server_tool_use", "id": event.call_id, "name": SEARCH_TOOL, "input": {}}
+            case BlockKind.SEARCH_RESULT:
+                block = write_outcome(event.outcome or SearchOutcome(event.call_id))
         if event.kind in _DELTAS:
             kind, member = _DELTAS[event.kind]
             self._prefix = _PREFIX % (event.index, kind, member)
@@ -229,7 +249,7 @@ def write_result(request: TurnRequest, result: TurnResult, heading: Heading) -> 
     )
 
 
-def _block(block: Text | Thought | ToolCall) -> dict[str, object]:
+def _block(block: AnswerBlock) -> dict[str, object]:
     match block:
         case Text(text=text):
             return {"type": "text", "text": text}
@@ -239,6 +259,10 @@ def _block(block: Text | Thought | ToolCall) -> dict[str, object]:
             return {"type": "thinking", "thinking": text, "signature": signature}
         case ToolCall(id=call_id, name=name, arguments=arguments):
             return {"type": "tool_use", "id": call_id, "name": name, "input": Raw(as_object(arguments))}
+        case SearchCall():
+            return write_call(block)
+        case SearchOutcome():
+            return write_outcome(block)
 
 
 def _stop_reason(stop: Stop, *, called_tools: bool) -> tuple[str, dict[str, object] | None]:
@@ -261,6 +285,8 @@ def _usage(usage: Usage) -> dict[str, object]:
     }
     if usage.thinking_tokens:
         counts["output_tokens_details"] = {"thinking_tokens": usage.thinking_tokens}
+    if usage.searches:
+        counts["server_tool_use"] = {"web_search_requests": usage.searches, "web_fetch_requests": 0}
     return counts
 
 
@@ -273,6 +299,12 @@ class WireThinkingTokens(msgspec.Struct):
     thinking_tokens: int | None = None
 
 
+class WireServerTools(msgspec.Struct):
+    """``usage.server_tool_use``."""
+
+    web_search_requests: int | None = None
+
+
 class WireUsage(msgspec.Struct):
     """``usage``; a count that is absent does not change what was said before."""
 
@@ -281,6 +313,7 @@ class WireUsage(msgspec.Struct):
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     output_tokens_details: WireThinkingTokens | None = None
+    server_tool_use: WireServerTools | None = None
 
 
 class WireBlock(msgspec.Struct):
@@ -294,6 +327,26 @@ class WireBlock(msgspec.Struct):
     id: str | None = None
     name: str | None = None
     input: Raw = Raw(b"{}")
+    tool_use_id: str | None = None
+    content: Raw = Raw(b"[]")
+
+    @property
+    def kind(self) -> BlockKind | None:
+        """What it is in a turn; None for blocks of tools that only the service knows, which are passed over."""
+        if self.type == "server_tool_use" and self.name == SEARCH_TOOL:
+            return BlockKind.SEARCH
+        return _KINDS.get(self.type)
+
+    def outcome(self) -> SearchOutcome:
+        """What came of a search.
+
+        Raises:
+            RemoteProtocolError: its content is no list and no object.
+        """
+        try:
+            return SearchOutcome(self.tool_use_id or "", *read_content(self.content, "content"))
+        except MalformedRequest as error:
+            raise RemoteProtocolError(f"The upstream's search result cannot be read: {error.message}") from error
 
 
 class WireDelta(msgspec.Struct):
@@ -355,8 +408,8 @@ _KINDS: Final = {
     "thinking": BlockKind.THINKING,
     "redacted_thinking": BlockKind.REDACTED,
     "tool_use": BlockKind.TOOL_CALL,
+    RESULT: BlockKind.SEARCH_RESULT,
 }
-"""Blocks of other types (server tools and their results) are passed over."""
 
 
 class Reader:
@@ -440,16 +493,21 @@ class Reader:
 
     def _start(self, event: WireEvent) -> list[TurnEvent]:
         block = event.content_block
-        if block is None or block.type not in _KINDS:
+        kind = block.kind if block else None
+        if block is None or kind is None:
             self._passed_over.add(event.index)
             return []
         if event.index in self._open:
             raise RemoteProtocolError(f"The upstream started block {event.index} twice.")
         index = self._count
         self._count += 1
-        kind = _KINDS[block.type]
+        if kind is BlockKind.SEARCH_RESULT:
+            outcome = block.outcome()
+            self._open[event.index] = _OpenBlock(index, kind, block)
+            return [BlockStarted(index, kind, outcome.call_id, outcome=outcome)]
         opened = self._open[event.index] = _OpenBlock(index, kind, block)
-        said: list[TurnEvent] = [BlockStarted(index, kind, block.id or "", block.name or "", block.data or "")]
+        name = (block.name or "") if kind is BlockKind.TOOL_CALL else ""
+        said: list[TurnEvent] = [BlockStarted(index, kind, block.id or "", name, block.data or "")]
         first = block.text if kind is BlockKind.TEXT else block.thinking if kind is BlockKind.THINKING else None
         if first:
             said.append(opened.more(first))
@@ -468,9 +526,9 @@ class Reader:
                 text = delta.text
             case BlockKind.THINKING:
                 text = delta.thinking
-            case BlockKind.TOOL_CALL:
+            case BlockKind.TOOL_CALL | BlockKind.SEARCH:
                 text = delta.partial_json
-            case BlockKind.REDACTED:
+            case BlockKind.REDACTED | BlockKind.SEARCH_RESULT:
                 text = None
         return [block.more(text)] if text else []
 
@@ -480,7 +538,7 @@ class Reader:
         block = self._block(event)
         del self._open[event.index]
         said: list[TurnEvent] = []
-        if block.kind is BlockKind.TOOL_CALL and not block.has_deltas and block.input != b"{}":
+        if block.kind in (BlockKind.TOOL_CALL, BlockKind.SEARCH) and not block.has_deltas and block.input != b"{}":
             said.append(block.more(block.input.decode()))
         return [*said, BlockEnded(block.index, block.signature)]
 
@@ -521,9 +579,9 @@ def read_result(body: bytes) -> TurnResult:
     message = decode_answer(body, WireMessage)
     if message.content is None:
         raise RemoteProtocolError("The upstream's answer is no message: it has no content.")
-    content: list[Text | Thought | ToolCall] = []
+    content: list[AnswerBlock] = []
     for block in message.content:
-        match _KINDS.get(block.type):
+        match block.kind:
             case BlockKind.TEXT:
                 content.append(Text(block.text or ""))
             case BlockKind.THINKING:
@@ -532,6 +590,10 @@ def read_result(body: bytes) -> TurnResult:
                 content.append(Thought("", redacted=block.data or ""))
             case BlockKind.TOOL_CALL:
                 content.append(ToolCall(block.id or "", block.name or "", bytes(block.input)))
+            case BlockKind.SEARCH:
+                content.append(SearchCall(block.id or "", read_query(block.input, "input")))
+            case BlockKind.SEARCH_RESULT:
+                content.append(block.outcome())
             case None:
                 pass
     return TurnResult(
@@ -547,13 +609,14 @@ def _read_usage(wire: WireUsage | None, before: Usage) -> Usage:
     """Counts are cumulative; one that is absent stays as it was."""
     if wire is None:
         return before
-    details = wire.output_tokens_details
+    details, tools = wire.output_tokens_details, wire.server_tool_use
     return Usage(
         before.input_tokens if wire.input_tokens is None else wire.input_tokens,
         before.output_tokens if wire.output_tokens is None else wire.output_tokens,
         before.cache_read_tokens if wire.cache_read_input_tokens is None else wire.cache_read_input_tokens,
         before.cache_write_tokens if wire.cache_creation_input_tokens is None else wire.cache_creation_input_tokens,
         before.thinking_tokens if details is None else details.thinking_tokens or 0,
+        searches=before.searches if tools is None else tools.web_search_requests or 0,
     )
 
 

@@ -5,7 +5,8 @@ How the two shapes of a conversation meet:
 - system and developer messages in front become `TurnRequest.system`; later ones stay where they are. Where there is
   nothing but system messages, the last of them is the question;
 - adjacent ``tool`` messages become one user message of tool results, and come apart again when written;
-- ``reasoning_content`` of an assistant message is a thought in front of it. Chat has no word for its signature.
+- ``reasoning_content`` of an assistant message is a thought in front of it. Chat has no word for its signature;
+- chat has no word for a web search that was run within a turn either: it is written as text.
 
 Unknown top-level fields ride in `TurnRequest.extras` and are written again.
 """
@@ -24,6 +25,7 @@ from kirostream.dialects.hints import session_hint
 from kirostream.dialects.jsontext import as_object, base64_text, decode, encode, is_object, part, raw
 from kirostream.dialects.openai_chat.tools import WireCustom, custom_tool, custom_tools, speaks_legacy, write_call
 from kirostream.dialects.openai_responses.tools import custom_arguments
+from kirostream.dialects.openai_responses.websearch import read_search
 from kirostream.errors import MalformedRequest
 from kirostream.turn.request import (
     AUTO,
@@ -36,6 +38,9 @@ from kirostream.turn.request import (
     RawJson,
     Role,
     Sampling,
+    Search,
+    SearchCall,
+    SearchOutcome,
     Text,
     Thinking,
     Thought,
@@ -263,6 +268,7 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
     lead = next((i for i, message in enumerate(messages) if message.role is not Role.SYSTEM), len(messages) - 1)
     system = [block for message in messages[:lead] for block in message.content if isinstance(block, Text)]
     tools, custom, choice = _read_tools(wire)
+    search = _read_search(fields.get("web_search_options", _UNSET))
     max_tokens = wire.max_tokens if wire.max_completion_tokens is None else wire.max_completion_tokens
     identity = _identity(fields)
     extras = {name: raw(value, f"$.{name}") for name, value in fields.items() if name not in _KNOWN}
@@ -286,6 +292,7 @@ def read_request(body: bytes, headers: Headers) -> TurnRequest:
         thinking=_read_thinking(wire.reasoning_effort),
         choices=int(wire.n or 1),
         output=_read_output(fields.get("response_format", _UNSET)),
+        search=None if wire.tool_choice == "none" else search,
         stream=bool(wire.stream),
         include_usage=bool(wire.stream_options and wire.stream_options.include_usage),
         session=session_hint(
@@ -559,6 +566,13 @@ def _read_output(value: Raw) -> OutputFormat | None:
             )
 
 
+def _read_search(value: Raw) -> Search | None:
+    """``web_search_options``, which stays in `extras` too."""
+    if not value or bytes(value) == b"null":
+        return None
+    return read_search(value, "$.web_search_options")
+
+
 def _read_thinking(effort: str | None) -> Thinking:
     if not effort or effort == "none":
         return THINKING_OFF
@@ -599,6 +613,8 @@ def write_request(request: TurnRequest, stamp: Stamp) -> bytes:
     body["stream"] = request.stream
     if request.choices != 1:
         body["n"] = request.choices
+    if request.search is not None and request.spoken_in != NAME:
+        body["web_search_options"] = {}
     if request.include_usage:
         body["stream_options"] = {"include_usage": True}
     for name, value in extras.items():
@@ -623,7 +639,7 @@ def _write_message(message: Message, custom: frozenset[str]) -> list[dict[str, o
 
 
 def _write_assistant(content: Sequence[ContentBlock], custom: frozenset[str]) -> dict[str, object]:
-    texts = [block for block in content if isinstance(block, Text)]
+    texts = [block for block in content if isinstance(block, Text | SearchCall | SearchOutcome)]
     thoughts = [block.text for block in content if isinstance(block, Thought) and block.text]
     calls = [write_call(block, custom) for block in content if isinstance(block, ToolCall)]
     message: dict[str, object] = {"role": "assistant", "content": _write_content(texts) if texts else None}
@@ -645,6 +661,11 @@ def _write_content(blocks: Sequence[ContentBlock]) -> str | list[dict[str, objec
     for block in blocks:
         if isinstance(block, Text):
             parts.append({"type": "text", "text": block.text})
+        elif isinstance(block, SearchCall):
+            parts.append({"type": "text", "text": f"[Searched the web for: {block.query}]"})
+        elif isinstance(block, SearchOutcome):
+            found = "\n\n".join("\n".join(filter(None, (h.title, h.url, h.text))) for h in block.hits or ())
+            parts.append({"type": "text", "text": f"[Results of the search]\n\n{found or block.error}"})
         elif isinstance(block, Image):
             url = f"data:{block.media_type};base64,{block.data}"
             parts.append({"type": "image_url", "image_url": {"url": url}})

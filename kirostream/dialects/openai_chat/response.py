@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Raw
 
 from kirostream.dialects import sse
+from kirostream.dialects.citations import citations
 from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading
 from kirostream.dialects.hints import overflow, retry_headers
 from kirostream.dialects.jsontext import decode_answer, encode, is_object
@@ -65,7 +66,7 @@ from kirostream.turn.events import (
     unescape,
 )
 from kirostream.turn.model import Model
-from kirostream.turn.request import Text, Thought, ToolCall, TurnRequest
+from kirostream.turn.request import SearchHit, SearchOutcome, Text, Thought, ToolCall, TurnRequest
 from kirostream.turn.result import TurnResult
 from kirostream.turn.usage import Usage
 
@@ -90,7 +91,7 @@ STOPS: Final[Mapping[str, Stop]] = {
 NAME: Final = "openai_chat"
 
 _DONE: Final = sse.message(b"[DONE]")
-_KEEP_ALIVE: Final = sse.comment(b"keep-alive")
+KEEP_ALIVE: Final = sse.comment(b"keep-alive")
 
 
 # Writing
@@ -126,7 +127,10 @@ class Writer:
             if self._inputs and event.index in self._inputs:
                 self._inputs[event.index][1].extend(event.pieces)
                 return []
-            prefix, sep, suffix = self._templates[event.index]
+            try:
+                prefix, sep, suffix = self._templates[event.index]
+            except KeyError:
+                return []  # a web search, for which chat has no word
             if self._arguments and event.index in self._arguments:
                 self._arguments[event.index].extend(event.pieces)
                 if self._bare and any(event.pieces):
@@ -150,7 +154,7 @@ class Writer:
 
     def heartbeat(self) -> bytes:
         """A comment."""
-        return _KEEP_ALIVE
+        return KEEP_ALIVE
 
     def _write_head(self, model: str) -> bytes:
         head = {
@@ -194,8 +198,8 @@ class Writer:
                 function = {"name": event.name, "arguments": ""}
                 call = {"index": number, "id": event.call_id, "type": "function", "function": function}
                 return [self._chunk(encode({"tool_calls": [call]}))]
-            case BlockKind.REDACTED:
-                pass  # chat has no word for a thought that is not shown
+            case BlockKind.REDACTED | BlockKind.SEARCH | BlockKind.SEARCH_RESULT:
+                pass  # chat has no word for a thought that is not shown, nor for a web search
         return []
 
     def _template(self, index: int, before: bytes, after: bytes) -> None:
@@ -234,30 +238,6 @@ class Writer:
         return [self._head + b',"choices":[],"usage":%b}\n\n' % encode(_usage(usage)), _DONE]
 
 
-class ChoicesWriter:
-    """Writes several streamed answers into one stream: chunks of all choices, and one end."""
-
-    def __init__(self, request: TurnRequest, heading: Heading) -> None:
-        self._writers = [Writer(request, heading, choice) for choice in range(request.choices)]
-        self._ended: list[Usage] = []
-
-    def __repr__(self) -> str:
-        return f"<openai_chat.ChoicesWriter {len(self._ended)} of {len(self._writers)} ended>"
-
-    def write(self, choice: int, event: TurnEvent) -> list[bytes]:
-        """The chunks that say `event` of the answer `choice`; with the last finish, the end of the stream."""
-        writer = self._writers[choice]
-        if not isinstance(event, TurnEnded):
-            return writer.write(event)
-        self._ended.append(event.usage)
-        finish = writer.finish(event)
-        return [finish, *writer.end(_together(self._ended))] if len(self._ended) == len(self._writers) else [finish]
-
-    def heartbeat(self) -> bytes:
-        """A comment."""
-        return _KEEP_ALIVE
-
-
 def write_result(request: TurnRequest, result: TurnResult, heading: Heading) -> bytes:
     """A whole completion (section 2.2)."""
     return write_results(request, (result,), heading)
@@ -272,14 +252,15 @@ def write_results(request: TurnRequest, results: Sequence[TurnResult], heading: 
             "created": heading.created,
             "model": results[0].model_for(request.model) if results else request.model,
             "choices": [_choice(request, index, result) for index, result in enumerate(results)],
-            "usage": _usage(_together([result.usage for result in results])),
+            "usage": _usage(together([result.usage for result in results])),
             "system_fingerprint": None,
             "service_tier": "default",
         }
     )
 
 
-def _together(usages: Sequence[Usage]) -> Usage:
+def together(usages: Sequence[Usage]) -> Usage:
+    """The cost of several answers to one question."""
     return functools.reduce(Usage.beside, usages)
 
 
@@ -290,11 +271,12 @@ def _choice(request: TurnRequest, index: int, result: TurnResult) -> dict[str, o
     legacy = ours and speaks_legacy(request.extras)
     custom = custom_names(request.extras) if ours else frozenset()
     calls = [write_call(block, custom) for block in result.content if isinstance(block, ToolCall)]
+    hits = [hit for block in result.content if isinstance(block, SearchOutcome) for hit in block.hits or ()]
     message: dict[str, object] = {
         "role": "assistant",
         "content": "".join(texts) if texts or not calls else None,
         "refusal": None,
-        "annotations": [],
+        "annotations": url_annotations("".join(texts), hits),
     }
     if thoughts:
         message["reasoning_content"] = "".join(thoughts)
@@ -308,6 +290,12 @@ def _choice(request: TurnRequest, index: int, result: TurnResult) -> dict[str, o
         "logprobs": None,
         "finish_reason": _finish_reason(result.stop, called_tools=bool(calls), legacy=legacy),
     }
+
+
+def url_annotations(text: str, hits: Sequence[SearchHit], at: int = 0) -> list[dict[str, object]]:
+    """``annotations`` of a message: which of `hits` its `text`, which begins at `at`, names."""
+    cited = [citation._replace(start=citation.start + at, end=citation.end + at) for citation in citations(text, hits)]
+    return [{"type": "url_citation", "url_citation": citation.wire()} for citation in cited]
 
 
 def _finish_reason(stop: Stop, *, called_tools: bool, legacy: bool) -> str:

@@ -104,12 +104,12 @@ INCOMPLETE: Final[Mapping[Stop, str]] = {
 """Why an answer is incomplete; every other stop completes it."""
 
 
-def text_part(text: bytes) -> bytes:
-    return b'{"type":"output_text","text":"%b","annotations":[],"logprobs":[]}' % text
+def text_part(text: bytes, annotations: bytes = b"") -> bytes:
+    return b'{"type":"output_text","text":"%b","annotations":[%b],"logprobs":[]}' % (text, annotations)
 
 
-def message_item(item: str, text: bytes, status: bytes) -> bytes:
-    content = b"" if status == b"in_progress" else text_part(text)
+def message_item(item: str, text: bytes, status: bytes, annotations: bytes = b"") -> bytes:
+    content = b"" if status == b"in_progress" else text_part(text, annotations)
     return b'{"id":"%b","type":"message","role":"assistant","status":"%b","content":[%b]}' % (
         item.encode(),
         status,

@@ -19,6 +19,7 @@ from kirostream.dialects.jsontext import as_object, part, raw
 from kirostream.dialects.openai_chat.request import WireFileData, read_file, read_image
 from kirostream.dialects.openai_responses.thoughts import Seal, unpack, unpack_summary
 from kirostream.dialects.openai_responses.tools import Kind, custom_arguments, flat, read_tools
+from kirostream.dialects.openai_responses.websearch import read_call
 from kirostream.errors import MalformedRequest
 from kirostream.turn.request import (
     Attachment,
@@ -47,7 +48,6 @@ PASSED_OVER: Final = frozenset(
         "mcp_approval_request",
         "mcp_approval_response",
         "mcp_list_tools",
-        "web_search_call",
     }
 )
 """Items that say nothing to a model here."""
@@ -316,6 +316,11 @@ def _read_search_output(item: Raw, at: str) -> Iterable[Message]:
         yield Message(Role.USER, (ToolResult(wire.call_id, (Text(text),)),))
 
 
+def _read_web_search(item: Raw, at: str) -> Iterable[Message]:
+    if search := read_call(item, at):
+        yield Message(Role.ASSISTANT, search)
+
+
 _ITEMS: Final[Mapping[str, ItemReader]] = {
     "message": _read_message,
     "function_call": _read_function_call,
@@ -330,6 +335,7 @@ _ITEMS: Final[Mapping[str, ItemReader]] = {
     "shell_call_output": _read_shell_output,
     "apply_patch_call_output": _read_patch_output,
     "tool_search_output": _read_search_output,
+    "web_search_call": _read_web_search,
 }
 """How each kind of item is read. Reasoning is not here: it needs the seal."""
 

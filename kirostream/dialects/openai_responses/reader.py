@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import Raw
+
 from kirostream.dialects import sse
-from kirostream.dialects.jsontext import decode_answer
+from kirostream.dialects.jsontext import decode_answer, encode
 from kirostream.dialects.openai_responses.errors import failure
 from kirostream.dialects.openai_responses.thoughts import FOREIGN, PLAIN, Seal, unpack
 from kirostream.dialects.openai_responses.tools import ITEM_TYPES, Kind, custom_arguments, flat
+from kirostream.dialects.openai_responses.websearch import CALL, read_call
 from kirostream.dialects.openai_responses.wire import (
     WireError,
     WireEvent,
@@ -32,7 +35,7 @@ from kirostream.turn.events import (
 )
 from kirostream.turn.model import Model
 from kirostream.turn.request import RawJson, Thought, TurnRequest
-from kirostream.turn.result import TurnResult, fold
+from kirostream.turn.result import TurnResult, fold, found, searching
 from kirostream.turn.usage import Usage
 
 
@@ -173,6 +176,8 @@ class Reader:
             return self._call_done(heard, item)
         if item.type == "reasoning":
             return self._thought_done(heard, item)
+        if item.type == CALL:
+            return self._search_done(item)
         if item.type != "message":
             return []
         said: list[TurnEvent] = []
@@ -195,6 +200,13 @@ class Reader:
         if not heard.said:
             said += _more(block, call_arguments(item).decode())
         return [*said, BlockEnded(block)]
+
+    def _search_done(self, item: WireItem) -> list[TurnEvent]:
+        search = read_call(Raw(encode({"id": item.id, "status": item.status, "action": item.action or None})), "item")
+        if search is None:
+            return []
+        call, outcome = search
+        return [*searching(self._next(), call), *found(self._next(), outcome)]
 
     def _thought_done(self, heard: _Heard, item: WireItem) -> list[TurnEvent]:
         thought = _thought(item, self._seal)

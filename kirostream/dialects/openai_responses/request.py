@@ -14,6 +14,7 @@ ours alone: `MORE_TOOLS`, the tools that came as items.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 import msgspec
@@ -25,16 +26,19 @@ from kirostream.dialects.jsontext import decode, encode, is_object, part, raw
 from kirostream.dialects.openai_responses.read_items import join, read_items
 from kirostream.dialects.openai_responses.thoughts import PLAIN, Seal
 from kirostream.dialects.openai_responses.tools import MORE_TOOLS, Kind, Offer, flat, offered, read_tools
+from kirostream.dialects.openai_responses.websearch import is_search, write_tool
 from kirostream.dialects.openai_responses.write_items import message_item, write_message
 from kirostream.errors import MalformedRequest
 from kirostream.turn.request import (
     AUTO,
+    SEARCH_TOOL,
     THINKING_OFF,
     Message,
     OutputFormat,
     RawJson,
     Role,
     Sampling,
+    Search,
     Text,
     Thinking,
     Tool,
@@ -92,6 +96,7 @@ class WireBody(msgspec.Struct):
     tools: list[Raw] | None = None
     tool_choice: Raw = _UNSET
     parallel_tool_calls: bool | None = None
+    max_tool_calls: int | float | None = None
     reasoning: WireReasoning | None = None
     text: WireTextConfig | None = None
 
@@ -149,6 +154,7 @@ def read_request(body: bytes, headers: Headers, *, seal: Seal = PLAIN) -> TurnRe
     system += [block for message in messages[:lead] for block in message.content if isinstance(block, Text)]
     offer = read_tools([*((tool, f"$.tools[{i}]") for i, tool in enumerate(wire.tools or ())), *more_tools])
     tools, choice = _read_choice(wire, offer)
+    search = _read_search(wire, offer)
     extras = {name: raw(value, f"$.{name}") for name, value in fields.items() if name not in SPOKEN}
     if more_tools:
         extras[MORE_TOOLS] = b"[" + b",".join(raw(tool, at) for tool, at in more_tools) + b"]"
@@ -164,6 +170,7 @@ def read_request(body: bytes, headers: Headers, *, seal: Seal = PLAIN) -> TurnRe
         ),
         thinking=_read_thinking(wire.reasoning),
         output=_read_shape(wire.text),
+        search=search,
         stream=bool(wire.stream),
         session=session_hint(
             headers,
@@ -198,7 +205,7 @@ def _read_choice(wire: WireBody, offer: Offer) -> tuple[tuple[Tool, ...], ToolCh
     parallel = wire.parallel_tool_calls is not False
     tools = offer.tools
     said = bytes(wire.tool_choice)
-    if not tools:
+    if not tools and offer.search is None:
         return (), AUTO
     if not said.startswith(b"{"):
         word = part(wire.tool_choice, str, "$.tool_choice") if said not in (b"", b"null") else "auto"
@@ -214,10 +221,26 @@ def _read_choice(wire: WireBody, offer: Offer) -> tuple[tuple[Tool, ...], ToolCh
     if choice.type in ("function", "custom") and not choice.name:
         at = "$.tool_choice.name"
         raise MalformedRequest(f"{at} is required.", param=at, reason="missing_required_parameter")
+    if offer.search is not None and is_search(choice.type):
+        return tools, ToolChoice("tool", SEARCH_TOOL, parallel)
     name = _chosen(choice, offer)
     if not name:  # a tool that the server would run
         return tools, ToolChoice("auto", parallel=parallel)
     return tools, ToolChoice("tool", name, parallel)
+
+
+def _read_search(wire: WireBody, offer: Offer) -> Search | None:
+    """The web search, with ``max_tool_calls``, which counts calls of the tools that the server runs."""
+    most = wire.max_tool_calls
+    if offer.search is None or (most is not None and most < 1):
+        return None
+    said = bytes(wire.tool_choice)
+    if said.startswith(b"{"):
+        choice = part(wire.tool_choice, WireNamed, "$.tool_choice")
+        listed = (part(tool, WireNamed, "$.tool_choice.tools") for tool in choice.tools or ())
+        if choice.type == "allowed_tools" and not any(is_search(tool.type) for tool in listed):
+            return None
+    return offer.search if most is None else replace(offer.search, max_uses=int(most))
 
 
 def _chosen(choice: WireNamed, offer: Offer) -> str:
@@ -304,20 +327,27 @@ def _instructions(said: RawJson) -> list[Text]:
 def _spoken_elsewhere(request: TurnRequest) -> dict[str, object]:
     """The fields that a client of this dialect would have said itself. Nothing is kept upstream."""
     fields: dict[str, object] = {"store": False, "include": ["reasoning.encrypted_content"]}
-    if request.tools:
+    if request.tools or request.search:
+        hosted = [write_tool(request.search)] if request.search else []
         fields["tools"] = [
-            {
-                "type": "function",
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": Raw(tool.schema),
-                "strict": False,
-            }
-            for tool in request.tools
+            *hosted,
+            *(
+                {
+                    "type": "function",
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": Raw(tool.schema),
+                    "strict": False,
+                }
+                for tool in request.tools
+            ),
         ]
         if request.tool_choice != AUTO:
             choice = request.tool_choice
-            words: Mapping[str, object] = {"any": "required", "tool": {"type": "function", "name": choice.name}}
+            forced = {"type": "function", "name": choice.name}
+            if request.search and choice.name == SEARCH_TOOL:
+                forced = {"type": SEARCH_TOOL}
+            words: Mapping[str, object] = {"any": "required", "tool": forced}
             fields["tool_choice"] = words.get(choice.mode, choice.mode)
             fields["parallel_tool_calls"] = choice.parallel
     if request.output is not None:

@@ -15,8 +15,9 @@ tool              offered as                                      a call of it
 in a namespace    ``<namespace>__<name>``                         the same, with ``namespace`` and ``name``
 ================  ==============================================  ==========================================
 
-A custom tool's grammar cannot be enforced here: it goes into the description. Tools that the server would run (web
-search, file search, code interpreter, images, MCP, computer use) are left out, never refused.
+A custom tool's grammar cannot be enforced here: it goes into the description. Of the tools that the server would run,
+the web search is one (`websearch`); the others (file search, code interpreter, images, MCP, computer use) are left out,
+never refused.
 
 Nothing is remembered between a request and its answer: the answer's writer reads the same list of tools again.
 """
@@ -32,7 +33,8 @@ import msgspec
 from msgspec import Raw
 
 from kirostream.dialects.jsontext import encode, is_object, part, raw
-from kirostream.turn.request import RawJson, Tool
+from kirostream.dialects.openai_responses.websearch import is_search, read_search
+from kirostream.turn.request import RawJson, Search, Tool
 
 INPUT: Final = "input"
 """The one argument of a custom tool."""
@@ -66,10 +68,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The tools of a request, and the origin of each by its flat name."""
+    """The tools of a request, the origin of each by its flat name, and the web search."""
 
     tools: tuple[Tool, ...] = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    search: Search | None = None
 
     def origin(self, name: str) -> Origin:
         """The origin of a flat name; a name that is not offered is a function's."""
@@ -173,6 +176,7 @@ def read_tools(listed: Iterable[tuple[Raw, str]]) -> Offer:
     """
     tools: dict[str, Tool] = {}
     origins: dict[str, Origin] = {}
+    search: Search | None = None
 
     def add(wire: WireTool, at: str, namespace: str = "", preface: str = "") -> bool:
         found = _read_tool(wire, at)
@@ -189,14 +193,15 @@ def read_tools(listed: Iterable[tuple[Raw, str]]) -> Offer:
     for value, at in listed:
         wire = part(value, WireTool, at)
         if wire.type != "namespace":
-            add(wire, at)
+            if not add(wire, at) and is_search(wire.type):
+                search = search or read_search(value, at)
             continue
         preface = wire.description or ""  # what the namespace is for is said once, on the first of its tools
         for i, inner in enumerate(wire.tools or ()):
             here = f"{at}.tools[{i}]"
             if add(part(inner, WireTool, here), here, wire.name or "", preface):
                 preface = ""
-    return Offer(tuple(tools.values()), origins)
+    return Offer(tuple(tools.values()), origins, search)
 
 
 def offered(extras: Mapping[str, RawJson]) -> Offer:

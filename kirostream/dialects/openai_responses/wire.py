@@ -41,6 +41,7 @@ class WireItem(msgspec.Struct):
 
     type: str = ""
     id: str | None = None
+    status: str | None = None
     content: list[WirePart] | None = None
     summary: list[WirePart] | None = None
     encrypted_content: str | None = None

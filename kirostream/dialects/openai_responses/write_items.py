@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Raw
+
 from kirostream.dialects.openai_responses.thoughts import FOREIGN, Seal, pack
 from kirostream.dialects.openai_responses.tools import Kind, Offer, call_item
+from kirostream.dialects.openai_responses.websearch import search_item, sources_of
 from kirostream.turn.request import (
     Attachment,
     ContentBlock,
     Image,
     Message,
     Role,
+    SearchCall,
+    SearchOutcome,
     Text,
     Thought,
     ToolCall,
@@ -43,10 +48,25 @@ def write_message(message: Message, offer: Offer, calls: dict[str, Kind], seal: 
             case ToolResult():
                 flush()
                 items.append(_output_item(block, calls.get(block.call_id, Kind.FUNCTION)))
+            case SearchCall():
+                flush()
+                items.append(_search_item(block, message))
+            case SearchOutcome():
+                pass  # a part of its call's item
             case _:
                 spoken.append(block)
     flush()
     return items or [message_item(role, [])]
+
+
+def _search_item(call: SearchCall, message: Message) -> Raw:
+    outcomes = (block for block in message.content if isinstance(block, SearchOutcome) and block.call_id == call.id)
+    outcome = next(outcomes, SearchOutcome(call.id, None))
+    return Raw(
+        search_item(
+            call.id, call.query, "failed" if outcome.error else "completed", sources_of(outcome, whole=False)
+        )
+    )
 
 
 def message_item(role: str, blocks: Sequence[ContentBlock]) -> dict[str, object]:

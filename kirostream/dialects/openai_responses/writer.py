@@ -1,9 +1,9 @@
 """Responses answers, streamed and whole (client-apis.md sections 3.4, 3.5).
 
 Every block of a turn is one item of the answer's ``output``: a text a message with one part, a thought a reasoning item
-with one summary part, a call the item of its tool's kind (`tools`). Items may overlap; ``output_index`` tells them
-apart. A model's refusal is a message of its own at the end, and the answer is complete: an answer that says
-``content_filter`` is asked for again by its client, five times.
+with one summary part, a call the item of its tool's kind (`tools`), a web search and its outcome one item together.
+Items may overlap; ``output_index`` tells them apart. A model's refusal is a message of its own at the end, and the
+answer is complete: an answer that says ``content_filter`` is asked for again by its client, five times.
 
 A call whose arguments broke off has begun and is never done: clients run what is done, whatever its status, and half a
 patch would be applied. It is not in the ``output`` either, and the answer is incomplete.
@@ -25,8 +25,9 @@ import msgspec
 from msgspec import Raw
 
 from kirostream.dialects import sse
+from kirostream.dialects.citations import citations
 from kirostream.dialects.dialect import Heading
-from kirostream.dialects.jsontext import encode, is_object
+from kirostream.dialects.jsontext import decode_answer, encode, is_object
 from kirostream.dialects.openai_responses.errors import write_failure
 from kirostream.dialects.openai_responses.frame import (
     INCOMPLETE,
@@ -40,6 +41,7 @@ from kirostream.dialects.openai_responses.frame import (
 from kirostream.dialects.openai_responses.thoughts import PLAIN, Seal, pack
 from kirostream.dialects.openai_responses.tools import ITEM_PREFIXES, Kind, Offer, Origin, call_item, offered
 from kirostream.dialects.openai_responses.unwrapper import Unwrapper
+from kirostream.dialects.openai_responses.websearch import SOURCES, WireAction, annotation, search_item, sources_of
 from kirostream.errors import KirostreamError
 from kirostream.turn.events import (
     BlockDelta,
@@ -53,7 +55,7 @@ from kirostream.turn.events import (
     TurnStarted,
     unescape,
 )
-from kirostream.turn.request import RawJson, Thought, TurnRequest
+from kirostream.turn.request import RawJson, SearchHit, SearchOutcome, Thought, TurnRequest
 from kirostream.turn.result import TurnResult, unfold
 
 REFUSAL: Final = "The model declined to answer."
@@ -68,7 +70,9 @@ _KEEP_ALIVE: Final = sse.comment(b"keep-alive")
 class _Item:
     """One item that is being said. `delta` is a template of number and text, empty where deltas are held back."""
 
-    __slots__ = ("added", "call_id", "delta", "id", "index", "kind", "origin", "pieces", "redacted", "unwrapper")
+    __slots__ = (
+        *("added", "call_id", "delta", "id", "index", "kind", "origin", "pieces", "query", "redacted", "unwrapper"),
+    )
 
     def __init__(self, index: int, kind: BlockKind, prefix: str, turn: str) -> None:
         self.index = index
@@ -78,6 +82,7 @@ class _Item:
         self.pieces: list[bytes] = []
         self.call_id = ""
         self.redacted = ""
+        self.query = ""
         self.origin = Origin(Kind.FUNCTION, "")
         self.unwrapper: Unwrapper | None = None
 
@@ -125,6 +130,10 @@ class Writer:
         """Whether a call did: it has begun, and is not among what is done."""
         self._keeps = keeps
         self._kept: dict[int, bytes] = {}
+        self._searches: dict[str, _Item] = {}
+        """Searches that are being run, by the id of the call."""
+        self._hits: list[SearchHit] = []
+        """What they found so far: pages that a text may name."""
         self.response = b""
         """The whole answer, once the turn is over."""
 
@@ -194,6 +203,8 @@ class Writer:
         ]
 
     def _start(self, event: BlockStarted) -> list[bytes]:
+        if event.kind is BlockKind.SEARCH_RESULT:
+            return self._found(event)
         index = self._count
         self._count += 1
         match event.kind:
@@ -221,6 +232,9 @@ class Writer:
             case BlockKind.TOOL_CALL:
                 item, block = self._start_call(index, event)
                 blocks = [block]
+            case BlockKind.SEARCH:
+                item = self._searches[event.call_id] = _Item(index, event.kind, "ws", self._turn)
+                blocks = []  # begun when its query is known
         self._open[event.index] = item
         return blocks
 
@@ -256,7 +270,11 @@ class Writer:
         return [self._event(b"response.custom_tool_call_input.delta", b'%b,"delta":"%b"' % (item.place, said))]
 
     def _stop(self, event: BlockEnded) -> list[bytes]:
+        if event.index not in self._open:
+            return []  # what a search found was said when it came
         item = self._open.pop(event.index)
+        if item.kind is BlockKind.SEARCH:
+            return self._searching(item)
         if item.kind is BlockKind.TOOL_CALL and item.broke_off:
             self._broke_off = True
             return []
@@ -264,11 +282,14 @@ class Writer:
             case BlockKind.TEXT:
                 place = item.place + b',"content_index":0'
                 done = b'%b,"text":"%b","logprobs":[]' % (place, item.text)
+                cited = self._cited(item)
+                part = text_part(item.text, b",".join(cited))
                 blocks = [
+                    *self._annotations(place, cited),
                     self._event(b"response.output_text.done", done),
-                    self._event(b"response.content_part.done", place + b',"part":' + text_part(item.text)),
+                    self._event(b"response.content_part.done", place + b',"part":' + part),
                 ]
-                whole = message_item(item.id, item.text, b"completed")
+                whole = message_item(item.id, item.text, b"completed", b",".join(cited))
             case BlockKind.THINKING:
                 place = item.place + b',"summary_index":0'
                 part = b',"part":{"type":"summary_text","text":"%b"}' % item.text
@@ -280,7 +301,7 @@ class Writer:
             case BlockKind.REDACTED:
                 blocks = []
                 whole = self._thought(item, Thought("", "", item.redacted))
-            case BlockKind.TOOL_CALL:
+            case _:
                 blocks, whole = self._stop_call(item)
         self._done[item.index] = whole
         blocks.append(self._event(b"response.output_item.done", b'"output_index":%d,"item":%b' % (item.index, whole)))
@@ -306,6 +327,59 @@ class Writer:
         whole = call_item(item.origin, item.id, item.call_id, b"") | {"arguments": Raw(b'"%b"' % item.text)}
         return blocks, encode(whole)
 
+    # Web search
+
+    def _searching(self, item: _Item) -> list[bytes]:
+        """A search whose query is known begins to run."""
+        item.query = _query(item)
+        return [
+            self._added(item, search_item(item.id, item.query, "in_progress")),
+            self._event(b"response.web_search_call.in_progress", item.place),
+            self._event(b"response.web_search_call.searching", item.place),
+        ]
+
+    def _found(self, event: BlockStarted) -> list[bytes]:
+        """What a search found completes its item. Nothing of it is said without the item."""
+        outcome = event.outcome
+        item = self._searches.pop(event.call_id, None)
+        if outcome is None or item is None:
+            return []
+        self._hits += outcome.hits or ()
+        done = [] if outcome.error else [self._event(b"response.web_search_call.completed", item.place)]
+        return [*done, *self._searched(item, "failed" if outcome.error else "completed", outcome)]
+
+    def _searched(self, item: _Item, status: str, outcome: SearchOutcome) -> list[bytes]:
+        whole = search_item(
+            item.id, item.query, status, sources_of(outcome, whole=False) if self._shows_sources else None
+        )
+        self._done[item.index] = whole
+        if self._keeps:
+            self._kept[item.index] = search_item(item.id, item.query, status, sources_of(outcome, whole=True))
+        return [self._event(b"response.output_item.done", b'"output_index":%d,"item":%b' % (item.index, whole))]
+
+    def _unfinished(self) -> list[bytes]:
+        """The turn is over while searches were run."""
+        searches = [item for item in self._searches.values() if item.query]
+        self._searches.clear()
+        gone = SearchOutcome("", None)
+        return [block for item in searches for block in self._searched(item, "incomplete", gone)]
+
+    @functools.cached_property
+    def _shows_sources(self) -> bool:
+        return _included(self._request.extras, SOURCES)
+
+    def _cited(self, item: _Item) -> list[bytes]:
+        if not self._hits:
+            return []
+        return [annotation(cited) for cited in citations(unescape(item.pieces), self._hits)]
+
+    def _annotations(self, place: bytes, cited: Sequence[bytes]) -> list[bytes]:
+        name = b"response.output_text.annotation.added"
+        return [
+            self._event(name, b'%b,"annotation_index":%d,"annotation":%b' % (place, number, each))
+            for number, each in enumerate(cited)
+        ]
+
     def _delta(self, item: _Item, said: bytes) -> list[bytes]:
         """One delta of an item that streams."""
         item.pieces.append(said)
@@ -323,7 +397,8 @@ class Writer:
         return reasoning_item(item.id, item.text, "")
 
     def _close(self, event: TurnEnded) -> list[bytes]:
-        blocks = self._refuse() if event.stop is Stop.REFUSED else []
+        blocks = self._unfinished()
+        blocks += self._refuse() if event.stop is Stop.REFUSED else []
         reason = INCOMPLETE.get(event.stop) or ("max_output_tokens" if self._broke_off else None)
         status = b"incomplete" if reason else b"completed"
         self.response = self._frame.response(
@@ -361,6 +436,10 @@ class Writer:
 
     def _output(self) -> bytes:
         return b",".join(self._done[index] for index in sorted(self._done))
+
+
+def _query(item: _Item) -> str:
+    return str(decode_answer(unescape(item.pieces).encode("utf-8", "replace"), WireAction).query or "")
 
 
 def _included(extras: Mapping[str, RawJson], name: str) -> bool:
