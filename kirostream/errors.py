@@ -9,6 +9,8 @@
     │   ├── NotAllowed               403       the key may not do this
     │   ├── NoSuchRoute              404       nothing at this path
     │   ├── UnknownModel             404       no such model, and what there is
+    │   ├── NoSuchTurn               404       no turn of this id, or it is forgotten, or somebody else's
+    │   ├── KeyReused                409       an idempotency key that came before with another body
     │   ├── MethodNotAllowed         405       the path exists, the method does not
     │   ├── RequestTooSlow           408       head or body did not arrive within the deadline
     │   └── RequestTooLarge          413       head or body over the limit
@@ -27,6 +29,8 @@
     │   ├── UpstreamRefused          400       CLIENT   it rejects the request's content
     │   ├── FormRefused              400       CLIENT   it rejects the request's form, and mostly does not say why
     │   └── ContextOverflow          400       CLIENT   the conversation is too long for the model
+    ├── TurnCancelled            499       CLIENT   a client ended the turn
+    ├── AnswerTooLarge               502       OPERATOR the answer is longer than what is kept of one
     ├── NoAccount                    503       OPERATOR no account can serve; says what to do
     ├── ShuttingDown             503       OPERATOR the gateway stops; the same request works on the next one
     ├── ProtocolError
@@ -116,6 +120,18 @@ class UnknownModel(RequestError):
     """No model of this name. The message lists the ones there are."""
 
     status = 404
+
+
+class NoSuchTurn(RequestError):
+    """No turn of this id, or it is somebody else's, or it ended too long ago."""
+
+    status = 404
+
+
+class KeyReused(RequestError):
+    """An idempotency key that came before, with another body."""
+
+    status = 409
 
 
 class MethodNotAllowed(RequestError):
@@ -244,6 +260,21 @@ class ContextOverflow(UpstreamRefused):
         super().__init__(message, reason=reason, upstream_status=upstream_status)
         self.tokens = tokens
         self.limit = limit
+
+
+class TurnCancelled(KirostreamError):
+    """A client ended the turn that this answer comes from."""
+
+    blame = Blame.CLIENT
+    status = 499
+    level: ClassVar[Level] = "info"
+
+
+class AnswerTooLarge(KirostreamError):
+    """The answer is longer than what is kept of one; the message names the setting."""
+
+    blame = Blame.OPERATOR
+    status = 502
 
 
 class NoAccount(KirostreamError):

@@ -14,7 +14,8 @@ import trio
 
 from kirostream.dialects.dialect import ChoicesWriter
 from kirostream.net.exchange import Exchange, PeerGone, PeerStalled
-from kirostream.relay.relay import LiveTurn, Relay
+from kirostream.relay.live import LiveTurn
+from kirostream.relay.relay import Relay
 from kirostream.turn.events import TurnFailed
 from kirostream.turn.request import TurnRequest
 

@@ -36,8 +36,9 @@ from kirostream.gateway.sse import Heartbeats, Pump
 from kirostream.gateway.turns import JSON, STREAM_HEADERS, GatewaySettings, id_headers, new_request_id
 from kirostream.net.exchange import Exchange, PeerGone, PeerStalled
 from kirostream.net.router import Router
+from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import START, Cursor, Rendering
-from kirostream.relay.relay import LiveTurn, Relay
+from kirostream.relay.relay import Relay
 from kirostream.telemetry.facts import Fact, Faulted
 from kirostream.turn.events import TurnFailed
 from kirostream.turn.request import RawJson

@@ -18,6 +18,7 @@ from kirostream.gateway.responses import Responses
 from kirostream.gateway.responses_ws import ResponsesSocket, SocketSettings
 from kirostream.gateway.sse import Heartbeats
 from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, new_request_id
+from kirostream.gateway.watch import Watch
 from kirostream.net.exchange import Exchange, Headers, HttpRequest
 from kirostream.net.router import Router
 from kirostream.relay.relay import Relay
@@ -58,6 +59,7 @@ def make_router(
     router.add("GET", "/v1/models", models.list)
     router.add("GET", "/v1/models/{id}", models.one)
     responses.add_to(router)  # a dialect with a memory
+    Watch(relay, callers, heartbeats).add_to(router)
     router.add("GET", RESPONSES, ResponsesSocket(responses, sockets))
     for dialect in DIALECTS.values():
         if dialect.path and (("POST", dialect.path) not in router.routes()):

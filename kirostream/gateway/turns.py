@@ -20,9 +20,9 @@ from kirostream.gateway.callers import Callers
 from kirostream.gateway.choices import ask_several, pump_several, raise_early_failure, until_all_speak
 from kirostream.gateway.media import Media
 from kirostream.gateway.sse import Heartbeats, Pump, StreamSettings
-from kirostream.net.exchange import Exchange, Headers, PeerGone, PeerStalled
-from kirostream.relay.log import Rendering
-from kirostream.relay.relay import LiveTurn, Relay
+from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
+from kirostream.relay.live import LiveTurn
+from kirostream.relay.relay import Relay
 from kirostream.turn.events import TurnFailed
 from kirostream.turn.request import TurnRequest
 from kirostream.turn.result import fold, whole_calls
@@ -30,6 +30,17 @@ from kirostream.turn.result import fold, whole_calls
 JSON: Final = (b"content-type", b"application/json")
 STREAM_HEADERS: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 """A proxy in between must neither keep nor hold back a stream (client-apis.md section 0.5)."""
+
+
+TURN_HEADER: Final = b"x-kirostream-turn"
+"""In the head of a stream that can be come back to: the id of its turn (`gateway.watch`)."""
+RESUMABLE: Final = b"x-kirostream-resumable"
+"""Asks for such a stream."""
+
+
+def wants_resumable(request: HttpRequest) -> bool:
+    """Whether a client asks for a stream that it can come back to."""
+    return (request.header(RESUMABLE) or b"").strip().lower() in (b"true", b"1", b"yes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +116,11 @@ class TurnsHandler:
             if request.choices > 1:
                 await self._several(exchange, request, request_id, caller)
                 return
-            async with self._relay.turn(request, request_id=request_id, scope=caller) as live:
+            resumable = wants_resumable(exchange.request)
+            linger = self._relay.directory.settings.linger if resumable else 0.0
+            async with self._relay.turn(request, request_id=request_id, scope=caller, linger=linger) as live:
                 if request.stream:
-                    await self._stream(exchange, request, live)
+                    await self._stream(exchange, request, live, resumable=resumable)
                 else:
                     await self._reply(exchange, request, live)
         except (PeerGone, PeerStalled):
@@ -151,12 +164,14 @@ class TurnsHandler:
         body = self._dialect.write_result(request, result, live.heading)
         await exchange.reply(200, (JSON, *id_headers(live.heading.request_id)), body)
 
-    async def _stream(self, exchange: Exchange, request: TurnRequest, live: LiveTurn) -> None:
-        log = live.log
+    async def _stream(self, exchange: Exchange, request: TurnRequest, live: LiveTurn, *, resumable: bool) -> None:
+        log, dialect = live.log, self._dialect
         with trio.move_on_after(self._settings.stream.hold_head):
             await log.beyond(0)
         if log.events and isinstance(log.events[0], TurnFailed):
             raise log.events[0].error
-        headers = ((b"content-type", self._dialect.content_type), *STREAM_HEADERS, *id_headers(live.heading.request_id))
-        pump = Pump(exchange, log, Rendering(log, self._dialect.writer(request, live.heading)))
-        await pump.run(headers, self._heartbeats)
+        headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(live.heading.request_id))
+        if resumable:
+            headers = (*headers, (TURN_HEADER, live.heading.turn.encode()))
+        rendering = live.rendering(dialect.name, lambda: dialect.writer(request, live.heading), ids=resumable)
+        await Pump(exchange, log, rendering).run(headers, self._heartbeats)

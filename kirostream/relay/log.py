@@ -6,20 +6,34 @@ behind (`room`). A `Rendering` is the log in one dialect: the writer runs once a
 
 Appending and reading are synchronous; only `room` and `beyond` wait. Both wait on a parking lot, so a wake-up costs no
 allocation and no timer.
+
+A log holds a turn from its first event to its last, so a follower may be as slow as it likes and misses nothing. What
+bounds it is a cap in bytes: a turn that goes beyond ends with an error that says so, never with events left out. It is
+weighed every `WEIGH` events, not with each of them.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import trio
 
 from kirostream.dialects.dialect import Writer
-from kirostream.turn.events import TurnEnded, TurnEvent, TurnFailed
+from kirostream.errors import AnswerTooLarge
+from kirostream.turn.events import BlockDelta, TurnEnded, TurnEvent, TurnFailed
 
 WINDOW: Final = 4096
 """Events that the asking client may be behind before the upstream is held back. One event is at most one read."""
+
+CAP: Final = 32 << 20
+"""Bytes of one log. The longest answer that any model gives is about a fiftieth of it."""
+WEIGH: Final = 1024
+"""Events between two weighings."""
+_EVENT: Final = 120
+_PIECE: Final = 40
+"""Bytes that an event and a piece take beside what they say."""
 
 
 class Cursor(NamedTuple):
@@ -36,10 +50,14 @@ START: Final = Cursor()
 class TurnLog:
     """What was said in one turn."""
 
-    def __init__(self, window: int = WINDOW) -> None:
+    def __init__(self, window: int = WINDOW, cap: int = CAP) -> None:
         self.events: list[TurnEvent] = []
         self.finished = False
         self._window = window
+        self._cap = cap
+        self._size = 0
+        self._weighed = 0
+        self._weigh_at = WEIGH
         self._read = 0
         self._readers = trio.lowlevel.ParkingLot()
         self._pump = trio.lowlevel.ParkingLot()
@@ -55,7 +73,22 @@ class TurnLog:
         self.events.extend(events)
         if isinstance(events[-1], TurnEnded | TurnFailed):
             self.finished = True
+        elif len(self.events) >= self._weigh_at:
+            self._weigh_at = len(self.events) + WEIGH
+            if self.size > self._cap:
+                self.finished = True
+                self.events.append(TurnFailed(AnswerTooLarge(_too_large(self._cap))))
         self._readers.unpark_all()
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes, about."""
+        new = self.events[self._weighed :]
+        self._weighed += len(new)
+        self._size += _EVENT * len(new) + sum(
+            len(piece) + _PIECE for event in new if isinstance(event, BlockDelta) for piece in event.pieces
+        )
+        return self._size
 
     def nudge(self) -> None:
         """Wake the watchers although nothing was said, so that they can send a heartbeat."""
@@ -66,6 +99,11 @@ class TurnLog:
         self._read = event
         if self._pump and self.has_room:
             self._pump.unpark_all()
+
+    def release(self) -> None:
+        """The asking client is gone, and holds nothing back any more."""
+        self._window = sys.maxsize
+        self._pump.unpark_all()
 
     @property
     def has_room(self) -> bool:
@@ -88,12 +126,23 @@ class TurnLog:
         return event < len(self.events)
 
 
-class Rendering:
-    """A log in one dialect."""
+def _too_large(cap: int) -> str:
+    return f"The answer grew beyond {cap:,} bytes, the most that is kept of one (relay.turns.cap)."
 
-    def __init__(self, log: TurnLog, writer: Writer) -> None:
+
+class Rendering:
+    """A log in one dialect.
+
+    Args:
+        log: of the turn.
+        writer: for it.
+        turn: the id of the turn, where each wire event of the rendering shall carry an ``id:`` line (`place`).
+    """
+
+    def __init__(self, log: TurnLog, writer: Writer, turn: str = "") -> None:
         self._log = log
         self._writer = writer
+        self._turn = turn.encode()
         self._blocks: list[list[bytes]] = []
 
     def __repr__(self) -> str:
@@ -105,9 +154,16 @@ class Rendering:
 
     def _rendered(self) -> list[list[bytes]]:
         events, blocks = self._log.events, self._blocks
-        for event in events[len(blocks) :]:
-            blocks.append(self._writer.write(event))
+        if len(blocks) < len(events):
+            for event in events[len(blocks) :]:
+                written = self._writer.write(event)
+                blocks.append(self._identified(len(blocks), written) if self._turn else written)
         return blocks
+
+    def _identified(self, index: int, written: Sequence[bytes]) -> list[bytes]:
+        """The wire events of one event, each with its id. A writer may have joined several into one block."""
+        said = [event for block in written for event in block.split(b"\n\n") if event]
+        return [b"id: %b.%d.%d\n%b\n\n" % (self._turn, index, n, event) for n, event in enumerate(said, 1)]
 
     def blocks(self) -> list[bytes]:
         """Every wire block of what was said so far."""

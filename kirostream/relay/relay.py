@@ -1,12 +1,14 @@
 """The relay: takes a question, keeps trying until there is an answer, and owns every turn in flight.
 
 A turn belongs to the relay, not to the connection that asked: its pump runs in the relay's nursery and writes into the
-turn's log. `Relay.turn` is a context: leaving it before the turn is over (the client went away) cancels the pump and
-with it the upstream call, and waits until both are gone. A turn that was only begun (`Relay.begin`) stays with nobody.
+turn's log. `Relay.turn` is a context: who leaves it last before the turn is over (the client went away) cancels the
+pump and with it the upstream call, and waits until both are gone; a turn that lingers goes on for a while, so that its
+client can come back. A turn that was only begun (`Relay.begin`) goes on with nobody.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
 import uuid
@@ -27,14 +29,15 @@ from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.attempt import Deadlines, attempt
 from kirostream.relay.catalogue import Catalogue, Models
+from kirostream.relay.directory import Directory, TurnsSettings
 from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried, decide
-from kirostream.relay.log import WINDOW, TurnLog
+from kirostream.relay.live import LiveTurn
+from kirostream.relay.log import TurnLog
 from kirostream.relay.resolver import ModelSettings, asks_for_thinking, normalise, resolve
 from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.calibration import Calibration
 from kirostream.turn.events import TurnEnded, TurnFailed
-from kirostream.turn.model import Model
 from kirostream.turn.request import Role, Text, TurnRequest
 from kirostream.turn.result import TurnResult, fold, unfold
 from kirostream.turn.usage import Usage
@@ -48,32 +51,7 @@ class RelaySettings:
     failover: FailoverSettings = field(default_factory=FailoverSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)
-
-
-class LiveTurn:
-    """One turn in flight."""
-
-    def __init__(self, request: TurnRequest, heading: Heading, model: Model, *, attended: bool = True) -> None:
-        self.request = request
-        self.heading = heading
-        self.model = model
-        # A whole answer is folded at its end, and one that nobody waits for has no reader that could hold it back.
-        self.log = TurnLog(WINDOW if request.stream and attended else sys.maxsize)
-        self.attempts = 0
-        self.first_event: float | None = None
-        """Seconds from the start to the first event, None before it."""
-        self.over = trio.Event()
-        """Set when the pump has ended, whatever the reason."""
-        self.scope = trio.CancelScope()
-        """Holds the pump. Cancelling it closes the upstream connection."""
-
-    def fail(self, error: KirostreamError) -> None:
-        """End the turn now, with an error that its watchers see."""
-        self.scope.cancel()
-        self.log.append([TurnFailed(error)])
-
-    def __repr__(self) -> str:
-        return f"<LiveTurn {self.heading.turn} {self.model.id}, attempt {self.attempts}, {self.log!r}>"
+    turns: TurnsSettings = field(default_factory=TurnsSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +93,7 @@ class Relay:
         self._clock = clock
         self._truncations = TruncationWatch() if settings.filters.truncation_recovery else None
         self._calibration = calibration or Calibration()
-        self._turns: dict[str, LiveTurn] = {}
+        self.directory = Directory(settings.turns)
         self._started = self._answered = self._failed = self._left = 0
 
     def __repr__(self) -> str:
@@ -123,11 +101,11 @@ class Relay:
 
     def snapshot(self) -> RelaySnapshot:
         """How many turns there were."""
-        return RelaySnapshot(len(self._turns), self._started, self._answered, self._failed, self._left)
+        return RelaySnapshot(len(self.directory), self._started, self._answered, self._failed, self._left)
 
     def fail_all(self, error: KirostreamError) -> None:
         """End every turn in flight with `error`: the last act before the process stops."""
-        for live in self._turns.values():
+        for live in self.directory:
             live.fail(error)
 
     async def models(self) -> Models:
@@ -144,33 +122,45 @@ class Relay:
         return round(tokens * self._calibration.correction(normalise(name)))
 
     @asynccontextmanager
-    async def turn(self, request: TurnRequest, *, request_id: str = "", scope: str = "") -> AsyncIterator[LiveTurn]:
+    async def turn(
+        self, request: TurnRequest, *, request_id: str = "", scope: str = "", linger: float = 0.0
+    ) -> AsyncIterator[LiveTurn]:
         """Ask `request`, and stay with the turn.
 
         Args:
             request: the question.
             request_id: of the HTTP request, for error bodies.
             scope: who asks; conversations of two callers never share an id.
+            linger: seconds that the turn goes on after its last watcher has left.
 
         Raises:
             UnknownModel: no model of this name.
         """
-        live = await self.begin(request, request_id=request_id, scope=scope, attended=True)
+        live = await self.begin(request, request_id=request_id, scope=scope, attended=True, linger=linger)
         try:
-            yield live
+            with live.watching():
+                yield live
         finally:
-            live.scope.cancel()
-            with trio.CancelScope(shield=True):  # ends as soon as the pump has closed its connection
-                await live.over.wait()
+            live.log.release()
+            if live.scope.cancel_called:
+                with trio.CancelScope(shield=True):  # ends as soon as the pump has closed its connection
+                    await live.over.wait()
 
     async def begin(
-        self, request: TurnRequest, *, request_id: str = "", scope: str = "", attended: bool = False
+        self,
+        request: TurnRequest,
+        *,
+        request_id: str = "",
+        scope: str = "",
+        attended: bool = False,
+        linger: float = math.inf,
     ) -> LiveTurn:
-        """Ask `request`. The turn goes on, whoever stays, until it is over or its `scope` is cancelled.
+        """Ask `request`. The turn goes on, whoever stays, until it is over, has lingered, or its `scope` is cancelled.
 
         Args:
             request, request_id, scope: as for `turn`.
             attended: somebody reads a streamed answer as it comes, and may hold it back.
+            linger: seconds that it goes on with no watcher.
 
         Raises:
             UnknownModel: no model of this name.
@@ -183,10 +173,20 @@ class Relay:
         model = replace(model, correction=self._calibration.correction(model.id))
         ids = conversation_ids(request, scope)
         heading = Heading(uuid.uuid4().hex, int(self._clock()), request_id)
-        live = LiveTurn(request, heading, model, attended=attended)
-        self._turns[heading.turn] = live
+        live = LiveTurn(
+            request,
+            heading,
+            model,
+            attended=attended,
+            caller=scope,
+            linger=linger,
+            cap=self._settings.turns.cap,
+        )
+        self.directory.add(live)
         self._started += 1
         self._nursery.start_soon(self._pump, live, ids)
+        if 0 < linger < math.inf:
+            self._nursery.start_soon(self._linger, live)
         return live
 
     async def _pump(self, live: LiveTurn, ids: tuple[str, str]) -> None:
@@ -204,11 +204,24 @@ class Relay:
                     )
                     live.log.append([TurnFailed(LocalProtocolError("The gateway failed while it read the answer."))])
         finally:
-            del self._turns[live.heading.turn]
             if self._truncations is not None:
                 self._truncations.learn(ids[0], live.request, live.log.events, trio.current_time())
             self._settle(live, trio.current_time() - began)
             live.over.set()
+            self.directory.close(live, trio.current_time())
+            live.left.unpark_all()
+
+    async def _linger(self, live: LiveTurn) -> None:
+        """Ends a turn that nobody has watched for its `linger`."""
+        while not live.over.is_set():
+            if live.watchers:
+                await live.left.park()
+                continue
+            with trio.move_on_after(live.linger) as patience:
+                await live.left.park()
+            if patience.cancelled_caught:
+                live.scope.cancel()
+                return
 
     async def _answer(self, live: LiveTurn, ids: tuple[str, str], began: float) -> None:
         asked = live.request

@@ -35,8 +35,9 @@ from kirostream.providers.provider import Call, UpstreamRequest
 from kirostream.relay.attempt import Deadlines
 from kirostream.relay.catalogue import Catalogue
 from kirostream.relay.failover import FailoverSettings
+from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import WINDOW
-from kirostream.relay.relay import LiveTurn, Relay, RelaySettings, conversation_ids
+from kirostream.relay.relay import Relay, RelaySettings, conversation_ids
 from kirostream.telemetry.facts import AttemptFailed, Fact, Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.events import (

@@ -1,0 +1,125 @@
+"""Turns by id: the ones in flight, and the ones that are over and can still be replayed.
+
+A turn that is over keeps its log and its renderings, and gives up its question, which is most of its weight. It is
+forgotten after `replay` seconds, or sooner where all of them together take more than `total` bytes: the oldest first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from kirostream.errors import NoSuchTurn
+from kirostream.relay.live import LiveTurn
+from kirostream.relay.log import CAP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnsSettings:
+    """How long turns can be watched and come back to."""
+
+    linger: float = field(
+        default=30.0,
+        metadata={
+            "help": "How long a resumable turn goes on after its last watcher has left. Others end at once.",
+            "unit": "s",
+        },
+    )
+    replay: float = field(
+        default=300.0, metadata={"help": "How long a turn that is over can be replayed.", "unit": "s"}
+    )
+    cap: int = field(
+        default=CAP, metadata={"help": "Largest answer; a longer one ends with an error.", "unit": "bytes"}
+    )
+    total: int = field(
+        default=64 << 20,
+        metadata={"help": "Most that turns which are over may take together; the oldest is dropped.", "unit": "bytes"},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySnapshot:
+    """What is kept. `size` is bytes of the turns that are over; `dropped` counts those forgotten before their time."""
+
+    in_flight: int
+    over: int
+    size: int
+    dropped: int
+
+
+class Directory:
+    """Finds turns. One instance serves one relay."""
+
+    def __init__(self, settings: TurnsSettings) -> None:
+        self.settings = settings
+        self._in_flight: dict[str, LiveTurn] = {}
+        self._over: OrderedDict[str, tuple[LiveTurn, float]] = OrderedDict()
+        self._size = 0
+        self._dropped = 0
+
+    def __repr__(self) -> str:
+        return f"<Directory {self.snapshot()}>"
+
+    def __len__(self) -> int:
+        return len(self._in_flight)
+
+    def __iter__(self) -> Iterator[LiveTurn]:
+        """The turns in flight, oldest first."""
+        return iter(tuple(self._in_flight.values()))
+
+    def snapshot(self) -> DirectorySnapshot:
+        """Counts."""
+        return DirectorySnapshot(len(self._in_flight), len(self._over), self._size, self._dropped)
+
+    def add(self, live: LiveTurn) -> None:
+        """A turn began."""
+        self._in_flight[live.heading.turn] = live
+
+    def close(self, live: LiveTurn, now: float) -> None:
+        """A turn is over; from now on it can be replayed, if it came to an end of its own.
+
+        Args:
+            live: the turn.
+            now: seconds, on a clock that does not go back.
+        """
+        turn = live.heading.turn
+        self._in_flight.pop(turn, None)
+        self.forget(now)
+        if self.settings.replay <= 0 or not live.log.finished:
+            return
+        live.slim()
+        self._over[turn] = live, now + self.settings.replay
+        self._size += live.log.size
+        while self._size > self.settings.total:
+            self._drop()
+            self._dropped += 1
+
+    def forget(self, now: float) -> None:
+        """Let go of what was kept long enough."""
+        while self._over and next(iter(self._over.values()))[1] <= now:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._size -= self._over.popitem(last=False)[1][0].log.size
+
+    def find(self, turn: str, caller: str) -> LiveTurn:
+        """The turn of this id.
+
+        Raises:
+            NoSuchTurn: there is none, or it is not this caller's.
+        """
+        live = self._in_flight.get(turn)
+        if live is None and (kept := self._over.get(turn)) is not None:
+            live = kept[0]
+        if live is None or live.caller != caller:
+            raise NoSuchTurn(
+                f"There is no turn {turn!r}. Turns that are over are kept for {self.settings.replay:g} s "
+                "(relay.turns.replay)."
+            )
+        return live
+
+    def of(self, caller: str) -> list[LiveTurn]:
+        """The turns of one caller, those in flight first, each part oldest first."""
+        known = [*self._in_flight.values(), *(live for live, _ in self._over.values())]
+        return [live for live in known if live.caller == caller]

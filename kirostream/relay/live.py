@@ -1,0 +1,111 @@
+"""One turn in flight, and who watches it.
+
+The connection that asked is a watcher like any other. Somebody watches as long as one of them is inside `watching`;
+when the last has left, the turn goes on for its `linger` and then ends (`Relay` sees to that), and with it the
+upstream call. A watcher that comes back in time finds it as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import trio
+
+from kirostream.dialects.dialect import Heading, Writer
+from kirostream.errors import KirostreamError, TurnCancelled
+from kirostream.relay.log import CAP, WINDOW, Rendering, TurnLog
+from kirostream.turn.events import TurnFailed
+from kirostream.turn.model import Model
+from kirostream.turn.request import TurnRequest
+
+
+class LiveTurn:
+    """One turn in flight, or one that is over and can still be replayed.
+
+    Args:
+        request: the question.
+        heading: its ids and times.
+        model: who answers.
+        attended: somebody reads a streamed answer as it comes, and may hold it back.
+        caller: who asked; nobody else sees it.
+        linger: seconds that it goes on after the last watcher has left; 0: it ends with that watcher.
+        cap: bytes of its log.
+    """
+
+    def __init__(
+        self,
+        request: TurnRequest,
+        heading: Heading,
+        model: Model,
+        *,
+        attended: bool = True,
+        caller: str = "",
+        linger: float = 0.0,
+        cap: int = CAP,
+    ) -> None:
+        self.request = request
+        self.heading = heading
+        self.model = model
+        self.caller = caller
+        self.linger = linger
+        # A whole answer is folded at its end, and one that nobody waits for has no reader that could hold it back.
+        self.log = TurnLog(WINDOW if request.stream and attended else sys.maxsize, cap)
+        self.attempts = 0
+        self.first_event: float | None = None
+        """Seconds from the start to the first event, None before it."""
+        self.over = trio.Event()
+        """Set when the pump has ended, whatever the reason."""
+        self.scope = trio.CancelScope()
+        """Holds the pump. Cancelling it closes the upstream connection."""
+        self.watchers = 0
+        self.left = trio.lowlevel.ParkingLot()
+        """Woken when a watcher came or left."""
+        self._renderings: dict[tuple[str, bool], Rendering] = {}
+
+    def __repr__(self) -> str:
+        return f"<LiveTurn {self.heading.turn} {self.model.id}, attempt {self.attempts}, {self.log!r}>"
+
+    def fail(self, error: KirostreamError) -> None:
+        """End the turn now, with an error that its watchers see."""
+        self.scope.cancel()
+        self.log.append([TurnFailed(error)])
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Be one of its watchers."""
+        self.watchers += 1
+        self.left.unpark_all()
+        try:
+            yield
+        finally:
+            self.watchers -= 1
+            if not self.watchers and not self.linger:
+                self.scope.cancel()
+            self.slim()
+            self.left.unpark_all()
+
+    def slim(self) -> None:
+        """Give up the conversation, once the turn is over and nobody is with it. What writers need stays."""
+        if not self.watchers and self.over.is_set():
+            self.request = replace(self.request, messages=(), system=())
+
+    def cancel(self) -> None:
+        """End the turn now, because a client wants it so; its watchers are told. One that is over stays as it is."""
+        if not self.log.finished:
+            self.fail(TurnCancelled("The turn was cancelled by a client."))
+
+    def rendering(self, name: str, make: Callable[[], Writer], *, ids: bool = False) -> Rendering:
+        """The turn in one language: made once, however many read it.
+
+        Args:
+            name: of the language.
+            make: a writer for it.
+            ids: whether each wire event carries its place, so that a client can come back to it.
+        """
+        made = self._renderings.get((name, ids))
+        if made is None:
+            made = self._renderings[name, ids] = Rendering(self.log, make(), self.heading.turn if ids else "")
+        return made

@@ -1,0 +1,161 @@
+"""Who watches a turn, how long it lives, and how long it can be found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import trio
+import trio.testing
+
+from kirostream.dialects import DIALECTS
+from kirostream.dialects.dialect import Heading, Writer
+from kirostream.errors import AnswerTooLarge, NoSuchTurn, TurnCancelled
+from kirostream.relay.directory import Directory, TurnsSettings
+from kirostream.relay.live import LiveTurn
+from kirostream.relay.log import WEIGH, TurnLog
+from kirostream.turn.events import BlockDelta, BlockKind, BlockStarted, Stop, TurnEnded, TurnFailed, TurnStarted
+from kirostream.turn.model import Model
+from kirostream.turn.request import Message, Role, Text, TurnRequest
+from kirostream.turn.usage import Usage
+
+ASK = TurnRequest(model="m", messages=(Message(Role.USER, (Text("hi"),)),), stream=True, spoken_in="anthropic")
+END = TurnEnded(Stop.END, Usage())
+
+
+def a_turn(number: int = 0, caller: str = "me", linger: float = 0.0) -> LiveTurn:
+    return LiveTurn(ASK, Heading(f"{number:032x}", 0), Model("m"), caller=caller, linger=linger)
+
+
+def over(live: LiveTurn, *said: BlockDelta) -> LiveTurn:
+    live.log.append([TurnStarted("m"), BlockStarted(0, BlockKind.TEXT), *said, END])
+    live.over.set()
+    return live
+
+
+async def test_the_last_watcher_to_leave_ends_the_turn() -> None:
+    live = a_turn()
+    with live.watching():
+        with live.watching():
+            pass
+        assert not live.scope.cancel_called
+    assert live.scope.cancel_called
+
+
+@pytest.mark.parametrize("linger", [5.0, math.inf])
+async def test_a_turn_that_lingers_is_not_ended_by_its_watchers(linger: float) -> None:
+    live = a_turn(linger=linger)
+    with live.watching():
+        pass
+    assert not live.scope.cancel_called
+
+
+def test_one_rendering_serves_every_watcher_of_a_language() -> None:
+    live = a_turn()
+    made: list[str] = []
+
+    def make(name: str) -> Writer:
+        made.append(name)
+        return DIALECTS[name].writer(live.request, live.heading)
+
+    renderings = {
+        id(live.rendering(name, lambda name=name: make(name), ids=ids))  # type: ignore[misc]
+        for _ in range(3)
+        for name in ("anthropic", "openai_chat")
+        for ids in (False, True)
+    }
+    assert len(renderings) == len(made) == 4
+
+
+async def test_the_conversation_goes_when_nobody_needs_it() -> None:
+    live = a_turn(linger=1.0)
+    with live.watching():
+        over(live)
+        live.slim()
+        assert live.request.messages
+    assert live.request == replace(ASK, messages=())
+
+
+async def test_cancelling_tells_the_watchers_and_leaves_a_finished_turn_alone() -> None:
+    live, done = a_turn(), over(a_turn())
+    live.cancel()
+    done.cancel()
+    last = live.log.events[-1]
+    assert isinstance(last, TurnFailed)
+    assert isinstance(last.error, TurnCancelled)
+    assert live.scope.cancel_called
+    assert done.log.events[-1] is END
+
+
+def test_an_answer_that_grows_beyond_the_cap_ends_with_an_error() -> None:
+    log = TurnLog(cap=10_000)
+    log.append([TurnStarted("m"), BlockStarted(0, BlockKind.TEXT)])
+    said = 0
+    while not log.finished:
+        log.append([BlockDelta.of(0, "x" * 20)])
+        said += 1
+        assert said <= WEIGH
+    last = log.events[-1]
+    assert isinstance(last, TurnFailed)
+    assert isinstance(last.error, AnswerTooLarge)
+    assert log.size > 10_000
+
+
+async def test_a_client_that_is_gone_holds_nothing_back(autojump_clock: trio.testing.MockClock) -> None:
+    log = TurnLog(window=2)
+    log.append([TurnStarted("m"), BlockStarted(0, BlockKind.TEXT)])
+    assert not log.has_room
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.room)
+        await trio.testing.wait_all_tasks_blocked()
+        log.release()
+    assert log.has_room
+
+
+def test_a_turn_is_found_by_its_caller_alone() -> None:
+    directory = Directory(TurnsSettings())
+    live = a_turn()
+    directory.add(live)
+    assert directory.find(live.heading.turn, "me") is live
+    for turn, caller in ((live.heading.turn, "you"), ("f" * 32, "me")):
+        with pytest.raises(NoSuchTurn):
+            directory.find(turn, caller)
+    assert directory.of("you") == []
+
+
+def test_a_turn_can_be_replayed_for_a_while() -> None:
+    directory = Directory(TurnsSettings(replay=10.0))
+    live = over(a_turn())
+    directory.add(live)
+    directory.close(live, 100.0)
+    assert directory.find(live.heading.turn, "me") is live
+    assert directory.of("me") == [live]
+    assert len(directory) == 0
+    directory.forget(109.9)
+    assert directory.snapshot().over == 1
+    directory.forget(110.0)
+    assert directory.snapshot().over == directory.snapshot().size == 0
+    with pytest.raises(NoSuchTurn):
+        directory.find(live.heading.turn, "me")
+
+
+def test_a_turn_that_was_broken_off_cannot_be_replayed() -> None:
+    directory = Directory(TurnsSettings())
+    live = a_turn()
+    live.log.append([TurnStarted("m")])
+    directory.add(live)
+    directory.close(live, 0.0)
+    assert directory.snapshot().over == 0
+
+
+def test_the_oldest_goes_first_where_there_is_too_much() -> None:
+    directory = Directory(TurnsSettings(total=2_000))
+    lives = [over(a_turn(number), BlockDelta.of(0, "x" * 500)) for number in range(5)]
+    for live in lives:
+        directory.add(live)
+        directory.close(live, 0.0)
+    snapshot = directory.snapshot()
+    assert 0 < snapshot.size <= 2_000
+    assert snapshot.over + snapshot.dropped == 5
+    assert directory.of("me") == lives[-snapshot.over :]
