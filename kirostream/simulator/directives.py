@@ -17,6 +17,7 @@ the argument reads as one; everything else is ordinary text. The last user messa
 ``fail:NAME N KEY``            the same for the first N requests with KEY
 ``cut:N``, ``cut:N COUNT KEY`` the connection breaks after N pieces; only for the first COUNT requests with KEY
 ``fault:KIND``                 see below
+``picky``                      see below
 =============================  ========================================================================================
 
 TEXT ends at the first ``]]`` that no backslash stands in or before; it knows the escapes ``\n \t \] \[ \\`` and the
@@ -24,16 +25,19 @@ placeholders ``{{result}} {{find:NEEDLE}} {{images}} {{tools}} {{model}} {{attem
 
 What the language leaves open is decided here:
 
-- How a turn is delivered (``chunk slow wait error fail cut fault stamps``) counts for the whole script; of several
-  ``chunk``, ``slow`` or ``wait`` the last counts, of several others the first.
+- How a turn is delivered (``chunk slow wait error fail cut fault stamps picky``) counts for the whole script; of
+  several ``chunk``, ``slow`` or ``wait`` the last counts, of several others the first.
 - A turn counts as one with calls if it has calls that the request offers: the others are never made, so no result of
   theirs can come. A turn that has nothing else says ``(no tool NAME)`` for each.
 - ``cut`` with more pieces than there are breaks off behind the last one, before the end.
 - A script that says nothing at all says ``OK``: a request for a delay is no request for silence.
 
-Two extensions. ``[[stamps:N]]`` says N tokens in place of everything else, and each says when it was sent: token n is
+Three extensions. ``[[stamps:N]]`` says N tokens in place of everything else, and each says when it was sent: token n is
 ``wN@NS `` with a space at its end, NS the simulator's monotonic clock in nanoseconds, read as the token goes out. All
 processes of one machine share that clock, so a client there knows how long each token was under way.
+
+``[[picky]]`` refuses the request, with a bare ``Improperly formed request.``, where it holds anything that is only said
+to be refused (`dialects.kiro.checks.doubted`): a stricter form of the same question is answered.
 
 ``[[fault:KIND]]`` and ``[[fault:KIND N]]`` break the stream after N pieces, half of them by default.
 
@@ -110,7 +114,8 @@ class Play:
     """What is due: `steps` in order, thinking first; or the error named `error` in place of them.
 
     `slow` and `wait` are seconds; `chunk` and `slow` are None where the script leaves them to the settings. Where
-    `stamps` is not 0, so many tokens that say when they were sent take the place of the steps.
+    `stamps` is not 0, so many tokens that say when they were sent take the place of the steps. `picky` refuses what is
+    only said to be refused.
     """
 
     steps: tuple[Step, ...] = ()
@@ -120,6 +125,7 @@ class Play:
     error: str = ""
     breaks: Break | None = None
     stamps: int = 0
+    picky: bool = False
 
 
 # Reading
@@ -187,7 +193,7 @@ def without_directives(text: str) -> str:
 def _read(text: str, found: re.Match[str]) -> Directive | None:
     name, start, at = found[1], found.start(), found.end()
     if found[2] == "]]":
-        return Directive(name, (), start, at) if name == "next" else None
+        return Directive(name, (), start, at) if name in ("next", "picky") else None
     if name in ("say", "think", "then"):
         body = _TEXT.match(text, at)
         return Directive(name, (body[1],), start, body.end()) if body else None
@@ -256,6 +262,7 @@ def _play(
         error=next(_errors(script, counts), ""),
         breaks=next(_breaks(script, counts), None),
         stamps=next((int(d.value[0]) for d in script if d.name == "stamps"), 0),
+        picky=any(d.name == "picky" for d in script),
     )
 
 

@@ -41,6 +41,10 @@ class SimulatorSettings:
     require_profile_arn: bool = field(
         default=False, metadata={"help": "Whether requests without a profile ARN are refused, as newer hosts do."}
     )
+    picky: bool = field(
+        default=False,
+        metadata={"help": "Whether requests are refused too for what the real service is only said to refuse."},
+    )
     max_body: int = field(default=160 << 20, metadata={"help": "Largest request body.", "unit": "bytes"})
 
     def __post_init__(self) -> None:

@@ -288,7 +288,7 @@ class Simulator:
             raise _Refused(NO_PROFILE)
         if grant.name in self._afflicted:
             raise _Refused(self._afflicted[grant.name])
-        if refusal := check(body, self._catalogue):
+        if refusal := check(body, self._catalogue, picky=self.settings.picky):
             raise _Refused(refusal)
         request = to_turn(body)
         due = play(request, self._count) or Play(plain_steps(request, self.settings.plain_reply, self.settings.seed))
@@ -297,6 +297,8 @@ class Simulator:
             await trio.sleep(due.wait)
             if due.error:
                 raise _Refused(INJECTED[due.error])
+            if due.picky and (refusal := check(body, self._catalogue, picky=True)):
+                raise _Refused(refusal)
             picked = AUTO_PICKS if request.model == "auto" and AUTO_PICKS in self._catalogue else request.model
             model = self._catalogue[request.model].model
             scene = stage(

@@ -11,7 +11,9 @@ import pytest
 
 from helpers.images import PNG
 from helpers.requests import JPEG, image
+from kirostream.dialects.kiro.checks import doubted, oversized
 from kirostream.dialects.kiro.request import decode
+from kirostream.filters.request_rules import STUB
 from kirostream.simulator.catalogue import Offer, offers
 from kirostream.simulator.strict import check
 from kirostream.turn.model import Model
@@ -255,3 +257,48 @@ def test_what_is_refused(reason: str, change: Callable[[Any], None]) -> None:
     if not reason:
         assert refusal.complaint.message == "Improperly formed request."
         assert refusal.detail
+
+
+WORDY = {"type": "object", "properties": {"x": {"type": "string", "minLength": 1}}}
+BLANK = [{"userInputMessage": {"content": "x"}}, {"assistantResponseMessage": {"content": " "}}]
+DOUBTED: list[tuple[str, str, Callable[[Any], None]]] = [
+    ("schema keywords", "minLength", schema(WORDY)),
+    ("long descriptions", "long", put(spec, "description", "x" * 2_000)),
+    ("tools of the past", "history", put(spec, "description", STUB)),
+    ("images in the history", "1 images", lambda body: entry(body, 0).update(images=current(body).pop("images"))),
+    ("blank texts", "white space", both(plain, put(state, "history", BLANK))),
+    ("blank texts", "result", results({"text": "\n"})),
+    ("thinking fields", "additionalModelRequestFields", lambda _: None),
+    ("long texts", "message", put(current, "content", "日" * 140_000)),
+    ("long texts", "result", results({"text": "x" * 400_001})),
+]
+
+
+@pytest.mark.parametrize(("rule", "detail", "change"), DOUBTED, ids=[case[0] for case in DOUBTED])
+def test_what_only_a_picky_service_refuses(rule: str, detail: str, change: Callable[[Any], None]) -> None:
+    body = copy.deepcopy(GOOD)
+    entry(body, 1)["content"] = "x"
+    if rule != "thinking fields":
+        del body[FIELDS]
+        assert check(decode(json.dumps(body).encode()), CATALOGUE, picky=True) is None
+        body[FIELDS] = None
+    change(body)
+    checked_body = decode(json.dumps(body).encode())
+    assert check(checked_body, CATALOGUE) is None
+    refusal = check(checked_body, CATALOGUE, picky=True)
+    assert refusal is not None
+    assert (refusal.complaint.reason, refusal.complaint.message) == ("", "Improperly formed request.")
+    assert detail in refusal.detail
+    (finding,) = doubted(checked_body)
+    assert finding.rule == rule
+
+
+def test_a_body_that_is_suspiciously_large() -> None:
+    body = copy.deepcopy(GOOD)
+    put(current, "images", of("png", PNG + b"\0" * 600_000))(body)
+    raw = json.dumps(body).encode()
+    assert len(raw) > 600_000
+    assert list(oversized(decode(raw), len(raw))) == [], "images count for themselves"
+    put(current, "content", "x" * 600_000)(body)
+    raw = json.dumps(body).encode()
+    assert [finding.rule for finding in oversized(decode(raw), len(raw))] == ["size"]

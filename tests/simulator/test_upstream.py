@@ -34,13 +34,14 @@ from kirostream.errors import (
     UpstreamFault,
     UpstreamOverloaded,
 )
+from kirostream.filters.repair import stricter
 from kirostream.providers.kiro import KiroProvider
 from kirostream.simulator.catalogue import OFFERS
 from kirostream.simulator.settings import SimulatorSettings
 from kirostream.simulator.upstream import Simulator, serve
 from kirostream.turn.events import BlockDelta, Stop, TurnFailed
 from kirostream.turn.model import Model
-from kirostream.turn.request import Text, Thinking, Thought, ToolCall
+from kirostream.turn.request import Text, Thinking, Thought, Tool, ToolCall
 
 PLAIN = SimulatorSettings(plain_reply="OK")
 
@@ -605,3 +606,20 @@ async def test_the_same_seed_gives_the_same_bytes() -> None:
     ]
     assert lives[0] == lives[1]
     assert all(a != b for a, b in pairwise(lives[0]))
+
+
+# A picky service
+
+
+DOUBTFUL = Tool("read", "Reads.", b'{"type":"object","properties":{},"additionalProperties":false}')
+
+
+@pytest.mark.parametrize("directive", [True, False])
+async def test_a_picky_service_refuses_what_is_doubted(directive: bool) -> None:
+    simulator = Simulator(SimulatorSettings(picky=not directive))
+    asked = asking("[[picky]][[say:fine]]" if directive else "[[say:fine]]", tools=(DOUBTFUL,))
+    exchange = await generate(simulator, asked)
+    assert type(refused(exchange)) is FormRefused
+    assert exchange.json() == {"message": "Improperly formed request.", "reason": None}
+    variant, _ = stricter(asked, Model("auto"))
+    assert words(await generate(simulator, variant)) == "fine"
