@@ -85,11 +85,7 @@ def fold(events: Iterable[TurnEvent]) -> TurnResult:
 
 
 def block_of(start: BlockStarted, pieces: Sequence[bytes], signature: str = "") -> AnswerBlock:
-    """The whole of a block, of its beginning and its deltas.
-
-    Raises:
-        LocalProtocolError: a search without a query, or a result without an outcome.
-    """
+    """The whole of a block, of its beginning and its deltas. A search without a query has an empty one."""
     match start.kind:
         case BlockKind.TEXT:
             return Text(unescape(pieces))
@@ -101,19 +97,15 @@ def block_of(start: BlockStarted, pieces: Sequence[bytes], signature: str = "") 
             return ToolCall(start.call_id, start.name, unescape(pieces).encode() or b"{}")
         case BlockKind.SEARCH:
             return SearchCall(start.call_id, _query(pieces))
-        case BlockKind.SEARCH_RESULT if start.outcome is not None:
-            return start.outcome
         case BlockKind.SEARCH_RESULT:
-            raise LocalProtocolError("a search result without an outcome")
+            return start.outcome or SearchOutcome(start.call_id, None)
 
 
 def _query(pieces: Sequence[bytes]) -> str:
     try:
-        said = json.loads(unescape(pieces))
-        query: str = said["query"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise LocalProtocolError("a search without a query") from error
-    return query
+        return str(json.loads(unescape(pieces))["query"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def whole_calls(result: TurnResult) -> TurnResult:

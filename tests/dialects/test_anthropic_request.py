@@ -224,22 +224,22 @@ def test_anthropics_own_client_tools_get_a_schema() -> None:
     ("block", "text"),
     [
         (
-            {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "x"}},
-            '[The tool web_search was run with {"query": "x"}]',
+            {"type": "server_tool_use", "id": "s", "name": "web_fetch", "input": {"url": "x"}},
+            '[The tool web_fetch was run with {"url": "x"}]',
         ),
         (
             {
-                "type": "web_search_tool_result",
+                "type": "web_fetch_tool_result",
                 "tool_use_id": "s",
                 "content": [
-                    {"type": "web_search_result", "url": "https://a", "title": "A", "encrypted_content": "x" * 99},
+                    {"type": "web_fetch_result", "url": "https://a", "title": "A", "encrypted_content": "x" * 99},
                     5,
                 ],
             },
             "[Result of the tool]\n\nA\nhttps://a",
         ),
         (
-            {"type": "web_search_tool_result", "tool_use_id": "s", "content": {"error_code": "unavailable"}},
+            {"type": "web_fetch_tool_result", "tool_use_id": "s", "content": {"error_code": "unavailable"}},
             "[Result of the tool]\n\nIt failed: unavailable",
         ),
         (
@@ -255,7 +255,7 @@ def test_what_the_service_ran_is_told(block: dict[str, Any], text: str) -> None:
 
 
 def test_a_choice_without_a_tool_to_choose_is_none() -> None:
-    request = read(tools=[{"type": "web_search_20250305", "name": "web_search"}], tool_choice={"type": "any"})
+    request = read(tools=[{"type": "web_fetch_20250910", "name": "web_fetch"}], tool_choice={"type": "any"})
     assert request.tool_choice == AUTO
 
 

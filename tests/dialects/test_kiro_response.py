@@ -41,7 +41,7 @@ from kirostream.turn.events import (
 )
 from kirostream.turn.grammar import Grammar, Phase
 from kirostream.turn.model import Model
-from kirostream.turn.request import Message, Role, Text, Thought, Tool, ToolCall, TurnRequest
+from kirostream.turn.request import Message, Role, SearchCall, SearchOutcome, Text, Thought, Tool, ToolCall, TurnRequest
 from kirostream.turn.result import TurnResult, fold, unfold
 from kirostream.turn.tokens import estimate
 from kirostream.turn.usage import Usage
@@ -613,9 +613,11 @@ def test_a_corrupt_frame_is_raised_after_what_came_before() -> None:
 
 
 def told(result: TurnResult) -> tuple[Any, ...]:
-    """What the wire can say of a result: it has no brackets, so neighbours of one kind are one."""
+    """What the wire can say of a result: it has no brackets, so neighbours of one kind are one, and no searches."""
     content: list[Any] = []
     for block in result.content:
+        if isinstance(block, SearchCall | SearchOutcome):
+            continue
         last = content[-1] if content else None
         if isinstance(block, Text) and isinstance(last, Text):
             content[-1] = Text(last.text + block.text)

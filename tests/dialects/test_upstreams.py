@@ -84,10 +84,10 @@ def test_text_and_arguments_that_stand_in_the_start() -> None:
 def test_blocks_and_deltas_that_are_not_known_are_passed_over() -> None:
     result = messages(
         START,
-        start(0, type="server_tool_use", id="s", name="web_search"),
+        start(0, type="server_tool_use", id="s", name="web_fetch"),
         delta(0, type="input_json_delta", partial_json="{}"),
         stop(0),
-        start(1, type="web_search_tool_result", content=[]),
+        start(1, type="web_fetch_tool_result", content=[]),
         stop(1),
         {"type": "from_the_future"},
         start(2, type="text", text=""),

@@ -575,6 +575,8 @@ class Writer:
     def write(self, event: TurnEvent) -> list[bytes]:
         """See `dialect.Writer.write`. One frame a piece."""
         match event:
+            case BlockDelta(index=index) if index not in self._kinds:
+                return []
             case BlockDelta(index=index, pieces=pieces):
                 kind, before, after = self._kinds[index], self._before[index], self._after[index]
                 return [event_frame(kind, before + piece + after) for piece in pieces]
@@ -610,13 +612,15 @@ class Writer:
                 call = _json({"toolUseId": block.call_id, "name": self._names.wire(block.name)})
                 self._frame(block.index, "toolUseEvent", call[:-1] + b',"input":"', b'"}')
                 return [event_frame("toolUseEvent", call)]
+            case BlockKind.SEARCH | BlockKind.SEARCH_RESULT:
+                pass  # the service searches in a call of its own (section 6.5), and says nothing of it here
         return []
 
     def _frame(self, index: int, kind: str, before: bytes, after: bytes) -> None:
         self._kinds[index], self._before[index], self._after[index] = kind, before, after
 
     def _shut(self, index: int, signature: str) -> list[bytes]:
-        kind = self._kinds[index]
+        kind = self._kinds.get(index, "")
         if kind == "toolUseEvent":
             call = self._before[index].removesuffix(b'"input":"')
             return [event_frame(kind, call + b'"stop":true}')]
