@@ -59,8 +59,12 @@ ONLY_ERRORS: Final = {"net", "stores"}
 """Plumbing: of the project it may know `errors` alone."""
 PURE: Final = ("turn", "dialects", "filters", "providers", "_evstream_py", "_evstream_shared")
 PURE_FILES: Final = (
+    "accounts/board.py",
+    "accounts/health.py",
     "accounts/login_messages.py",
     "accounts/oidc.py",
+    "accounts/strategies.py",
+    "accounts/terms.py",
     "relay/failover.py",
     "relay/resolver.py",
     "simulator/directives.py",
