@@ -19,6 +19,7 @@ from kirostream.dialects.dialect import Complaint, Dialect, Headers, Stamp
 from kirostream.dialects.kiro.errors import classify
 from kirostream.errors import RemoteProtocolError, UpstreamError
 from kirostream.filters.request_rules import apply_rules
+from kirostream.providers.kiro_forms import KiroForms
 from kirostream.providers.provider import Call, UpstreamRequest
 from kirostream.turn.model import DEFAULT_WINDOW, Model
 from kirostream.turn.request import TurnRequest
@@ -42,6 +43,9 @@ FALLBACK_MODELS: Final = tuple(
     )
 )
 """Shown while the catalogue cannot be read (section 7.1): the ids every tier has had."""
+
+
+FORMS: Final = KiroForms()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +152,11 @@ class KiroProvider:
     def dialect(self) -> Dialect:
         """Kiro's own."""
         return DIALECTS["kiro"]
+
+    @property
+    def forms(self) -> KiroForms:
+        """See `Provider.forms`."""
+        return FORMS
 
     def base_url(self, account: Account, token: Token) -> str:
         """Scheme and host of the service for this account, without a slash at the end (section 1.1, E2)."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from kirostream.accounts.account import Account, Token
 from kirostream.dialects.dialect import Complaint, Dialect, Headers
-from kirostream.errors import UpstreamError
+from kirostream.errors import FormRefused, UpstreamError
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
 
@@ -46,6 +46,29 @@ class Call:
     attempts: int = 3
 
 
+class Forms(Protocol):
+    """What is known of the form of a place's requests: why it may refuse one, and what may pass in its stead."""
+
+    def stricter(self, request: TurnRequest, model: Model, refused: FormRefused) -> tuple[TurnRequest, Sequence[str]]:
+        """The stricter variant of a refused request, and what differs in it; the same and nothing: there is none."""
+
+    def suspects(self, body: bytes) -> Sequence[str]:
+        """The rules that a refused body breaks, or may break. They say nothing of its contents."""
+
+    def redacted(self, body: bytes, key: bytes) -> Any:
+        """The shape of a body without its contents, as JSON values. `key` is random and new each time."""
+
+    def explain(self, refused: FormRefused, body: bytes, *, repairs: Sequence[str], capture: str) -> UpstreamError:
+        """The refusal as the client is told it.
+
+        Args:
+            refused: what the upstream said last.
+            body: what it said it to.
+            repairs: what differs in it from the first one that was refused; empty where that was the first.
+            capture: the id of what was kept of it, empty where nothing was.
+        """
+
+
 class Provider(Protocol):
     """A place."""
 
@@ -60,6 +83,10 @@ class Provider(Protocol):
     @property
     def fallback_models(self) -> Sequence[Model]:
         """The models to show while the catalogue cannot be read. Never a whitelist."""
+
+    @property
+    def forms(self) -> Forms | None:
+        """What is known of the form of its requests; None where nothing is."""
 
     def fit(self, request: TurnRequest) -> TurnRequest:
         """The request as this place takes it. Done once a turn, before the first try."""

@@ -74,6 +74,29 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCaptured:
+    """A request whose form the upstream refused was kept without its contents in `file`, or could not be (`error`).
+
+    `suspects` are the rules it may have broken, with commas between them.
+    """
+
+    level: ClassVar[Level] = "warning"
+    turn: str
+    suspects: str
+    file: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRepaired:
+    """A stricter variant of a refused request is tried. `repairs` say what differs, with commas between them."""
+
+    level: ClassVar[Level] = "warning"
+    turn: str
+    repairs: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRefreshed:
     """An account has a new access token. `expires_in` is in seconds."""
 
@@ -128,6 +151,8 @@ Fact: TypeAlias = (
     | ExchangeFinished
     | TurnFinished
     | AttemptFailed
+    | RequestCaptured
+    | RequestRepaired
     | TokenRefreshed
     | RefreshFailed
     | CatalogueLoaded

@@ -31,7 +31,7 @@ from kirostream.errors import (
 )
 from kirostream.filters import FilterSettings
 from kirostream.net.client import HttpClient
-from kirostream.providers.provider import Call, UpstreamRequest
+from kirostream.providers.provider import Call, Forms, UpstreamRequest
 from kirostream.relay.attempt import Deadlines
 from kirostream.relay.catalogue import Catalogue
 from kirostream.relay.failover import FailoverSettings
@@ -155,6 +155,7 @@ class FakeProvider:
 
     name = "fake"
     fallback_models: Sequence[Model] = (MODEL,)
+    forms: Forms | None = None
 
     @property
     def dialect(self) -> Dialect:

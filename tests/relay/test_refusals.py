@@ -1,0 +1,120 @@
+"""An inquiry: what is kept, what is tried, and what is told, each once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kirostream.errors import FormRefused, UpstreamError
+from kirostream.relay.refusals import Captures, CaptureSettings, Inquiry
+from kirostream.telemetry.facts import Fact, RequestCaptured, RequestRepaired
+from kirostream.telemetry.recorder import Recorder
+from kirostream.turn.model import Model
+from kirostream.turn.request import Message, Role, Text, TurnRequest
+
+ASKED = TurnRequest(model="m", messages=(Message(Role.USER, (Text("s3cret"),)),))
+VARIANT = TurnRequest(model="m", messages=(Message(Role.USER, (Text("stricter"),)),))
+REFUSED = FormRefused("no", reason="R", upstream_status=400)
+MODEL = Model("m")
+
+
+@dataclass
+class FakeForms:
+    """Knows one repair, and notes what it is asked."""
+
+    repairs: Sequence[str] = ("made stricter",)
+    asked: list[tuple[bytes, Sequence[str], str]] = field(default_factory=list)
+
+    def stricter(self, request: TurnRequest, model: Model, refused: FormRefused) -> tuple[TurnRequest, Sequence[str]]:
+        return (VARIANT if self.repairs else request), self.repairs
+
+    def suspects(self, body: bytes) -> Sequence[str]:
+        return ["one (2.4)", "two (2.6)"]
+
+    def redacted(self, body: bytes, key: bytes) -> Any:
+        assert len(key) == 16
+        return {"bytes": len(body)}
+
+    def explain(self, refused: FormRefused, body: bytes, *, repairs: Sequence[str], capture: str) -> UpstreamError:
+        self.asked.append((body, repairs, capture))
+        return FormRefused("explained")
+
+
+def inquiry(tmp_path: Path, forms: FakeForms | None, *, keep: int = 2) -> tuple[Inquiry, list[Fact]]:
+    facts: list[Fact] = []
+    captures = Captures(tmp_path / "captures", CaptureSettings(keep=keep), lambda: 1_000_000_000.0)
+    return Inquiry("0123456789abcdef", forms, captures, Recorder(facts.append)), facts
+
+
+async def test_the_first_refusal_is_kept_without_its_contents(tmp_path: Path) -> None:
+    forms = FakeForms()
+    case, facts = inquiry(tmp_path, forms)
+    await case.look(REFUSED, b"s3cret body")
+    (path,) = (tmp_path / "captures").iterdir()
+    assert path.name == "20010909-014640-01234567.capture.json"
+    assert facts == [RequestCaptured(turn="0123456789abcdef", suspects="one (2.4), two (2.6)", file=str(path))]
+    kept = json.loads(path.read_text())
+    assert kept["request"] == {"bytes": 11}
+    assert kept["suspects"] == ["one (2.4)", "two (2.6)"]
+    assert (kept["status"], kept["reason"], kept["bytes"]) == (400, "R", 11)
+    assert "s3cret" not in path.read_text()
+    await case.look(REFUSED, b"the variant")
+    assert len(list((tmp_path / "captures").iterdir())) == 1
+    assert case.verdict(REFUSED).message == "explained"
+    assert forms.asked == [(b"the variant", (), "20010909-014640-01234567")]
+
+
+async def test_a_variant_is_tried_once(tmp_path: Path) -> None:
+    forms = FakeForms()
+    case, facts = inquiry(tmp_path, forms, keep=0)
+    await case.look(REFUSED, b"x")
+    assert case.variant(REFUSED, ASKED, MODEL) is VARIANT
+    assert case.variant(REFUSED, VARIANT, MODEL) is None
+    assert facts == [RequestRepaired(turn="0123456789abcdef", repairs="made stricter")]
+    case.verdict(REFUSED)
+    assert forms.asked == [(b"x", ("made stricter",), "")]
+
+
+async def test_a_request_without_a_variant(tmp_path: Path) -> None:
+    case, facts = inquiry(tmp_path, FakeForms(repairs=()), keep=0)
+    await case.look(REFUSED, b"x")
+    assert case.variant(REFUSED, ASKED, MODEL) is None
+    assert facts == []
+
+
+async def test_captures_can_be_switched_off(tmp_path: Path) -> None:
+    case, facts = inquiry(tmp_path, FakeForms(), keep=0)
+    await case.look(REFUSED, b"x")
+    assert facts == []
+    assert not (tmp_path / "captures").exists()
+
+
+async def test_a_capture_that_cannot_be_written_fails_nothing(tmp_path: Path) -> None:
+    (tmp_path / "captures").write_text("in the way")
+    forms = FakeForms()
+    case, facts = inquiry(tmp_path, forms)
+    await case.look(REFUSED, b"x")
+    (fact,) = facts
+    assert isinstance(fact, RequestCaptured)
+    assert "cannot write" in fact.error
+    assert not fact.file
+    case.verdict(REFUSED)
+    assert forms.asked == [(b"x", (), "")]
+
+
+async def test_a_place_of_which_nothing_is_known(tmp_path: Path) -> None:
+    case, facts = inquiry(tmp_path, None)
+    await case.look(REFUSED, b"x")
+    assert case.variant(REFUSED, ASKED, MODEL) is None
+    assert case.verdict(REFUSED) is REFUSED
+    assert facts == []
+
+
+def test_a_count_below_nothing_is_no_setting() -> None:
+    with pytest.raises(ValueError, match="-1"):
+        CaptureSettings(keep=-1)
