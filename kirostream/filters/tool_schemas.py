@@ -85,11 +85,10 @@ _members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
-@functools.lru_cache(maxsize=512)
 def repair_schema(raw: RawJson) -> RawJson:
-    """The schema as Kiro takes it; the same bytes where nothing is wrong. Cached: a client's tools rarely change."""
+    """The schema as Kiro takes it; the same bytes where nothing is wrong."""
     fitting = _fitting(raw) if len(raw) <= MAX_FIT else None
-    return _repair(raw) if fitting is None else fitting
+    return _repair_known(raw) if fitting is None else fitting
 
 
 def _fitting(raw: RawJson) -> RawJson | None:
@@ -102,6 +101,11 @@ def _fitting(raw: RawJson) -> RawJson | None:
         return None
     del members["$schema"]
     return _encode(members)
+
+
+def _repair_known(raw: RawJson) -> RawJson:
+    """The walk, remembered for schemas of a usual size: a client's tools rarely change."""
+    return _remembered(raw) if len(raw) <= MAX_REMEMBERED else _repair(raw)
 
 
 def _repair(raw: RawJson) -> RawJson:
@@ -123,6 +127,11 @@ def _repair_odd(raw: RawJson) -> RawJson:
         return json.dumps(repaired, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     except (ValueError, RecursionError):
         return OBJECT_SCHEMA
+
+
+MAX_REMEMBERED: Final = 1 << 16
+"""Bytes."""
+_remembered: Final = functools.lru_cache(maxsize=128)(_repair)
 
 
 class _Repair:

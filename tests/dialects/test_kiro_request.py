@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers.requests import REQUEST, image
 from kirostream.dialects import DIALECTS
@@ -286,6 +288,35 @@ def speakable(request: TurnRequest) -> bool:
     except UnicodeEncodeError:
         return False
     return "\\ud" not in repr(request)
+
+
+def unseen(request: TurnRequest) -> TurnRequest:
+    """The same request of objects with which nothing is kept."""
+    return replace(request, messages=tuple(map(replace, request.messages)), tools=tuple(map(replace, request.tools)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(REQUEST, REQUEST, st.sampled_from(["", "OTHER"]))
+def test_what_is_kept_is_what_would_be_written(one: TurnRequest, other: TurnRequest, origin: str) -> None:
+    stamp = replace(STAMP, origin=origin)
+    mixed = replace(one, tools=other.tools, messages=(*other.messages, *one.messages))
+    for request, stamped in ((one, STAMP), (mixed, STAMP), (mixed, stamp), (one, STAMP)):
+        assert write_request(request, stamped) == write_request(unseen(request), stamped)
+
+
+def test_names_on_the_wire_are_those_of_the_request() -> None:
+    call, taken = assistant("a", ToolCall("1", "fs.read", b"{}")), Tool("fs.read", "", OBJECT)
+    for tools in (
+        (taken,),
+        (taken, Tool("x", "", OBJECT)),
+        (Tool("FS_read", "", OBJECT), Tool("fs.read_", "", OBJECT), taken),
+    ):
+        request = TurnRequest(model="m", messages=(user("q"), call, user(ToolResult("1", ()))), tools=tools)
+        sent = written(request)["conversationState"]
+        context = sent["currentMessage"]["userInputMessage"]["userInputMessageContext"]
+        offered = [each["toolSpecification"]["name"] for each in context["tools"]]
+        assert sent["history"][1]["assistantResponseMessage"]["toolUses"][0]["name"] in offered
+        assert write_request(request, STAMP) == write_request(unseen(request), STAMP)
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,12 +11,15 @@ The persona is the IDE's (section 1.2). Three things a question may hold have no
 
 `write_request` converts and repairs nothing: what Kiro would refuse is repaired before, by `filters.request_rules`.
 It never fails on a well-typed request all the same.
+
+Messages and tools are written one by one, and what was written stays with each (`Message.kept`): a turn of an agent
+costs its new messages, the rest is copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -169,11 +172,10 @@ _decode = msgspec.json.Decoder(Generate).decode
 
 def write_request(request: TurnRequest, stamp: Stamp) -> bytes:
     """The body that asks `request`. Texts are cleaned of lone surrogates, which UTF-8 cannot hold."""
-    body = _Body(request, stamp)
     try:
-        return _encode(body.write(clean=False))
+        return _Body(request, stamp, clean=False).write()
     except UnicodeEncodeError:
-        return _encode(body.write(clean=True))
+        return _Body(request, stamp, clean=True).write()
 
 
 def read_request(body: bytes, headers: Headers = ()) -> TurnRequest:
@@ -213,19 +215,19 @@ def given(raw: msgspec.Raw) -> bytes:
 class _Body:
     """Writes one body."""
 
-    def __init__(self, request: TurnRequest, stamp: Stamp) -> None:
+    def __init__(self, request: TurnRequest, stamp: Stamp, *, clean: bool) -> None:
         self._request = request
         self._stamp = stamp
         self._names = ToolNames(tool.name for tool in request.tools)
-        self._clean = False
-
-    def write(self, *, clean: bool) -> Generate:
+        self._origin = stamp.origin or ORIGIN
         self._clean = clean
+
+    def write(self) -> bytes:
         stamp, request = self._stamp, self._request
-        history: list[Entry] = []
-        if system := self._join(part.text for part in request.system):
-            history.append(Entry(user_input_message=UserInputMessage(system, origin=self._origin)))
-            history.append(Entry(assistant_response_message=AssistantResponseMessage(ACKNOWLEDGED)))
+        history: list[msgspec.Raw] = []
+        if system := self._join([part.text for part in request.system]):
+            history.append(_raw(Entry(user_input_message=UserInputMessage(system, origin=self._origin))))
+            history.append(_AGREED)
         messages = request.messages
         current = UserInputMessage("")
         if messages and messages[-1].role is not Role.ASSISTANT:
@@ -234,50 +236,70 @@ class _Body:
         current.model_id = stamp.model.id
         if request.tools:
             current.user_input_message_context = current.user_input_message_context or UserContext()
-            current.user_input_message_context.tools = [self._tool(tool) for tool in request.tools]
-        return Generate(
+            current.user_input_message_context.tools = _spliced(map(self._tool, request.tools))
+        body = Generate(
             ConversationState(
                 current_message=Entry(user_input_message=current),
                 chat_trigger_type="MANUAL",
                 conversation_id=stamp.conversation_id or None,
                 agent_continuation_id=stamp.continuation_id or None,
                 agent_task_type="vibe",
-                history=history or None,
+                history=_spliced(history) or None,
             ),
             profile_arn=stamp.profile_arn or None,
             model_fields=_model_fields(request.thinking, stamp.model),
         )
-
-    @property
-    def _origin(self) -> str:
-        return self._stamp.origin or ORIGIN
+        return _encode(body)
 
     def _text(self, text: str) -> str:
         return unescape((escape(text),)) if self._clean else text
 
-    def _join(self, texts: Iterable[str]) -> str:
+    def _join(self, texts: Sequence[str]) -> str:
         return self._text("\n\n".join(filter(None, texts)))
 
-    def _entry(self, message: Message) -> Entry:
+    def _entry(self, message: Message) -> msgspec.Raw:
+        kept: tuple[str, Sequence[tuple[str, str]], msgspec.Raw] | None = message.kept.get(_WRITTEN)
+        if kept is not None and not self._clean:
+            origin, names, written = kept
+            if origin == self._origin and all(self._names.wire(name) == wire for name, wire in names):
+                return written
+        names = []
         if message.role is Role.ASSISTANT:
-            return Entry(assistant_response_message=self._assistant(message))
-        return Entry(user_input_message=self._user(message))
+            calls = [block for block in message.content if isinstance(block, ToolCall)]
+            names = [(call.name, self._names.wire(call.name)) for call in calls]
+            written = _raw(Entry(assistant_response_message=self._assistant(message, calls)))
+        else:
+            written = _raw(Entry(user_input_message=self._user(message)))
+        if not self._clean:
+            message.kept[_WRITTEN] = (self._origin, names, written)
+        return written
 
     def _user(self, message: Message) -> UserInputMessage:
-        results = [block for block in message.content if isinstance(block, ToolResult)]
-        images = [block for block in message.content if isinstance(block, Image)]
-        images += [part for result in results for part in result.content if isinstance(part, Image)]
+        texts: list[str] = []
+        images: list[Image] = []
+        lifted: list[Image] = []
+        results: list[ToolUseResult] = []
+        for block in message.content:
+            match block:
+                case Text(text=text):
+                    texts.append(text)
+                case ToolResult(content=content):
+                    results.append(self._result(block))
+                    lifted += [part for part in content if isinstance(part, Image)]
+                case Image():
+                    images.append(block)
+                case _:
+                    pass  # what the rules leave in no user's message
         return UserInputMessage(
-            self._join(block.text for block in message.content if isinstance(block, Text)),
+            self._join(texts),
             origin=self._origin,
-            images=[_image(image) for image in images] or None,
-            user_input_message_context=UserContext([self._result(result) for result in results]) if results else None,
+            images=[_image(image) for image in (*images, *lifted)] or None,
+            user_input_message_context=UserContext(results) if results else None,
         )
 
-    def _assistant(self, message: Message) -> AssistantResponseMessage:
-        calls = [self._call(block) for block in message.content if isinstance(block, ToolCall)]
-        content = self._join(block.text for block in message.content if isinstance(block, Text))
-        return AssistantResponseMessage(content, tool_uses=calls or None)
+    def _assistant(self, message: Message, calls: Sequence[ToolCall]) -> AssistantResponseMessage:
+        content = self._join([block.text for block in message.content if isinstance(block, Text)])
+        return AssistantResponseMessage(content, tool_uses=[self._call(call) for call in calls] or None)
 
     def _call(self, call: ToolCall) -> ToolUse:
         name = self._text(self._names.wire(call.name))
@@ -287,9 +309,32 @@ class _Body:
         content = [ResultContent(self._text(part.text)) for part in result.content if isinstance(part, Text)]
         return ToolUseResult(self._text(result.call_id), content, "error" if result.is_error else "success")
 
-    def _tool(self, tool: Tool) -> ToolEntry:
+    def _tool(self, tool: Tool) -> msgspec.Raw:
+        name = self._names.wire(tool.name)
+        kept: tuple[str, msgspec.Raw] | None = tool.kept.get(_WRITTEN)
+        if kept is not None and kept[0] == name and not self._clean:
+            return kept[1]
         schema = InputSchema(msgspec.Raw(tool.schema))
-        return ToolEntry(ToolSpecification(self._names.wire(tool.name), schema, self._text(tool.description)))
+        written = _raw(ToolEntry(ToolSpecification(name, schema, self._text(tool.description))))
+        if not self._clean:
+            tool.kept[_WRITTEN] = (name, written)
+        return written
+
+
+_WRITTEN: Final = "kiro.written"
+"""In `kept`: a message or a tool as JSON, behind what it depends on besides: the origin, the names on the wire."""
+
+
+def _raw(part: Wire) -> msgspec.Raw:
+    return msgspec.Raw(_encode(part))
+
+
+def _spliced(parts: Iterable[msgspec.Raw]) -> Any:
+    """Parts that are JSON already, where the types of the wire name what they are once they are read."""
+    return list(parts)
+
+
+_AGREED: Final = _raw(Entry(assistant_response_message=AssistantResponseMessage(ACKNOWLEDGED)))
 
 
 def _image(image: Image) -> ImageBlock:
