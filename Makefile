@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 SOURCES := pyproject.toml setup.py constraints.txt kirostream/_version.py $(wildcard kirostream/_*.pyx kirostream/_*.h)
 
-.PHONY: run test lint types build smoke bench clean help
+.PHONY: js run test lint types build smoke bench clean help
 
 help:           ## what there is
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -20,6 +20,9 @@ run: $(RUNTIME)         ## install, compile, and start the gateway with the buil
 
 test: $(DEV)            ## install what tests need, and run the whole suite
 	$(BIN)/python -m pytest
+
+js:             ## install the JavaScript SDKs that tests/e2e/js drives; without them those tests are skipped
+	cd tests/e2e/js && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 
 lint: $(DEV)            ## style and format
 	$(BIN)/ruff check .

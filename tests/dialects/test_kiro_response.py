@@ -441,7 +441,11 @@ def test_thinking_is_counted_in_the_output() -> None:
 
 
 def test_arguments_are_counted() -> None:
-    assert answer(tool(input='{"a":"' + "x" * 24 + '"}', stop=True)).usage.output_tokens == 10
+    assert answer(tool(input='{"a":"' + "x" * 20 + '"}', stop=True)).usage.output_tokens == 10
+
+
+def test_a_call_without_arguments_is_not_nothing() -> None:
+    assert answer(tool(stop=True)).usage.output_tokens == 1
 
 
 def test_the_share_of_the_window() -> None:

@@ -197,6 +197,7 @@ class Reader:
             events += self._settle()
             self._call = call_id
             self._calls.add(call_id)
+            self._output_bytes += len(name)
             events += self._turn.tool(call_id, self._names.client(name))
         given = said.get("input")
         if isinstance(given, (dict, list)):  # one value, where the schema has fragments of its text; {} is a beginning
