@@ -211,6 +211,10 @@ class KiroProvider:
             raise RemoteProtocolError(f"the list of models cannot be read: {error}") from error
         return [_model(entry) for entry in page.models], page.next_token or ""
 
+    def management_headers(self, account: Account, token: Token) -> list[tuple[bytes, bytes]]:
+        """What every call carries that is no turn (section 1.3)."""
+        return self._headers(account, token, "attempt=1; max=1", "")
+
     def _headers(self, account: Account, token: Token, attempt: str, invocation_id: str) -> list[tuple[bytes, bytes]]:
         """What every call carries (section 1.3)."""
         version, machine = self.settings.ide_version, account.machine_id

@@ -1,9 +1,9 @@
 """The simulated service: Kiro's endpoints on one host, as a `Handler` for any door.
 
-Generation, in REST form and in JSON 1.0 form (kiro-protocol.md section 1.1); the catalogue, the usage limits and the
-profiles (section 6.2); the social and the OIDC token service (sections 5.2 to 5.4). What the model says is in
-`directives`; how people sign in, in `signin`; what is refused, in `strict`; how an answer is cut into beats, in
-`scene`.
+Generation, in REST form and in JSON 1.0 form (kiro-protocol.md section 1.1); the catalogue, the usage limits, the
+plans and the profiles (section 6.2); the social and the OIDC token service (sections 5.2 to 5.4). What the model says
+is in `directives`; how people sign in, in `signin`; what an account has, in `accounts`; what is refused, in `strict`;
+how an answer is cut into beats, in `scene`.
 
 An answer is sent by one loop with absolute times: beat n is due at ``start + n * interval``. A loop that is late sends
 all that is due at once, so the pace holds on average, and a hundred streams cost no more wake-ups than there are beats.
@@ -35,6 +35,7 @@ from kirostream.net.door import OnFault, log_fault, open_listeners
 from kirostream.net.exchange import Exchange
 from kirostream.net.http1 import Http1Door
 from kirostream.net.router import Router
+from kirostream.simulator.accounts import create_subscription_token, list_subscriptions, usage_limits
 from kirostream.simulator.catalogue import AUTO_PICKS, offers
 from kirostream.simulator.directives import Play, play
 from kirostream.simulator.oidc import REGION, Auth, Grant, Issuer
@@ -105,6 +106,8 @@ class Simulator:
             "listavailablemodels": self._list_models,
             "getusagelimits": self._usage_limits,
             "listavailableprofiles": self._list_profiles,
+            "listavailablesubscriptions": list_subscriptions,
+            "createsubscriptiontoken": create_subscription_token,
         }
 
     def __repr__(self) -> str:
@@ -189,6 +192,8 @@ class Simulator:
             ("/getUsageLimits", "getusagelimits"),
             ("/ListAvailableProfiles", "listavailableprofiles"),
             ("/List-Available-Profiles", "listavailableprofiles"),
+            ("/listAvailableSubscriptions", "listavailablesubscriptions"),
+            ("/CreateSubscriptionToken", "createsubscriptiontoken"),
         ):
             router.add("GET", path, self._managed(operation))
             router.add("POST", path, self._managed(operation))
@@ -369,40 +374,9 @@ class Simulator:
         }
 
     def _usage_limits(self, grant: Grant, given: Mapping[str, Any]) -> Answer:
-        reset = datetime.fromtimestamp(self._now(), UTC)
-        year, month = (reset.year + 1, 1) if reset.month == 12 else (reset.year, reset.month + 1)
-        reset_at = datetime(year, month, 1, tzinfo=UTC).timestamp()
-        return 200, {
-            "nextDateReset": reset_at,
-            "daysUntilReset": int((reset_at - self._now()) // 86400),
-            "userInfo": {"email": f"{grant.name}@example.com", "userId": f"d-simulated.{grant.name}"},
-            "subscriptionInfo": {
-                "subscriptionTitle": "KIRO PRO",
-                "type": "Q_DEVELOPER_STANDALONE_PRO",
-                "upgradeCapability": "UPGRADE_CAPABLE",
-                "overageCapability": "OVERAGE_CAPABLE",
-                "subscriptionManagementTarget": "MANAGE",
-            },
-            "overageConfiguration": {"overageStatus": "DISABLED"},
-            "usageBreakdownList": [
-                {
-                    "resourceType": "CREDIT",
-                    "displayName": "Credit",
-                    "displayNamePlural": "Credits",
-                    "unit": "INVOCATIONS",
-                    "currency": "USD",
-                    "currentUsage": int(self._credits),
-                    "currentUsageWithPrecision": round(self._credits, 6),
-                    "usageLimit": 1000,
-                    "usageLimitWithPrecision": 1000.0,
-                    "currentOverages": 0,
-                    "overageRate": 0.04,
-                    "overageCap": 10000,
-                    "overageCharges": 0.0,
-                    "nextDateReset": reset_at,
-                }
-            ],
-        }
+        if grant.free:
+            raise _Refused(denied("Operation not supported for this account.", "FEATURE_NOT_SUPPORTED"))
+        return 200, usage_limits(grant.name, self._credits, self._now())
 
     def _list_profiles(self, grant: Grant, given: Mapping[str, Any]) -> Answer:
         if grant.auth == "social" or grant.free:
