@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import codec, convert, endtoend
+from bench import codec, convert, endtoend, pool
 
 # A suite is a module with `configure(parser)` and `run(options) -> int` (the exit status); its docstring's first line
 # is its help.
@@ -13,6 +13,7 @@ SUITES = {
     "codec": codec,
     "convert": convert,
     "endtoend": endtoend,
+    "pool": pool,
 }
 
 
