@@ -1,9 +1,9 @@
-"""Attachments: the text of documents, and images from the web, before a turn is asked (client-apis.md 2.1 and 4.2).
+"""Attachments: the text of documents, and files from the web, before a turn is asked (client-apis.md 2.1, 3.2 and 4.2).
 
 Clients send the whole conversation with every turn, so the same attachments come again and again: what was read is
 kept for a while.
 
-**Images are fetched on behalf of whoever wrote the conversation**, who may not be who runs the gateway. So an address
+**Files are fetched on behalf of whoever wrote the conversation**, who may not be who runs the gateway. So an address
 is checked before it is connected to, and it is the checked address that is connected to, not the name, which may mean
 another one the next time. Where any address of a name is not public, the name is refused. Redirects are not followed.
 The upstream's proxy is not used: it would look the name up again.
@@ -32,7 +32,8 @@ from kirostream.turn.request import Attachment, ContentBlock, Image, Message, Te
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a host and a port to its addresses, as text. Raises OSError."""
 
-MOST_IMAGES: Final = 20
+MOST_FETCHED: Final = 20
+"""Files that are fetched for one request."""
 MOST_AT_ONCE: Final = 4
 KEPT: Final = 64 << 20
 """Characters of texts and images that are kept for the next turn of a conversation."""
@@ -44,13 +45,17 @@ _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 class MediaSettings:
     """What is read and fetched for clients."""
 
-    fetch_images: bool = field(default=True, metadata={"help": "Fetch images that clients name by an https URL."})
+    fetch_images: bool = field(
+        default=True, metadata={"help": "Fetch images and files that clients name by an https URL."}
+    )
     private_networks: bool = field(
         default=False,
         metadata={"help": "Also fetch from this machine and private networks, and over http. Mind who may call."},
     )
-    image_bytes: int = field(default=20 << 20, metadata={"help": "Largest image that is fetched.", "unit": "bytes"})
-    image_deadline: float = field(default=10.0, metadata={"help": "For fetching one image.", "unit": "s"})
+    image_bytes: int = field(
+        default=20 << 20, metadata={"help": "Largest image or file that is fetched.", "unit": "bytes"}
+    )
+    image_deadline: float = field(default=10.0, metadata={"help": "For fetching one image or file.", "unit": "s"})
     pdf: PdfSettings = field(default_factory=PdfSettings)
 
 
@@ -92,7 +97,7 @@ class Media:
 
         Args:
             request: as a client asked it.
-            fetch: False leaves images where they are, for who only counts.
+            fetch: False leaves files where they are, for who only counts.
 
         Raises:
             MalformedRequest: an attachment cannot be had; `param` is its path.
@@ -100,8 +105,8 @@ class Media:
         found = [a for a in _attachments(request) if fetch or not a.url]
         if not found:
             return request
-        if sum(bool(each.url) for each in found) > MOST_IMAGES:
-            raise _cannot(found[0], f"at most {MOST_IMAGES} images are fetched for one request")
+        if sum(bool(each.url) for each in found) > MOST_FETCHED:
+            raise _cannot(found[0], f"at most {MOST_FETCHED} files are fetched for one request")
         settled: dict[Attachment, Text | Image] = {}
         failed: list[KirostreamError] = []
 
@@ -120,7 +125,8 @@ class Media:
         return _replaced(request, settled)
 
     async def _settle(self, attachment: Attachment) -> Text | Image:
-        key = hashlib.sha256("\n".join((attachment.title, attachment.url, attachment.data)).encode()).digest()
+        parts = (attachment.media_type, attachment.title, attachment.url, attachment.data)
+        key = hashlib.sha256("\n".join(parts).encode()).digest()
         if (kept := self._kept.get(key)) is not None:
             self._kept.move_to_end(key)
             return kept
@@ -141,20 +147,29 @@ class Media:
             text = await trio.to_thread.run_sync(
                 pdf_text, attachment.data, attachment.at, settings, abandon_on_cancel=True, limiter=self._reading
             )
-            return Text(f"{attachment.title}\n{text}" if attachment.title else text)
+            return Text(_titled(attachment, text))
         raise too_slow(attachment.at, settings)
 
-    async def _fetch(self, attachment: Attachment) -> Image:
+    async def _fetch(self, attachment: Attachment) -> Text | Image:
         settings = self._settings
         if not settings.fetch_images:
-            raise _cannot(attachment, "fetching images is switched off (media.fetch_images); send it as base64 data")
+            raise _cannot(attachment, "fetching files is switched off (media.fetch_images); send it as base64 data")
         url = _checked(attachment, private=settings.private_networks)
+        data = None
         async with self._fetching:
             with trio.move_on_after(settings.image_deadline):
-                return await self._get(attachment, url)
-        raise _cannot(attachment, f"it did not come within {settings.image_deadline:g} s")
+                data = await self._get(attachment, url)
+        if data is None:
+            raise _cannot(attachment, f"it did not come within {settings.image_deadline:g} s")
+        if name := image_format(data[:12]):
+            return Image(f"image/{name}", base64.b64encode(data).decode("ascii"))
+        if attachment.media_type == "image/*":
+            raise _cannot(attachment, "it is not a gif, jpeg, png or webp image")
+        if b"%PDF-" in data[:1024]:
+            return await self._read(replace(attachment, data=base64.b64encode(data).decode("ascii")))
+        return Text(_titled(attachment, _text(attachment, data)))
 
-    async def _get(self, attachment: Attachment, url: SplitResult) -> Image:
+    async def _get(self, attachment: Attachment, url: SplitResult) -> bytes:
         host = url.hostname or ""
         port = url.port or (443 if url.scheme == "https" else 80)
         address = await self._address(attachment, host, port)
@@ -162,7 +177,7 @@ class Media:
         place = f"{url.scheme}://{literal}:{port}{url.path or '/'}{'?' + url.query if url.query else ''}"
         headers = [
             (b"host", url.netloc.encode("ascii")),
-            (b"accept", b"image/*"),
+            (b"accept", attachment.media_type.encode("ascii")),
             (b"user-agent", b"kirostream"),
         ]
         try:
@@ -171,15 +186,11 @@ class Media:
                     raise _cannot(attachment, "it is a redirect, and redirects are not followed")
                 if response.status != 200:
                     raise _cannot(attachment, f"its server answered {response.status}")
-                data = await response.read_all(self._settings.image_bytes)
+                return await response.read_all(self._settings.image_bytes)
         except MalformedRequest:
             raise
         except KirostreamError as error:
             raise _cannot(attachment, f"it cannot be had ({type(error).__name__})") from error
-        name = image_format(data[:12])
-        if not name:
-            raise _cannot(attachment, "it is not a gif, jpeg, png or webp image")
-        return Image(f"image/{name}", base64.b64encode(data).decode("ascii"))
 
     async def _address(self, attachment: Attachment, host: str, port: int) -> str:
         try:
@@ -209,10 +220,24 @@ def _checked(attachment: Attachment, *, private: bool) -> SplitResult:
 
 
 def _cannot(attachment: Attachment, why: str) -> MalformedRequest:
-    what = "the image" if attachment.url else "the document"
+    what = "the image" if attachment.media_type == "image/*" else "the document"
     return MalformedRequest(
         f"{attachment.at}: {what} was not read: {why}.", param=attachment.at, reason="invalid_value"
     )
+
+
+def _text(attachment: Attachment, data: bytes) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise _cannot(attachment, "it is neither a PDF, nor a text in UTF-8, nor an image")
+    return text
+
+
+def _titled(attachment: Attachment, text: str) -> str:
+    return f"{attachment.title}\n{text}" if attachment.title else text
 
 
 def _length(got: Text | Image) -> int:

@@ -11,6 +11,7 @@ A background turn belongs to the relay and is seen through by `Responses.run`; w
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
@@ -83,9 +84,9 @@ class Kept:
         self.live = live
         self.caller = caller
         self.writer: Writer = (
-            CompactionWriter(asked.request, live.heading, seal=seal)
+            CompactionWriter(asked.request, live.heading, seal=seal, clock=time.time)
             if asked.compacts
-            else Writer(asked.request, live.heading, seal=seal, keeps=seals)
+            else Writer(asked.request, live.heading, seal=seal, keeps=seals, clock=time.time)
         )
         self.rendering = Rendering(live.log, self.writer)
         self.cancelled = False

@@ -228,7 +228,7 @@ class _Session:
     async def _prepare(self, asked: Asked, request_id: str, lane: str) -> None:
         """An answer without a model: what was sent stays, and has an id."""
         heading = Heading(uuid.uuid4().hex, int(time.time()), request_id)
-        writer = Writer(asked.request, heading)
+        writer = Writer(asked.request, heading, clock=time.time)
         blocks = [*writer.write(TurnStarted()), *writer.write(TurnEnded(Stop.END, Usage()))]
         name = response_id(heading.turn)
         self._remember(

@@ -35,9 +35,10 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Plain text."""
+    """Plain text. `phase` is what it was in an answer, where the client says: ``commentary`` or ``final_answer``."""
 
     text: str
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +72,14 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A document, or an image that is somewhere else: what no model takes as it is.
+    """A document, or a file that is somewhere else: what no model takes as it is.
 
     The gateway puts its text or the image in its place before the turn is asked, so what comes behind never sees one.
 
     Attributes:
-        media_type: ``application/pdf``; ``image/*`` for an image at `url`.
+        media_type: ``application/pdf``; ``image/*`` for an image at `url`, ``*/*`` for a file of any kind there.
         data: base64 without a prefix, of a document.
-        url: of an image.
+        url: of an image or a file.
         title: the document's name, empty where it has none.
         at: its path in the client's body, for errors.
     """

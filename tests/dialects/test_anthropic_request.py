@@ -330,7 +330,7 @@ REFUSED = [
     ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "f"}}]}]}, "$.messages[0].content[0].source", "unsupported_value"),
     ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "x"}}]}]}, "$.messages[0].content[0].source", "invalid_value"),
     ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "media_type": "application/msword", "data": "x"}}]}]}, "$.messages[0].content[0].source", "unsupported_value"),
-    ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url", "url": "https://x/y.pdf"}}]}]}, "$.messages[0].content[0].source", "unsupported_value"),
+    ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}]}]}, "$.messages[0].content[0].source", "unsupported_value"),
     ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "media_type": "text/plain", "data": "!"}}]}]}, "$.messages[0].content[0].source.data", "invalid_value"),
     ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {"type": "url"}}]}]}]}, "$.messages[0].content[0].content[0].source", "unsupported_value"),
     ({"tools": [{"input_schema": {}}]}, "$.tools[0].name", "missing_required_parameter"),

@@ -93,10 +93,25 @@ def test_messages_of_every_role_with_and_without_a_type() -> None:
     assert request.system == (Text("One."), Text("Two."), Text("Three."))
     assert request.messages == (
         Message(Role.USER, (Text("a"),)),
-        Message(Role.ASSISTANT, (Text("b"), Text("no"))),
+        Message(Role.ASSISTANT, (Text("b", "x"), Text("no"))),
         Message(Role.SYSTEM, (Text("late"),)),
         Message(Role.USER, (Text("c"),)),
     )
+
+
+def test_phases_of_an_answer_stay_apart() -> None:
+    said = [
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}], "phase": phase}
+        for text, phase in (("a", "commentary"), ("b", "commentary"), ("c", "final_answer"))
+    ]
+    request = read(input=[ASK, *said, ASK])
+    assert request.messages[1].content == (
+        Text("a", "commentary"),
+        Text("b", "commentary"),
+        Text("c", "final_answer"),
+    )
+    written = json.loads(write_request(request, Stamp(Model("m"))))["input"]
+    assert [item.get("phase") for item in written] == [None, "commentary", "final_answer", None]
 
 
 def test_where_there_are_only_instructions_the_last_is_the_question() -> None:
@@ -122,20 +137,26 @@ def test_what_has_to_be_fetched_or_read_first() -> None:
     content = [
         {"type": "input_image", "image_url": "https://example.org/a.png"},
         {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,aGk="},
+        {"type": "input_file", "filename": "b", "file_url": "https://example.org/b.pdf"},
+        {"type": "input_file", "file_url": URL},
     ]
-    picture, document = read(input=[{"role": "user", "content": content}]).messages[0].content
+    picture, document, file, inline = read(input=[{"role": "user", "content": content}]).messages[0].content
     at = "$.input[0].content"
     assert picture == Attachment("image/*", url="https://example.org/a.png", at=f"{at}[0].image_url")
     assert document == Attachment("application/pdf", "aGk=", title="a.pdf", at=f"{at}[1].file_data")
+    assert file == Attachment("*/*", url="https://example.org/b.pdf", title="b", at=f"{at}[2].file_url")
+    assert inline == Image("image/png", PICTURE)
 
 
 @pytest.mark.parametrize(
     ("part", "param"),
     [
         ({"type": "input_image", "image_url": "ftp://example.org/a.png"}, "image_url"),
-        ({"type": "input_image", "file_id": "file-1"}, "image_url"),
+        ({"type": "input_image", "file_id": "file-1"}, "file_id"),
+        ({"type": "input_image"}, "image_url"),
         ({"type": "input_image", "image_url": "data:text/plain;base64,aGk="}, "image_url"),
-        ({"type": "input_file", "file_id": "file-1"}, ""),
+        ({"type": "input_file", "file_id": "file-1"}, "file_id"),
+        ({"type": "input_file"}, "file_data"),
         ({"type": "input_file", "file_data": "data:application/zip;base64,aGk="}, ""),
         ({"type": "input_file", "file_data": "data:text/plain;base64,*"}, "file_data"),
         ({"type": "input_audio", "data": ""}, ""),

@@ -54,6 +54,8 @@ def test_text(client: openai.OpenAI) -> None:
     answer = ask(client, "[[say:hello 日本 😀]]", store=False)
     assert answer.output_text == "hello 日本 😀"
     assert (answer.status, answer.model, answer.object) == ("completed", MODEL, "response")
+    assert answer.completed_at is not None
+    assert answer.created_at <= answer.completed_at <= answer.created_at + 60
     assert answer._request_id
 
 

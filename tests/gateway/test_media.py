@@ -15,7 +15,7 @@ import trio.testing
 from helpers.images import PNG
 from helpers.pdfs import pdf
 from kirostream.errors import KirostreamError, MalformedRequest, RemoteProtocolError, UpstreamDown
-from kirostream.gateway.media import MOST_IMAGES, Media, MediaSettings, is_public
+from kirostream.gateway.media import MOST_FETCHED, Media, MediaSettings, is_public
 from kirostream.gateway.pdf import PdfSettings, pdf_text
 from kirostream.net.client import HttpClient
 from kirostream.net.door import open_listeners
@@ -178,16 +178,42 @@ async def test_what_is_no_image(
     assert caught.value.param == "$.messages[0]"
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (pdf("hello"), Text("a title\n[Page 1 of 1]\nhello")),
+        ("\ufeffé = 1\n".encode(), Text("a title\né = 1\n")),
+        (PNG, AN_IMAGE),
+    ],
+)
+async def test_a_file_of_any_kind_is_fetched(body: bytes, expected: Text | Image) -> None:
+    web = Web(Answer(body=body))
+    media = web.media()
+    file = Attachment("*/*", url="https://x.example/a", title="a title", at="$.f")
+    for _ in range(2):
+        settled = await media.settle(ask(file, result=[file]))
+        assert settled.messages[0].content == (expected,)
+        assert settled.messages[1].content == (ToolResult("c", (expected,)),)
+    assert len(web.asked) == 1
+
+
+@pytest.mark.parametrize("body", [b"PK\x03\x04\0\0zip", b"\xff\xfe\0a", b"a\0b", b"%PDF-1.4 and no more"])
+async def test_what_is_no_file_that_a_model_reads(body: bytes) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        await Web(Answer(body=body)).media().settle(ask(Attachment("*/*", url="https://x.example/a", at="$.f")))
+    assert caught.value.param == "$.f"
+
+
 async def test_fetching_can_be_switched_off_and_is_limited() -> None:
     web = Web()
     with pytest.raises(MalformedRequest, match="switched off"):
         await web.media(MediaSettings(fetch_images=False)).settle(ask(image()))
-    many = [image(f"https://x.example/{i}") for i in range(MOST_IMAGES + 1)]
+    many = [image(f"https://x.example/{i}") for i in range(MOST_FETCHED + 1)]
     with pytest.raises(MalformedRequest, match="at most"):
         await web.media().settle(ask(*many))
     assert not web.asked
     settled = await web.media().settle(ask(*many[1:]))
-    assert settled.messages[0].content == (AN_IMAGE,) * MOST_IMAGES
+    assert settled.messages[0].content == (AN_IMAGE,) * MOST_FETCHED
 
 
 async def test_who_only_counts_fetches_nothing() -> None:

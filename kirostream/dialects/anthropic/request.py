@@ -350,6 +350,8 @@ def _read_document(block: Raw, at: str) -> Iterable[ContentBlock]:
             return (*told, Text(base64_text(source.data, f"{at}.source.data")))
         case "base64" if source.media_type == PDF and source.data:
             return (*told, Attachment(PDF, source.data, at=f"{at}.source.data"))
+        case "url" if source.url:
+            return (*told, Attachment("*/*", url=source.url, at=f"{at}.source.url"))
         case "base64":
             raise MalformedRequest(
                 f"{at}.source: a document has to be {PDF} or text/plain, with data.",
@@ -361,7 +363,7 @@ def _read_document(block: Raw, at: str) -> Iterable[ContentBlock]:
 
 
 def _cannot_be_had(kind: str, at: str) -> MalformedRequest:
-    """A source that is not in the request, and cannot be fetched: another service's file, a document's URL."""
+    """A source that is not in the request, and cannot be fetched: another service's file."""
     return MalformedRequest(
         f"{at}.source: what is at a {kind!r} source cannot be had from here; send it as base64 data.",
         param=f"{at}.source",
@@ -562,8 +564,8 @@ def _write_block(block: ContentBlock) -> dict[str, object]:
             return _text(text)
         case Image(media_type=media_type, data=data):
             return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
-        case Attachment(url=url) if url:
-            return {"type": "image", "source": {"type": "url", "url": url}}
+        case Attachment(media_type=media_type, url=url) if url:
+            return {"type": "image" if media_type == "image/*" else "document", "source": {"type": "url", "url": url}}
         case Attachment(media_type=media_type, data=data):
             return {"type": "document", "source": {"type": "base64", "media_type": media_type, "data": data}}
         case Thought(redacted=data) if data:

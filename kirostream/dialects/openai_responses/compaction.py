@@ -10,7 +10,7 @@ thought is. Where such an item is read again, `read_items` puts the summary ther
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -94,6 +94,7 @@ def summarising(request: TurnRequest) -> TurnRequest:
         sampling=Sampling(),
         thinking=THINKING_OFF,
         output=None,
+        search=None,
     )
 
 
@@ -103,8 +104,15 @@ class CompactionWriter(Writer):
     The summary is not shown; thoughts and all else that the model may say are left out.
     """
 
-    def __init__(self, request: TurnRequest, heading: Heading, *, seal: Seal = PLAIN) -> None:
-        super().__init__(request, heading, seal=seal)
+    def __init__(
+        self,
+        request: TurnRequest,
+        heading: Heading,
+        *,
+        seal: Seal = PLAIN,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(request, heading, seal=seal, clock=clock)
         self._name = item_id("cmp", heading.turn, 0).encode()
         self._texts: set[int] = set()
         self._said: list[bytes] = []

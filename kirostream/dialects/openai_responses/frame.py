@@ -35,7 +35,7 @@ class ResponseFrame:
         extras = request.extras
         sampling = request.sampling
         self.background = extras.get("background") == b"true"
-        self._head = b'{"id":"%b","object":"response","created_at":%d,"completed_at":null,"status":"' % (
+        self._head = b'{"id":"%b","object":"response","created_at":%d,"completed_at":' % (
             response_id(heading.turn).encode(),
             heading.created,
         )
@@ -65,10 +65,11 @@ class ResponseFrame:
         usage: bytes = b"null",
         error: bytes = b"null",
         incomplete: bytes = b"null",
+        completed_at: bytes = b"null",
     ) -> bytes:
         """The object. All arguments but `status` are JSON; `output` is the inside of its list."""
-        middle = b'","error":%b,"incomplete_details":%b,"output":[%b],"usage":%b' % (error, incomplete, output, usage)
-        return self._head + status + middle + self._tail
+        middle = b'%b,"status":"%b","error":%b,"incomplete_details":%b,"output":[%b],"usage":%b'
+        return self._head + middle % (completed_at, status, error, incomplete, output, usage) + self._tail
 
 
 ECHOED: Final[Sequence[tuple[str, RawJson]]] = (

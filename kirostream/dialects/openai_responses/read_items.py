@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -69,6 +70,7 @@ class WireMessage(msgspec.Struct):
 
     role: Literal["user", "assistant", "system", "developer"]
     content: str | list[Raw] | None = None
+    phase: str | None = None
 
 
 class WireFunctionCall(msgspec.Struct):
@@ -160,6 +162,15 @@ class WireImage(msgspec.Struct):
     file_id: str | None = None
 
 
+class WireInputFile(msgspec.Struct):
+    """``input_file``."""
+
+    file_data: str | None = None
+    file_url: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
 class WireUrl(msgspec.Struct):
     """Chat's object round a URL."""
 
@@ -207,6 +218,8 @@ _ROLES: Final = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.
 def _read_message(item: Raw, at: str) -> Iterable[Message]:
     wire = part(item, WireMessage, at)
     content = _read_content(wire.content, f"{at}.content")
+    if wire.phase and wire.role == "assistant":
+        content = tuple(replace(block, phase=wire.phase) if isinstance(block, Text) else block for block in content)
     if content or wire.role == "user":
         yield Message(_ROLES[wire.role], content)
 
@@ -382,7 +395,7 @@ def _read_part(value: Raw, at: str) -> ContentBlock:
         case "input_image" | "image_url" | "computer_screenshot":
             return _read_image_part(value, at)
         case "input_file":
-            return read_file(part(value, WireFileData, at), at)
+            return _read_file_part(value, at)
         case "input_audio":
             raise MalformedRequest(
                 f"{at}: the models here do not hear; send a transcript as text.", param=at, reason="unsupported_value"
@@ -391,13 +404,32 @@ def _read_part(value: Raw, at: str) -> ContentBlock:
             return Text(raw(value, at).decode())
 
 
+def _read_file_part(value: Raw, at: str) -> ContentBlock:
+    wire = part(value, WireInputFile, at)
+    if wire.file_data:
+        return read_file(WireFileData(wire.file_data, wire.filename), at)
+    if not wire.file_url:
+        field = "file_id" if wire.file_id else "file_data"
+        raise MalformedRequest(
+            f"{at}.{field}: files are not kept here, so a file has to come along: in file_data as a data: URL, or in "
+            "file_url as its https address.",
+            param=f"{at}.{field}",
+            reason="unsupported_value" if wire.file_id else "missing_required_parameter",
+        )
+    if wire.file_url.startswith("data:"):
+        return read_file(WireFileData(wire.file_url, wire.filename), at)
+    return Attachment("*/*", url=wire.file_url, title=wire.filename or "", at=f"{at}.file_url")
+
+
 def _read_image_part(value: Raw, at: str) -> Image | Attachment:
     wire = part(value, WireImage, at)
     url = bytes(wire.image_url)
     if url in (b"", b"null"):
+        field = "file_id" if wire.file_id else "image_url"
         raise MalformedRequest(
-            f"{at}.image_url is required: files are not kept here, so an image has to come along.",
-            param=f"{at}.image_url",
+            f"{at}.{field}: files are not kept here, so an image has to come along: in image_url, as a data: URL or "
+            "by its https address.",
+            param=f"{at}.{field}",
             reason="unsupported_value" if wire.file_id else "missing_required_parameter",
         )
     if url.startswith(b"{"):

@@ -54,6 +54,8 @@ def write_message(message: Message, offer: Offer, calls: dict[str, Kind], seal: 
             case SearchOutcome():
                 pass  # a part of its call's item
             case _:
+                if spoken and _phase(spoken[-1]) != _phase(block):
+                    flush()
                 spoken.append(block)
     flush()
     return items or [message_item(role, [])]
@@ -63,14 +65,18 @@ def _search_item(call: SearchCall, message: Message) -> Raw:
     outcomes = (block for block in message.content if isinstance(block, SearchOutcome) and block.call_id == call.id)
     outcome = next(outcomes, SearchOutcome(call.id, None))
     return Raw(
-        search_item(
-            call.id, call.query, "failed" if outcome.error else "completed", sources_of(outcome, whole=False)
-        )
+        search_item(call.id, call.query, "failed" if outcome.error else "completed", sources_of(outcome, whole=False))
     )
 
 
 def message_item(role: str, blocks: Sequence[ContentBlock]) -> dict[str, object]:
-    return {"type": "message", "role": role, "content": _write_content(blocks, role)}
+    item: dict[str, object] = {"type": "message", "role": role, "content": _write_content(blocks, role)}
+    phase = _phase(blocks[0]) if blocks else ""
+    return item | {"phase": phase} if phase else item
+
+
+def _phase(block: ContentBlock) -> str:
+    return block.phase if isinstance(block, Text) else ""
 
 
 def _write_content(blocks: Sequence[ContentBlock], role: str = "user") -> list[dict[str, object]]:
@@ -80,6 +86,8 @@ def _write_content(blocks: Sequence[ContentBlock], role: str = "user") -> list[d
             parts.append({"type": "output_text" if role == "assistant" else "input_text", "text": block.text})
         elif isinstance(block, Image):
             parts.append({"type": "input_image", "image_url": f"data:{block.media_type};base64,{block.data}"})
+        elif isinstance(block, Attachment) and block.media_type == "*/*":
+            parts.append({"type": "input_file", "file_url": block.url, "filename": block.title})
         elif isinstance(block, Attachment) and block.url:
             parts.append({"type": "input_image", "image_url": block.url})
         elif isinstance(block, Attachment):

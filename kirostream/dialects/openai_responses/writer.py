@@ -18,7 +18,7 @@ be said again as it is; instead the pieces of one read become one event, which c
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -113,9 +113,19 @@ class Writer:
     Args:
         keeps: the answer is kept for later requests that refer to it, so its thoughts are sealed for `items` even where
             the client does not take them along.
+        clock: unix seconds, for ``completed_at``; None leaves that null.
     """
 
-    def __init__(self, request: TurnRequest, heading: Heading, *, seal: Seal = PLAIN, keeps: bool = False) -> None:
+    def __init__(
+        self,
+        request: TurnRequest,
+        heading: Heading,
+        *,
+        seal: Seal = PLAIN,
+        keeps: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._clock = clock
         self._request = request
         self._turn = heading.turn
         self._seal = seal
@@ -406,6 +416,7 @@ class Writer:
             output=self._output(),
             usage=encode(write_usage(event.usage)),
             incomplete=encode({"reason": reason}) if reason else b"null",
+            completed_at=encode(None if reason or self._clock is None else int(self._clock())),
         )
         return [*blocks, self._event(b"response." + status, b'"response":' + self.response)]
 
