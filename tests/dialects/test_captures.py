@@ -6,49 +6,25 @@ Declared losses: `count_tokens` bodies have no ``max_tokens``, which a Messages 
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
-from typing import Any, Final
 
 import pytest
 
-from kirostream.dialects import DIALECTS
+from helpers.captures import ABSENT, FOLDER, captures
 from kirostream.dialects.dialect import Stamp
 from kirostream.turn.model import Model
 
-CAPTURES: Final = Path(__file__).parents[3] / "shared" / "captures"
-PATHS: Final = {
-    "/v1/messages": "anthropic",
-    "/v1/messages/count_tokens": "anthropic",
-    "/v1/chat/completions": "openai_chat",
-    "/v1/responses": "openai_responses",
-}
-
-
-def captured() -> list[tuple[str, str, dict[str, Any]]]:
-    """Name, dialect and request of every capture that has a body and a dialect to answer it."""
-    found = []
-    for path in sorted(CAPTURES.glob("*.json")):
-        request = json.loads(path.read_bytes())
-        if (dialect := PATHS.get(request["path"].split("?")[0])) and request["body"]:
-            found.append((path.stem, dialect, request))
-    return found
-
 
 def test_every_captured_request_is_read_and_comes_back() -> None:
-    if not CAPTURES.is_dir():
-        pytest.skip(
-            f"{CAPTURES} is absent: the captured requests belong to their clients and are not in the repository"
-        )
-    requests = captured()
+    if not FOLDER.is_dir():
+        pytest.skip(ABSENT)
+    requests = captures()
     assert len(requests) >= 80
-    for name, dialect_name, captured_request in requests:
-        dialect = DIALECTS[dialect_name]
-        headers = [(key.lower().encode(), value.encode()) for key, value in captured_request["headers"]]
-        body = captured_request["body"]
-        request = dialect.read_request(json.dumps(body).encode(), headers)
-        again = dialect.read_request(dialect.write_request(request, Stamp(Model(request.model))), headers)
-        if dialect_name == "anthropic" and "max_tokens" not in body:
+    for capture in requests:
+        name, dialect, body = capture.name, capture.dialect, capture.body
+        request = capture.read()
+        written = dialect.write_request(request, Stamp(Model(request.model)))
+        again = dialect.read_request(written, capture.headers)
+        if capture.counts:
             again = dataclasses.replace(again, sampling=request.sampling)
         assert again == request, name
         assert len(request.messages) + len(request.system) > 0, name
