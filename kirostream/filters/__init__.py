@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from kirostream.filters.limits import limits_of
+from kirostream.filters.prompts import Agentic, advise
 from kirostream.filters.thinking import Handling, ThinkingSplitter, ask_for_thoughts, thinks_by_tags
 from kirostream.filters.toolcalls import text_calls_of
 from kirostream.turn.events import TurnEvent
@@ -29,7 +30,7 @@ class FilterSettings:
     """What is mended, and what is emulated.
 
     Raises:
-        ValueError: `thinking_handling` is none of its words.
+        ValueError: `thinking_handling` or `agentic` is none of its words.
     """
 
     truncation_recovery: bool = field(
@@ -52,6 +53,26 @@ class FilterSettings:
             "help": "What becomes of it: as_reasoning, remove, pass (stays text), strip (stays text without the tags)."
         },
     )
+    auto_continue: int = field(
+        default=0,
+        metadata={
+            "help": "How often the rest of a text is asked for that a limit of the service cut off. 0: never. "
+            "Each time costs what a question costs."
+        },
+    )
+    agentic: str = field(
+        default="name",
+        metadata={
+            "help": "Agentic mode, which writes files in small steps: name (for models named with -agentic), "
+            "tools (also wherever there are tools), off."
+        },
+    )
+    execution_discipline: bool = field(
+        default=False, metadata={"help": "Tell the model to carry a task through without asking back."}
+    )
+    chunked_writes: bool = field(
+        default=False, metadata={"help": "Say in the descriptions of tools that write files how long a call may be."}
+    )
     text_calls: bool = field(
         default=False,
         metadata={"help": "Make real calls of tool calls that a model wrote as text. It may have meant an example."},
@@ -61,6 +82,9 @@ class FilterSettings:
         if self.thinking_handling not in _HANDLINGS:
             words = ", ".join(handling.value for handling in Handling)
             raise ValueError(f"thinking_handling is {self.thinking_handling!r}; it takes: {words}")
+        if self.agentic not in {each.value for each in Agentic}:
+            words = ", ".join(each.value for each in Agentic)
+            raise ValueError(f"agentic is {self.agentic!r}; it takes: {words}")
 
     @property
     def handling(self) -> Handling:
@@ -91,8 +115,19 @@ def event_filters(request: TurnRequest, model: Model, settings: FilterSettings) 
     return chain
 
 
-def emulate(request: TurnRequest, model: Model, settings: FilterSettings) -> TurnRequest:
-    """`request` with what the model has to be told in words; mostly the same object."""
+def emulate(request: TurnRequest, model: Model, settings: FilterSettings, *, agentic: bool = False) -> TurnRequest:
+    """`request` with what the model has to be told in words; mostly the same object.
+
+    Args:
+        agentic: the model's name asks for agentic mode.
+    """
+    request = advise(
+        request,
+        agentic=Agentic(settings.agentic),
+        named=agentic,
+        discipline=settings.execution_discipline,
+        chunked_writes=settings.chunked_writes,
+    )
     if settings.thinking_tags and thinks_by_tags(request, model):
         return ask_for_thoughts(request, settings.thinking_budget)
     return request

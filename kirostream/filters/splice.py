@@ -59,6 +59,11 @@ class Splice:
         """The cost of all whole rounds."""
         return self._spent or Usage()
 
+    @property
+    def begun(self) -> bool:
+        """Whether the round that runs has said anything but that it started."""
+        return self._started and not self._between
+
     def fresh(self) -> int:
         """The index of a block that whoever runs the rounds says itself, between two of them."""
         return self._blocks.fresh()
@@ -86,7 +91,7 @@ class Splice:
                 case TurnStarted():
                     if not self._started:
                         said.append(event)
-                    self._started = True
+                        self._started = True
                 case TurnEnded(usage=usage):
                     self.ended, self._spent = event, self._with(usage)
                     self._between = True

@@ -103,7 +103,7 @@ class Structured:
             return Mismatch(problem, self._again(own, said, problem))
         thoughts = tuple(block for block in result.content if isinstance(block, Thought))
         stop = result.stop if result.stop in _UNFINISHED and problem else Stop.END
-        return TurnResult((*thoughts, Text(said)), stop, result.usage, result.model)
+        return replace(result, content=(*thoughts, Text(said)), stop=stop, stop_sequence="")
 
     def _again(self, call: ToolCall | None, said: str, problem: str) -> TurnRequest:
         wrong = (

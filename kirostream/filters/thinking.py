@@ -68,7 +68,7 @@ def budget(request: TurnRequest, usual: int) -> int:
 
 def thinks_by_tags(request: TurnRequest, model: Model) -> bool:
     """Whether thinking is asked for, and tags are the only way to get it."""
-    return request.thinking.enabled and not model.efforts
+    return request.thinking.enabled and not model.thinks
 
 
 def ask_for_thoughts(request: TurnRequest, usual: int) -> TurnRequest:

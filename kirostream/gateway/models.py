@@ -66,7 +66,7 @@ def anthropic_model(model: Model) -> dict[str, Any]:
             "pdf_input": yes,  # their text, read by the gateway
             "server_tools": no,
             "structured_outputs": yes,  # by a forced tool
-            "thinking": {"supported": bool(model.efforts), "types": {"adaptive": {"supported": bool(model.efforts)}}},
+            "thinking": {"supported": model.thinks, "types": {"adaptive": {"supported": model.thinks}}},
         },
     }
 

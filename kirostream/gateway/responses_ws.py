@@ -6,8 +6,8 @@ stays at hand for as long as it lives, also with ``store: false``: a client send
 and asks no model.
 
 One answer at a time is given in each lane (``stream_id``; none is a lane too). What is wrong with a frame is an
-``error`` event, nested as this API nests it; what goes wrong with an answer is its last event, ``response.failed``,
-since clients take an error with status 429 as final.
+``error`` event, nested as this API nests it, and so is a model that is not to be had; what else goes wrong with an answer
+is its last event, ``response.failed``, since clients take an error with status 429 as final.
 
 At a stop an idle connection is closed at once, a busy one after its answers.
 """
@@ -27,7 +27,7 @@ from msgspec import Raw
 from kirostream.dialects.dialect import Heading
 from kirostream.dialects.jsontext import decode, encode
 from kirostream.dialects.openai_responses.response import Writer, response_id, write_error
-from kirostream.errors import KirostreamError, MalformedRequest, RequestTooLarge
+from kirostream.errors import KirostreamError, MalformedRequest, ModelNotOnAccount, RequestTooLarge
 from kirostream.gateway.responses import Responses
 from kirostream.gateway.responses_input import Asked
 from kirostream.gateway.responses_store import Stored
@@ -35,7 +35,7 @@ from kirostream.gateway.turns import JSON, new_request_id
 from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
 from kirostream.net.websocket import MessageSocket, UpgradeRequired, WebSocketSettings, accept
 from kirostream.relay.log import START
-from kirostream.turn.events import Stop, TurnEnded, TurnStarted
+from kirostream.turn.events import Stop, TurnEnded, TurnFailed, TurnStarted
 from kirostream.turn.usage import Usage
 
 MOST_AT_ONCE: Final = 8
@@ -208,6 +208,11 @@ class _Session:
             return
         relay = self._responses.relay
         async with relay.turn(asked.request, request_id=request_id, scope=self._caller) as live:
+            while not live.log.events:
+                await live.log.beyond(0)
+            first = live.log.events[0]
+            if isinstance(first, TurnFailed) and isinstance(first.error, ModelNotOnAccount):
+                raise first.error
             kept = self._responses.keep(asked, live, self._caller, seals=True)
             try:
                 at = START

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -91,31 +91,40 @@ class _TokenLimits(msgspec.Struct, rename="camel"):
     max_output_tokens: int | None = None
 
 
-class _Effort(msgspec.Struct):
-    enum: list[str] = []
+class _Member(msgspec.Struct):
+    """A JSON Schema of one member, as far as it matters here."""
 
-
-class _EffortHolder(msgspec.Struct):
-    effort: _Effort | None = None
-
-
-class _OutputConfig(msgspec.Struct):
-    properties: _EffortHolder | None = None
-
-
-class _FieldProperties(msgspec.Struct):
-    output_config: _OutputConfig | None = None
-    reasoning: _OutputConfig | None = None
+    enum: list[Any] = []
+    properties: dict[str, _Member] | None = None
 
 
 class _FieldSchema(msgspec.Struct):
-    properties: _FieldProperties | None = None
+    """What a model's request may hold beside the conversation (section 2.8), in one of two shapes."""
+
+    properties: dict[str, _Member] | None = None
 
     def efforts(self) -> tuple[str, ...]:
-        for holder in (self.properties.output_config, self.properties.reasoning) if self.properties else ():
-            if holder and holder.properties and holder.properties.effort:
-                return tuple(holder.properties.effort.enum)
+        """Words of the effort scale, weakest first."""
+        for name in ("output_config", "reasoning"):
+            effort = self._inner(name).get("effort")
+            if effort is not None:
+                return tuple(word for word in effort.enum if isinstance(word, str))
         return ()
+
+    def thinking_fields(self) -> tuple[str, ...]:
+        """See `Model.thinking_fields`. A member whose inside is not described takes what its kind takes."""
+        fields = [f"{name}.{inner}" for name in _THINKING for inner in self._inner(name)]
+        if "thinking" in (self.properties or {}) and not self._inner("thinking"):
+            usual = ("type", "display") if "xhigh" in self.efforts() else ("type",)
+            fields = [*(f"thinking.{inner}" for inner in usual), *fields]
+        return tuple(fields)
+
+    def _inner(self, name: str) -> dict[str, _Member]:
+        member = (self.properties or {}).get(name)
+        return (member and member.properties) or {}
+
+
+_THINKING: Final = ("thinking", "output_config", "reasoning")
 
 
 class _Model(msgspec.Struct, rename="camel"):
@@ -248,6 +257,7 @@ def _model(entry: _Model) -> Model:
         images="IMAGE" in (entry.supported_input_types or ["IMAGE"]),
         rate=entry.rate_multiplier,
         efforts=schema.efforts() if schema else (),
+        thinking_fields=schema.thinking_fields() if schema else (),
     )
 
 

@@ -61,7 +61,8 @@ async def attempt(
 ) -> None:
     """Ask once, and append the whole answer to `log`, as `filters` leave it, in their order.
 
-    An answer that they end early ends the upstream call too.
+    An answer that they end early ends the upstream call too. They may keep the end of the answer to themselves, where
+    it is one of several that make a turn.
 
     Raises:
         KirostreamError: whatever went wrong; where the log already holds events, the answer is not whole.
@@ -76,9 +77,11 @@ async def attempt(
             total = started + deadlines.total
             slack = deadlines.idle / 16
             move_at = 0.0
-            while not log.finished:
+            before = len(log.events)
+            data = b"."
+            while data and not log.finished:
                 data = await response.read_some()
-                _take(reader, data, log, filters)
+                _take(reader, data, log, filters, before)
                 if log.events:
                     if not log.has_room:
                         await log.room()
@@ -93,13 +96,17 @@ async def attempt(
         raise _timeout(waiting_for, started, deadlines)
 
 
-def _take(reader: Reader, data: bytes, log: TurnLog, filters: Sequence[EventFilter]) -> None:
-    """Hand bytes to the reader and events to the log. A refusal in the first event is raised, not logged."""
+def _take(reader: Reader, data: bytes, log: TurnLog, filters: Sequence[EventFilter], before: int) -> None:
+    """Hand bytes to the reader and events to the log. A refusal in the first event is raised, not logged.
+
+    Args:
+        before: events that the log had before this try.
+    """
     events = reader.feed(data) if data else reader.close()
     if filters:
         for each in filters:
             events = each.take(events)
-    if events and not log.events and isinstance(events[0], TurnFailed):
+    if events and len(log.events) == before and isinstance(events[0], TurnFailed):
         raise events[0].error
     log.append(events)
 

@@ -68,6 +68,11 @@ class Catalogue:
         kind = "complete" if self._known.complete else "fallback"
         return f"<Catalogue {len(self._known.models)} models, {kind}{', reading' if self._reading else ''}>"
 
+    @property
+    def known(self) -> Models:
+        """The list as it is known, without waiting for anything."""
+        return self._known
+
     async def models(self, account: Account, token: Token) -> Models:
         """The list as it is known. Only before the first try does anybody wait for it."""
         if not self._reading and self._clock() >= self._stale_at:

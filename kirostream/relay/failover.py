@@ -2,7 +2,8 @@
 
 Blame decides (kiro-protocol.md section 4.3): the client's fault goes back to the client; a rejected token is refreshed
 once; the upstream's fault is tried again after a pause; the account's fault goes back to the client, as there is one
-account. Nothing is tried again once the client may have seen a part of the answer.
+account. Where the operator named other models, one of them is asked in place of a model that stays without capacity, or
+that the account does not have. Nothing is tried again once the client may have seen a part of the answer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from kirostream.errors import CredentialRejected, KirostreamError, UpstreamDown, UpstreamFault, UpstreamOverloaded
+from kirostream.errors import (
+    CredentialRejected,
+    KirostreamError,
+    ModelNotOnAccount,
+    UpstreamDown,
+    UpstreamFault,
+    UpstreamOverloaded,
+)
 
 
 class Action(enum.Enum):
@@ -19,6 +27,7 @@ class Action(enum.Enum):
     GIVE_UP = "give up"
     REFRESH = "refresh the token and try again"
     RETRY = "try again"
+    FALL_BACK = "ask another model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,9 @@ class FailoverSettings:
     backoff_max: float = field(default=8.0, metadata={"help": "Longest pause between two tries.", "unit": "s"})
 
 
-def decide(error: KirostreamError, tried: Tried, *, committed: bool, settings: FailoverSettings) -> Decision:
+def decide(
+    error: KirostreamError, tried: Tried, *, committed: bool, settings: FailoverSettings, spare: bool = False
+) -> Decision:
     """What to do after `error`.
 
     Args:
@@ -56,8 +67,18 @@ def decide(error: KirostreamError, tried: Tried, *, committed: bool, settings: F
         tried: the tries so far, the failed one included.
         committed: whether the client may have seen a part of the answer.
         settings: the operator's limits.
+        spare: whether there is another model that may be asked in place of this one.
     """
-    if committed or tried.attempts >= settings.attempts:
+    if committed:
+        return Decision(Action.GIVE_UP)
+    decision = _same_model(error, tried, settings)
+    if spare and decision.action is Action.GIVE_UP and isinstance(error, UpstreamOverloaded | ModelNotOnAccount):
+        return Decision(Action.FALL_BACK)
+    return decision
+
+
+def _same_model(error: KirostreamError, tried: Tried, settings: FailoverSettings) -> Decision:
+    if tried.attempts >= settings.attempts:
         return Decision(Action.GIVE_UP)
     match error:
         case CredentialRejected() if not tried.refreshed:

@@ -49,6 +49,13 @@ class LiveTurn:
         self.request = request
         self.heading = heading
         self.model = model
+        """The model that is asked: the one the client means, until another one stands in for it."""
+        self.spares: list[Model] = []
+        """The models that may be asked in its place, in their order."""
+        self.stands_in = False
+        """Whether another model is asked than the one the client means."""
+        self.agentic = False
+        """Whether the model's name asks for agentic mode."""
         self.caller = caller
         self.linger = linger
         # A whole answer is folded at its end, and one that nobody waits for has no reader that could hold it back.

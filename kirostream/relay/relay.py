@@ -12,7 +12,7 @@ import math
 import sys
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -21,8 +21,10 @@ import trio
 from kirostream.accounts.account import Account
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.dialects.dialect import Heading
-from kirostream.errors import KirostreamError, LocalProtocolError, UpstreamFault
-from kirostream.filters import FilterSettings, emulate, event_filters
+from kirostream.errors import KirostreamError, LocalProtocolError, ModelNotOnAccount, UpstreamFault
+from kirostream.filters import EventFilter, FilterSettings, emulate, event_filters
+from kirostream.filters.continuation import Continuation, may_go_on
+from kirostream.filters.stand_in import StandIn
 from kirostream.filters.structured import Structured
 from kirostream.filters.truncation import TruncationWatch
 from kirostream.net.client import HttpClient
@@ -33,11 +35,11 @@ from kirostream.relay.directory import Directory, TurnsSettings
 from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried, decide
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import TurnLog
-from kirostream.relay.resolver import ModelSettings, asks_for_thinking, normalise, resolve
+from kirostream.relay.resolver import ModelSettings, fallbacks_of, no_such_model, normalise, resolve
 from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.calibration import Calibration
-from kirostream.turn.events import TurnEnded, TurnFailed
+from kirostream.turn.events import TurnEnded, TurnEvent, TurnFailed
 from kirostream.turn.request import Role, Text, TurnRequest
 from kirostream.turn.result import TurnResult, fold, unfold
 from kirostream.turn.usage import Usage
@@ -134,7 +136,7 @@ class Relay:
             linger: seconds that the turn goes on after its last watcher has left.
 
         Raises:
-            UnknownModel: no model of this name.
+            UnknownModel: the request names no model. One that the upstream does not have fails the turn.
         """
         live = await self.begin(request, request_id=request_id, scope=scope, attended=True, linger=linger)
         try:
@@ -163,13 +165,16 @@ class Relay:
             linger: seconds that it goes on with no watcher.
 
         Raises:
-            UnknownModel: no model of this name.
+            UnknownModel: as for `turn`.
         """
         known = await self.models()
-        aliases = self._settings.models.aliases
-        model = resolve(request.model, known.models, aliases=aliases, complete=known.complete)
-        if not request.thinking.enabled and asks_for_thinking(request.model, model, aliases=aliases):
-            request = replace(request, thinking=replace(request.thinking, enabled=True))
+        named = resolve(request.model, known.models, self._settings.models)
+        model = named.model
+        if "thinking" in named.wishes or named.effort:
+            thinking = request.thinking
+            enabled = thinking.enabled or "thinking" in named.wishes
+            thinking = replace(thinking, enabled=enabled, effort=thinking.effort or named.effort)
+            request = replace(request, thinking=thinking)
         model = replace(model, correction=self._calibration.correction(model.id))
         ids = conversation_ids(request, scope)
         heading = Heading(uuid.uuid4().hex, int(self._clock()), request_id)
@@ -182,6 +187,8 @@ class Relay:
             linger=linger,
             cap=self._settings.turns.cap,
         )
+        live.spares = fallbacks_of(model, known.models, self._settings.models)
+        live.agentic = "agentic" in named.wishes
         self.directory.add(live)
         self._started += 1
         self._nursery.start_soon(self._pump, live, ids)
@@ -232,6 +239,9 @@ class Relay:
             if live.first_event is None:
                 live.first_event = trio.current_time() - began
 
+        if may_go_on(asked, self._settings.filters.auto_continue):
+            await self._ask_in_parts(live, asked, ids, on_first_event)
+            return
         if asked.output is None:
             await self._ask(live, asked, live.log, ids, on_first_event)
             return
@@ -252,6 +262,34 @@ class Relay:
             reason="output_format",
         )
 
+    async def _ask_in_parts(
+        self, live: LiveTurn, asked: TurnRequest, ids: tuple[str, str], on_first_event: Callable[[], None]
+    ) -> None:
+        """Ask `asked`, and for the rest of its answer where the service cuts it off in its text."""
+        parts = Continuation(asked, self._settings.filters.auto_continue)
+        request: TurnRequest | None = asked
+        chain: Sequence[EventFilter] = ()
+
+        def filters() -> Sequence[EventFilter]:
+            nonlocal chain
+            if not live.log.events:  # what comes behind the parts sees one answer, and is made for it once
+                chain = self._filters(live, asked)
+            return (parts, *chain)
+
+        while request is not None and not live.log.finished:
+            first = request is asked
+            try:
+                await self._ask(live, request, live.log, ids, on_first_event, filters, parts)
+            except KirostreamError:
+                if first or parts.begun:
+                    raise
+                break  # there is no rest to be had; what was said is an answer that was cut off, as it was before
+            request = parts.go_on()
+        end: list[TurnEvent] = parts.finish()
+        for each in chain:
+            end = each.take(end)
+        live.log.append(end)
+
     async def _ask(
         self,
         live: LiveTurn,
@@ -259,15 +297,24 @@ class Relay:
         log: TurnLog,
         ids: tuple[str, str],
         on_first_event: Callable[[], None],
+        filters: Callable[[], Sequence[EventFilter]] | None = None,
+        parts: Continuation | None = None,
     ) -> None:
-        """Try until `log` holds a whole answer to `asked`."""
+        """Try until `log` holds a whole answer to `asked`, or a whole part of it.
+
+        Args:
+            filters: makes the filters of one try; None: those that `asked` needs.
+            parts: where the answer is one of several that make a turn.
+        """
         settings = self._settings.failover
-        request = self.provider.fit(emulate(asked, live.model, self._settings.filters))
+        request = self._fitted(live, asked)
         tried = Tried()
+        before = len(log.events)
+        first_error: KirostreamError | None = None
 
         while True:
             tried = Tried(tried.attempts + 1, tried.refreshed)
-            live.attempts = tried.attempts
+            live.attempts += 1
             token = await self._keeper.token(self._account)
             try:
                 await attempt(
@@ -287,13 +334,22 @@ class Relay:
                     log=log,
                     deadlines=self._settings.deadlines,
                     on_first_event=on_first_event,
-                    filters=event_filters(asked, live.model, self._settings.filters),
+                    filters=filters() if filters else self._filters(live, asked),
                 )
             except KirostreamError as error:
-                decision = decide(error, tried, committed=bool(log.events), settings=settings)
+                committed = parts.begun if parts and before else len(log.events) > before
+                spare = bool(live.spares) and not before
+                decision = decide(error, tried, committed=committed, settings=settings, spare=spare)
                 self._note(live, error, decision)
                 if decision.action is Action.GIVE_UP:
-                    raise
+                    if (said := self._worded(live, first_error or error)) is error:
+                        raise
+                    raise said from error
+                if decision.action is Action.FALL_BACK:
+                    first_error = first_error or error  # of the model that was asked for: the one to tell of
+                    live.model, live.stands_in = live.spares.pop(0), True
+                    request = self._fitted(live, asked)
+                    tried = Tried(refreshed=tried.refreshed)
                 if decision.action is Action.REFRESH:
                     self._keeper.reject(token)
                     tried = Tried(tried.attempts, refreshed=True)
@@ -301,6 +357,21 @@ class Relay:
             else:
                 self._calibration.watch(live.model, log.events)
                 return
+
+    def _fitted(self, live: LiveTurn, asked: TurnRequest) -> TurnRequest:
+        """`asked` as the model that is asked takes it."""
+        return self.provider.fit(emulate(asked, live.model, self._settings.filters, agentic=live.agentic))
+
+    def _filters(self, live: LiveTurn, asked: TurnRequest) -> Sequence[EventFilter]:
+        filters = event_filters(asked, live.model, self._settings.filters)
+        return (*filters, StandIn(live.model)) if live.stands_in else filters
+
+    def _worded(self, live: LiveTurn, error: KirostreamError) -> KirostreamError:
+        """`error` for the client: of a model that is not to be had, it also says which are."""
+        if not isinstance(error, ModelNotOnAccount):
+            return error
+        message = no_such_model(live.request.model, self._catalogue.known.models)
+        return ModelNotOnAccount(message, reason=error.reason, upstream_status=error.upstream_status)
 
     def _note(self, live: LiveTurn, error: KirostreamError, decision: Decision) -> None:
         self._recorder.record(

@@ -1,80 +1,235 @@
 """Model names: from what a client writes to a model of the catalogue (kiro-protocol.md section 7.2). Pure.
 
-The steps, first hit wins: an alias of the operator; the exact id; the name without vendor prefix, window suffix, date
-and ``-latest``, with its version written with a dot; the same with the version before the family. Case never matters.
-No model is ever put in place of another one: a name that leads nowhere is an error that lists what there is. Only
-while the catalogue could not be read (`complete` is False) does an unknown name pass, for the upstream to judge.
+The steps, first hit wins: an alias of the operator's; an id of the catalogue; the name as `RULES` leave it, against the
+catalogue and the aliases again; `ALIASES`, the names of an earlier tool, where their model is in the catalogue. Case
+never matters. An alias of the operator's comes before the catalogue, as it can have been written for one purpose only.
+
+A name that leads nowhere is no error: catalogues differ by plan, region and client, and some ids are served that none
+lists. It goes to the upstream as the rules leave it, and the upstream judges. No model is put in place of another one.
+What is said of a model that the upstream refuses, lists what there is (`no_such_model`).
+
+A name may also hold a wish: ``-thinking``, ``-agentic``, or an effort. What looks like one, and is a part of a model's
+own name, is none.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from kirostream.errors import UnknownModel
 from kirostream.turn.model import Model
 
-_PREFIX: Final = re.compile(r"^(?:(?:anthropic|openai|kiro|kirostream|amazon|bedrock)/|(?:us|eu|apac|global)\.)+")
-_VENDOR_DOT: Final = re.compile(r"^anthropic\.")
-_SUFFIX: Final = re.compile(r"(?:\[\d+[km]\]|-thinking|-agentic|-latest|-v\d+:\d+|@\d{8}|-20\d{6})$")
-_DASHED: Final = re.compile(r"^(claude-[a-z]+)-(\d{1,2})-(\d{1,2})(?=$|-)")
-_INVERTED: Final = re.compile(r"^claude-(\d{1,2})[.-](\d{1,2})-([a-z]+)$")
+Wish: TypeAlias = str
+"""What a name asks for beside a model: ``thinking``, ``agentic``, or a word of the effort scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One step from a client's spelling to Kiro's.
+
+    Attributes:
+        name: what it takes away or puts right, for people.
+        pattern: where it applies; in any case.
+        put: what is put there, as `re.sub` has it.
+        wish: what the client asks for by it; ``\\N`` stands for a group of the pattern.
+        again: it may apply behind a later one, so it is tried until nothing changes.
+    """
+
+    name: str
+    pattern: str
+    put: str | Callable[[re.Match[str]], str] = ""
+    wish: Wish = ""
+    again: bool = True
+
+
+RULES: Final[Sequence[Rule]] = (
+    Rule("vendor prefix", r"^(?:anthropic|openai|kiro|kirostream|amazon|bedrock|openrouter)/"),
+    Rule("region of Bedrock", r"^(?:us|eu|apac|jp|au|global)\."),
+    Rule("vendor of Bedrock", r"^(?:anthropic|amazon)\."),
+    Rule("name in Claude Code's list", r"^claude-kiro-"),
+    Rule("window", r"\[\d+[km]\]$"),
+    Rule("thinking", r"-thinking$", wish="thinking"),
+    Rule("agentic mode", r"-agentic$", wish="agentic"),
+    Rule("latest", r"[-:@]latest$"),
+    Rule("revision of Bedrock", r"-v\d+:\d+$"),
+    Rule("date", r"[-@]20\d\d(?:\d{4}|-\d\d-\d\d)$"),
+    Rule(
+        "old id",
+        r"^CLAUDE_([A-Z]+)_(\d+)(?:_(\d{1,2}))?_20\d{6}_V\d+_\d+$",
+        lambda found: f"claude-{found[1]}-{found[2]}" + (f".{found[3]}" if found[3] else ""),
+        again=False,
+    ),
+    Rule("old id, third generation", r"^CLAUDE_3_(\d)_([A-Z]+)_20\d{6}_V\d+_\d+$", r"claude-3.\1-\2", again=False),
+    Rule("case", r"^claude-.*$", lambda found: found[0].lower(), again=False),
+    Rule("version with a dash", r"^(claude-[a-z]+)-(\d{1,2})-(\d{1,2})(?=$|-)", r"\1-\2.\3", again=False),
+    Rule(
+        "version before the family",
+        r"^claude-([4-9]|\d\d)(?:[.-](\d{1,2}))?-([a-z]+)(?:-(minimal|low|medium|high|xhigh|max))?$",
+        lambda found: f"claude-{found[3]}-{found[1]}" + (f".{found[2]}" if found[2] else ""),
+        wish=r"\4",
+        again=False,
+    ),
+    Rule("third generation with a dash", r"^claude-3-(\d)-([a-z]+)$", r"claude-3.\1-\2", again=False),
+    Rule("third generation, family first", r"^claude-([a-z]+)-3\.(\d)$", r"claude-3.\2-\1", again=False),
+)
+"""In the order of section 7.2: decoration first, in whatever order it was put on; then the spelling of the version."""
+
+ALIASES: Final[Mapping[str, str]] = {
+    "claude-3.5-sonnet": "claude-sonnet-4.5",
+    "claude-3-opus": "claude-sonnet-4.5",
+    "gpt-4": "claude-sonnet-4.5",
+    "gpt-4o": "claude-sonnet-4.5",
+    "default": "claude-sonnet-4.5",
+    "auto-kiro": "auto",
+}
+"""Names that an earlier tool took for models of Kiro's, as `RULES` leave them."""
+
+_COMPILED: Final = tuple((rule, re.compile(rule.pattern, re.IGNORECASE)) for rule in RULES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """How model names are read."""
+    """How model names are read.
+
+    Raises:
+        ValueError: a name stands for something that is no name.
+    """
 
     aliases: Mapping[str, str] = field(
         default_factory=dict,
         metadata={"help": "Other names for models, e.g. aliases = { gpt-5 = 'claude-sonnet-4.5' }."},
     )
+    usual_aliases: bool = field(
+        default=True,
+        metadata={"help": "Take gpt-4, gpt-4o, claude-3-5-sonnet, claude-3-opus and default for claude-sonnet-4.5."},
+    )
+    fallbacks: Mapping[str, Sequence[str]] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Models to ask when one has no capacity or is not on the account, e.g. "
+            "fallbacks = { 'claude-opus-4.5' = ['claude-sonnet-4.5'] }. The answer names the one that gave it."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        aliases: Mapping[str, object] = self.aliases  # a file may hold anything
+        for name, meant in aliases.items():
+            if not _is_name(meant):
+                raise ValueError(f"the alias {name!r} is {meant!r}; it takes the name of a model")
+        fallbacks: Mapping[str, object] = self.fallbacks
+        for name, others in fallbacks.items():
+            if not isinstance(others, list | tuple) or not all(map(_is_name, others)):
+                raise ValueError(f"the fallbacks of {name!r} are {others!r}; they are a list of names of models")
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a name comes to.
+
+    Attributes:
+        model: of the catalogue, or the bare name.
+        listed: the catalogue has it.
+        wishes: what the name asks for beside the model.
+    """
+
+    model: Model
+    listed: bool
+    wishes: frozenset[Wish] = frozenset()
+
+    @property
+    def effort(self) -> str:
+        """The word of the effort scale in the name, empty where there is none."""
+        return next(iter(self.wishes - {"thinking", "agentic"}), "")
+
+
+def undecorated(name: str) -> tuple[str, frozenset[Wish]]:
+    """The name as `RULES` leave it, and the wishes they found in it."""
+    wishes: set[Wish] = set()
+    before = ""
+    plain = name.strip()
+    while plain != before:
+        before = plain
+        plain = _apply(plain, wishes, again=True)
+    return _apply(plain, wishes, again=False), frozenset(wishes)
+
+
+def _apply(name: str, wishes: set[Wish], *, again: bool) -> str:
+    for rule, pattern in _COMPILED:
+        if rule.again is again and (found := pattern.search(name)):
+            shorter = pattern.sub(rule.put, name)
+            if not shorter:
+                continue  # all of it would be decoration: then it is the name
+            if wish := found.expand(rule.wish).lower():
+                wishes.add(wish)
+            name = shorter
+    return name
 
 
 def normalise(name: str) -> str:
     """The name without decoration: ``anthropic/claude-sonnet-4-5-20250929`` is ``claude-sonnet-4.5``."""
-    plain = _VENDOR_DOT.sub("", _PREFIX.sub("", name.strip().lower()))
-    while (shorter := _SUFFIX.sub("", plain)) != plain:
-        plain = shorter
-    plain = _DASHED.sub(r"\1-\2.\3", plain)
-    return _INVERTED.sub(r"claude-\3-\1.\2", plain)
+    return undecorated(name)[0]
 
 
-def asks_for_thinking(name: str, model: Model, *, aliases: Mapping[str, str]) -> bool:
-    """Whether a name that was resolved to `model` has ``-thinking`` in its decoration."""
-    plain = aliases.get(name.strip().lower(), name).strip().lower()
-    if plain == model.id.lower():
-        return False  # what looks like decoration is a part of the model's own name
-    while suffix := _SUFFIX.search(plain):
-        if suffix[0] == "-thinking":
-            return True
-        plain = plain[: suffix.start()]
-    return False
-
-
-def resolve(name: str, models: Sequence[Model], *, aliases: Mapping[str, str], complete: bool) -> Model:
-    """The model a client means.
+def resolve(name: str, models: Sequence[Model], settings: ModelSettings | None = None) -> Resolved:
+    """The model a client means. A name that is not in the catalogue comes back as the rules leave it.
 
     Args:
         name: as the client wrote it.
-        models: the catalogue.
-        aliases: the operator's other names, by lower-case name.
-        complete: whether `models` is the upstream's own list, and not the fallback.
+        models: the catalogue, or what stands in for it.
+        settings: the operator's other names.
 
     Raises:
-        UnknownModel: no model of this name; the message lists the ones there are.
+        UnknownModel: there is no name at all.
     """
-    wanted = aliases.get(name.strip().lower(), name)
+    if not name.strip():
+        raise UnknownModel(no_such_model(name, models))
+    settings = settings or ModelSettings()
     known = {model.id.lower(): model for model in models}
-    for candidate in (wanted.strip().lower(), normalise(wanted)):
-        if candidate in known:
-            return known[candidate]
-    if not complete and wanted.strip():
-        return Model(normalise(wanted))
-    listed = ", ".join(sorted(known)) or "none"
-    raise UnknownModel(
-        f"The model {name!r} does not exist or this account does not have it. Models: {listed}. "
-        "Another name for one of them can be set under [models] aliases."
+    aliases = {alias.strip().lower(): meant.strip() for alias, meant in settings.aliases.items()}
+    asked = name.strip().lower()
+    wanted = aliases.get(asked, name.strip())
+    if wanted.lower() in known:
+        return Resolved(known[wanted.lower()], listed=True, wishes=_named(asked, known[wanted.lower()]))
+    plain, wishes = undecorated(wanted)
+    if asked not in aliases and plain.lower() in aliases:
+        plain, more = undecorated(aliases[plain.lower()])
+        wishes |= more
+    if settings.usual_aliases and plain.lower() not in known and ALIASES.get(plain.lower()) in known:
+        plain = ALIASES[plain.lower()]
+    model = known.get(plain.lower())
+    found = model or Model(plain)
+    return Resolved(found, listed=model is not None, wishes=wishes | _named(asked, found))
+
+
+def _named(asked: str, model: Model) -> frozenset[Wish]:
+    """The wish that counts wherever it stands in a name, unless it is a part of the model's own."""
+    return frozenset(("agentic",)) if "agentic" in asked and "agentic" not in model.id.lower() else frozenset()
+
+
+def fallbacks_of(model: Model, models: Sequence[Model], settings: ModelSettings) -> list[Model]:
+    """The models to ask in place of `model`, in their order; mostly none."""
+    if not settings.fallbacks:
+        return []
+    meant = {resolve(name, models, settings).model.id: others for name, others in settings.fallbacks.items()}
+    found = [resolve(other, models, settings).model for other in meant.get(model.id, ())]
+    return [other for other in found if other.id != model.id]
+
+
+def no_such_model(name: str, models: Sequence[Model]) -> str:
+    """What is said of a model that is not to be had: the nearest that is, and all that are."""
+    known = {model.id.lower(): model.id for model in models}
+    near = difflib.get_close_matches(normalise(name).lower(), known, n=1)
+    hint = f" Did you mean {known[near[0]]!r}?" if near else ""
+    return (
+        f"The model {name!r} does not exist or this account does not have it.{hint} "
+        f"Models: {', '.join(sorted(known.values())) or 'none'}. "
+        "Another name for one of them can be set under [relay.models] aliases."
     )

@@ -24,6 +24,14 @@ class Model:
     images: bool = True
     rate: float | None = None
     efforts: tuple[str, ...] = ()
-    """Words of the native effort scale, empty where the model does not advertise native thinking."""
+    """Words of the native effort scale, empty where the model does not advertise one."""
+    thinking_fields: tuple[str, ...] = ()
+    """What a request may say of native thinking, as the catalogue has it: dotted names of members, such as
+    ``thinking.type`` or ``reasoning.effort``. Empty where no catalogue said, or the model has none."""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model has native thinking."""
+        return bool(self.efforts or self.thinking_fields)
     correction: float = 1.0
     """Tokens that the upstream counts for one of our estimate, as far as was seen; see `turn.calibration`."""

@@ -216,6 +216,18 @@ def test_the_effort_fits_the_scale(thinking: Thinking, efforts: tuple[str, ...],
             {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": "low"}},
         ),
         (Model("gpt-x", efforts=("low",)), Thinking(True), {"reasoning": {"effort": "low"}}),
+        (
+            Model("claude-x", efforts=("low", "xhigh"), thinking_fields=("reasoning.effort",)),
+            Thinking(True),
+            {"reasoning": {"effort": "low"}},
+        ),
+        (
+            Model("gpt-x", efforts=("high",), thinking_fields=("thinking.type", "thinking.display")),
+            Thinking(True),
+            {"thinking": {"type": "adaptive", "display": "summarized"}},
+        ),
+        (Model("claude-x", thinking_fields=("thinking.type",)), Thinking(True), {"thinking": {"type": "adaptive"}}),
+        (Model("claude-x", thinking_fields=("other.member",)), Thinking(True), None),
     ],
 )
 def test_native_thinking(model: Model, thinking: Thinking, fields: object) -> None:

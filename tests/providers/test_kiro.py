@@ -110,9 +110,47 @@ def test_the_catalogue() -> None:
     models, page = KiroProvider().read_models(json.dumps(body).encode())
     assert page == "n"
     assert models == [
-        Model("claude-opus-4.7", "Claude Opus 4.7", "", 1_000_000, 64_000, True, 2.2, ("low", "high")),
+        Model(
+            "claude-opus-4.7",
+            "Claude Opus 4.7",
+            "",
+            1_000_000,
+            64_000,
+            True,
+            2.2,
+            efforts=("low", "high"),
+            thinking_fields=("thinking.type", "output_config.effort"),
+        ),
         Model("bare", "bare", "", DEFAULT_WINDOW, 64_000, False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("properties", "efforts", "fields"),
+    [
+        (None, (), ()),
+        ({}, (), ()),
+        ({"anything": {"type": "string"}}, (), ()),
+        (
+            {"thinking": {}, "output_config": {"properties": {"effort": {"enum": ["low", "xhigh"]}}}},
+            ("low", "xhigh"),
+            ("thinking.type", "thinking.display", "output_config.effort"),
+        ),
+        (
+            {"thinking": {"properties": {"type": {"enum": ["adaptive"]}, "display": {}}}},
+            (),
+            ("thinking.type", "thinking.display"),
+        ),
+        ({"reasoning": {"properties": {"effort": {"enum": ["low", 1]}}}}, ("low",), ("reasoning.effort",)),
+    ],
+)
+def test_the_catalogue_says_how_native_thinking_is_asked_for(
+    properties: object, efforts: tuple[str, ...], fields: tuple[str, ...]
+) -> None:
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    body = {"models": [{"modelId": "m", "additionalModelRequestFieldsSchema": schema}]}
+    ((model,), _) = KiroProvider().read_models(json.dumps(body).encode())
+    assert (model.efforts, model.thinking_fields, model.thinks) == (efforts, fields, bool(fields))
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"models":[{}]}', b"<html>"])

@@ -11,6 +11,7 @@ from kirostream.errors import (
     CredentialRejected,
     KirostreamError,
     LocalProtocolError,
+    ModelNotOnAccount,
     QuotaSpent,
     StreamCut,
     UpstreamDown,
@@ -48,6 +49,30 @@ SETTINGS = FailoverSettings(attempts=4, backoff=0.5, backoff_max=8.0)
 )
 def test_blame_decides(error: KirostreamError, tried: Tried, expected: Decision) -> None:
     assert decide(error, tried, committed=False, settings=SETTINGS) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "tried", "action"),
+    [
+        (ModelNotOnAccount("x"), Tried(1), Action.FALL_BACK),
+        (UpstreamOverloaded("x"), Tried(1), Action.RETRY),
+        (UpstreamOverloaded("x"), Tried(4), Action.FALL_BACK),
+        (UpstreamOverloaded("x", retry_after=60.0), Tried(1), Action.FALL_BACK),
+        (UpstreamFault("x"), Tried(4), Action.GIVE_UP),
+        (UpstreamTimeout("x"), Tried(1), Action.GIVE_UP),
+        (AccountThrottled("x"), Tried(1), Action.GIVE_UP),
+        (QuotaSpent("x"), Tried(1), Action.GIVE_UP),
+        (ContextOverflow("x"), Tried(1), Action.GIVE_UP),
+        (CredentialRejected("x"), Tried(1), Action.REFRESH),
+    ],
+)
+def test_another_model_is_asked_for_want_of_this_one_only(
+    error: KirostreamError, tried: Tried, action: Action
+) -> None:
+    assert decide(error, tried, committed=False, settings=SETTINGS, spare=True).action is action
+    without = decide(error, tried, committed=False, settings=SETTINGS)
+    assert without.action is (Action.GIVE_UP if action is Action.FALL_BACK else action)
+    assert decide(error, tried, committed=True, settings=SETTINGS, spare=True).action is Action.GIVE_UP
 
 
 @pytest.mark.parametrize("error", [UpstreamDown("x"), CredentialRejected("x"), UpstreamFault("x")])

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
 import trio
 import trio.testing
 
-from kirostream.accounts.account import NEVER, Account, AccountId, AuthMethod, Secret, Token
+from helpers.staged import (
+    ASK,
+    END,
+    FIRST,
+    HELLO,
+    MORE,
+    WRITER,
+    Answer,
+    FakeClient,
+    FakeKeeper,
+    Stage,
+    Step,
+    ok,
+    outcome,
+    saying,
+    stage,
+)
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.dialects import DIALECTS
-from kirostream.dialects.dialect import Complaint, Dialect, Headers, Heading
+from kirostream.dialects.dialect import Heading
 from kirostream.errors import (
     AccountThrottled,
     CredentialRejected,
@@ -25,24 +40,16 @@ from kirostream.errors import (
     StreamCut,
     UnknownModel,
     UpstreamDown,
-    UpstreamError,
     UpstreamFault,
     UpstreamTimeout,
 )
 from kirostream.filters import FilterSettings
 from kirostream.net.client import HttpClient
-from kirostream.providers.provider import Call, Forms, UpstreamRequest
-from kirostream.relay.attempt import Deadlines
-from kirostream.relay.catalogue import Catalogue
-from kirostream.relay.failover import FailoverSettings
-from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import WINDOW
-from kirostream.relay.relay import Relay, RelaySettings, conversation_ids
-from kirostream.telemetry.facts import AttemptFailed, Fact, Faulted, TurnFinished
-from kirostream.telemetry.recorder import Recorder
+from kirostream.relay.relay import RelaySettings, conversation_ids
+from kirostream.telemetry.facts import AttemptFailed, Faulted
 from kirostream.turn.events import (
     BlockDelta,
-    BlockEnded,
     BlockKind,
     BlockStarted,
     Stop,
@@ -50,7 +57,6 @@ from kirostream.turn.events import (
     TurnFailed,
     TurnStarted,
 )
-from kirostream.turn.model import Model
 from kirostream.turn.request import (
     Message,
     OutputFormat,
@@ -66,172 +72,6 @@ from kirostream.turn.request import (
 from kirostream.turn.result import fold
 from kirostream.turn.tokens import estimate
 from kirostream.turn.usage import Usage
-
-MODEL = Model("m")
-ASK = TurnRequest(model="m", messages=(Message(Role.USER, (Text("hi"),)),), stream=True, spoken_in="anthropic")
-WRITER = DIALECTS["kiro"].writer(ASK, Heading("0" * 32, 0))
-FIRST, MORE, END = (
-    b"".join(b"".join(WRITER.write(event)) for event in events)
-    for events in (
-        (TurnStarted("m"), BlockStarted(0, BlockKind.TEXT), BlockDelta.of(0, "hel")),
-        (BlockDelta.of(0, "lo"),),
-        (BlockEnded(0), TurnEnded(Stop.END, Usage(credits=0.5, context_percentage=1.0))),
-    )
-)
-HELLO = (FIRST, MORE, END)
-Step = bytes | float | KirostreamError | Exception
-"""Bytes to read, seconds of silence, or what the read raises."""
-
-
-@dataclass
-class Answer:
-    """One scripted answer."""
-
-    status: int
-    steps: Sequence[Step]
-    headers: Headers = ()
-    body: bytes = b""
-    closed: bool = False
-
-    async def read_some(self) -> bytes:
-        while self.steps:
-            step, self.steps = self.steps[0], self.steps[1:]
-            if isinstance(step, bytes):
-                await trio.lowlevel.checkpoint()
-                return step
-            if isinstance(step, float):
-                await trio.sleep(step)
-            else:
-                raise step
-        return b""
-
-    async def read_all(self, limit: int) -> bytes:
-        return self.body[:limit]
-
-
-@dataclass
-class FakeClient:
-    """Gives the scripted answers in order; an exception in their place is raised where a connection would fail."""
-
-    script: list[Answer | KirostreamError]
-    asked: list[str] = field(default_factory=list)
-
-    @asynccontextmanager
-    async def stream(
-        self, method: str, url: str, headers: Headers, content: bytes = b""
-    ) -> AsyncGenerator[Answer, None]:
-        self.asked.append(dict(headers)[b"authorization"].decode())
-        await trio.lowlevel.checkpoint()
-        answer = self.script.pop(0)
-        if isinstance(answer, KirostreamError):
-            raise answer
-        try:
-            yield answer
-        finally:
-            answer.closed = True
-
-    async def fetch(
-        self, method: str, url: str, headers: Headers, content: bytes = b"", *, limit: int = 0
-    ) -> tuple[int, Headers, bytes]:
-        raise UpstreamDown("no catalogue here")
-
-
-class FakeKeeper:
-    """Tokens t0, t1, ...: a new one after each rejection."""
-
-    def __init__(self) -> None:
-        self.rejections = 0
-
-    async def token(self, account: Account) -> Token:
-        await trio.lowlevel.checkpoint()
-        return Token(Secret(f"t{self.rejections}"), NEVER, "", account.id)
-
-    def reject(self, token: Token) -> None:
-        self.rejections += 1
-
-
-class FakeProvider:
-    """Speaks Kiro's dialect; HTTP status is all its refusals have."""
-
-    name = "fake"
-    fallback_models: Sequence[Model] = (MODEL,)
-    forms: Forms | None = None
-
-    @property
-    def dialect(self) -> Dialect:
-        return DIALECTS["kiro"]
-
-    def __init__(self) -> None:
-        self.fitted: list[TurnRequest] = []
-
-    def fit(self, request: TurnRequest) -> TurnRequest:
-        self.fitted.append(request)
-        return request
-
-    def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
-        return UpstreamRequest("POST", "http://up", [(b"authorization", token.access.reveal().encode())])
-
-    def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
-        kinds: dict[int, type[UpstreamError]] = {403: CredentialRejected, 429: AccountThrottled}
-        return kinds.get(status, UpstreamFault)(f"status {status}")
-
-    def list_models(self, account: Account, token: Token, page: str = "") -> UpstreamRequest:
-        return UpstreamRequest("GET", "http://up/models", [])
-
-    def read_models(self, body: bytes) -> tuple[list[Model], str]:
-        return [MODEL], ""
-
-
-@dataclass
-class Stage:
-    """A relay and everything round it."""
-
-    relay: Relay
-    client: FakeClient
-    keeper: FakeKeeper
-    provider: FakeProvider
-    facts: list[Fact]
-
-    def finished(self) -> TurnFinished:
-        (fact,) = [fact for fact in self.facts if isinstance(fact, TurnFinished)]
-        return fact
-
-
-SETTINGS = RelaySettings(
-    deadlines=Deadlines(first_event=10, idle=20, total=100), failover=FailoverSettings(attempts=3, backoff=1.0)
-)
-
-
-@asynccontextmanager
-async def stage(*script: Answer | KirostreamError, settings: RelaySettings = SETTINGS) -> AsyncIterator[Stage]:
-    facts: list[Fact] = []
-    recorder = Recorder(facts.append)
-    client, keeper, provider = FakeClient(list(script)), FakeKeeper(), FakeProvider()
-    async with trio.open_nursery() as nursery:
-        relay = Relay(
-            nursery,
-            account=Account(id=AccountId("a"), label="someone", auth=AuthMethod.SOCIAL),
-            keeper=cast(TokenKeeper, keeper),
-            provider=provider,
-            client=cast(HttpClient, client),
-            catalogue=Catalogue(nursery, provider, cast(HttpClient, client), recorder),
-            recorder=recorder,
-            settings=settings,
-            clock=lambda: 1_000_000.0,
-        )
-        yield Stage(relay, client, keeper, provider, facts)
-        assert relay.snapshot().in_flight == 0
-
-
-def ok(*steps: Step) -> Answer:
-    return Answer(200, steps)
-
-
-async def outcome(live: LiveTurn) -> TurnEnded | TurnFailed:
-    await live.over.wait()
-    last = live.log.events[-1]
-    assert isinstance(last, TurnEnded | TurnFailed)
-    return last
 
 
 async def test_an_answer(autojump_clock: trio.testing.MockClock) -> None:
@@ -340,13 +180,6 @@ async def test_a_limit_ends_the_turn_and_the_upstream_call(autojump_clock: trio.
         assert fold(live.log.events).content == (Text("hel"),)
         assert answer.closed
     assert trio.current_time() < 10
-
-
-def saying(text: str) -> Answer:
-    events = (TurnStarted("m"), BlockStarted(0, BlockKind.TEXT), BlockDelta.of(0, text), BlockEnded(0))
-    ended = TurnEnded(Stop.END, Usage(credits=0.5))
-    writer = DIALECTS["kiro"].writer(ASK, Heading("0" * 32, 0))
-    return ok(b"".join(b"".join(writer.write(event)) for event in (*events, ended)))
 
 
 SHAPED = replace(ASK, output=OutputFormat(b'{"type":"object","required":["a"]}'))

@@ -358,17 +358,31 @@ def effort(thinking: Thinking, efforts: Sequence[str]) -> str:
 def _model_fields(thinking: Thinking, model: Model) -> msgspec.Raw:
     """Native thinking (section 2.8), where it is asked for and the catalogue advertises it.
 
-    The catalogue's two shapes follow the model's family: Claude takes ``thinking`` and ``output_config``, the others
-    ``reasoning``. Every schema is closed, so ``display`` is sent only to models new enough to know ``xhigh``: the
-    older ones lack both, and show their thoughts unasked.
+    Every model's schema is closed, so what it does not list is not sent.
     """
-    if not thinking.enabled or not model.efforts:
+    if not thinking.enabled or not model.thinks:
         return ABSENT
-    word = EffortField(effort(thinking, model.efforts))
+    known = model.thinking_fields or _usual_fields(model)
+    word = EffortField(effort(thinking, model.efforts)) if model.efforts else None
+    display = "summarized" if "thinking.display" in known else None
+    fields = ModelFields(
+        thinking=ThinkingField("adaptive", display) if "thinking.type" in known else None,
+        output_config=word if "output_config.effort" in known else None,
+        reasoning=word if "reasoning.effort" in known else None,
+    )
+    return ABSENT if fields == ModelFields() else msgspec.Raw(_encode(fields))
+
+
+def _usual_fields(model: Model) -> Sequence[str]:
+    """What a model of this family takes, where only its efforts are known.
+
+    Claude takes ``thinking`` and ``output_config``, the others ``reasoning``; models too old to know ``xhigh`` do not
+    know ``display`` either, and show their thoughts unasked.
+    """
     if not model.id.startswith(("claude", "auto")):
-        return msgspec.Raw(_encode(ModelFields(reasoning=word)))
-    adaptive = ThinkingField("adaptive", "summarized" if "xhigh" in model.efforts else None)
-    return msgspec.Raw(_encode(ModelFields(thinking=adaptive, output_config=word)))
+        return ("reasoning.effort",)
+    display = ("thinking.display",) if "xhigh" in model.efforts else ()
+    return ("thinking.type", *display, "output_config.effort")
 
 
 # Reading

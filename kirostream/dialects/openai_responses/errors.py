@@ -17,6 +17,7 @@ from kirostream.errors import (
     AccountThrottled,
     ContextOverflow,
     KirostreamError,
+    ModelNotOnAccount,
     NoAccount,
     QuotaSpent,
     RequestError,
@@ -33,6 +34,7 @@ _CODES: Final[Sequence[tuple[type[KirostreamError], str]]] = (
     (UpstreamOverloaded, "server_is_overloaded"),
     (NoAccount, "server_is_overloaded"),
     (RequestError, "invalid_prompt"),
+    (ModelNotOnAccount, "invalid_prompt"),
     (UpstreamRefused, "invalid_prompt"),
 )
 """Codes of a failed response; Codex repeats what says ``server_error``, and knows the others (section 0.6)."""

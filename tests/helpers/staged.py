@@ -1,0 +1,238 @@
+"""A relay with a scripted upstream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import trio
+import trio.testing
+
+from kirostream.accounts.account import NEVER, Account, AccountId, AuthMethod, Secret, Token
+from kirostream.accounts.keeper import TokenKeeper
+from kirostream.dialects import DIALECTS
+from kirostream.dialects.dialect import Complaint, Dialect, Headers, Heading
+from kirostream.errors import (
+    AccountThrottled,
+    CredentialRejected,
+    KirostreamError,
+    ModelNotOnAccount,
+    UpstreamDown,
+    UpstreamError,
+    UpstreamFault,
+    UpstreamOverloaded,
+)
+from kirostream.net.client import HttpClient
+from kirostream.providers.provider import Call, Forms, UpstreamRequest
+from kirostream.relay.attempt import Deadlines
+from kirostream.relay.catalogue import Catalogue
+from kirostream.relay.failover import FailoverSettings
+from kirostream.relay.live import LiveTurn
+from kirostream.relay.relay import Relay, RelaySettings
+from kirostream.telemetry.facts import Fact, TurnFinished
+from kirostream.telemetry.recorder import Recorder
+from kirostream.turn.events import (
+    BlockDelta,
+    BlockEnded,
+    BlockKind,
+    BlockStarted,
+    Stop,
+    TurnEnded,
+    TurnFailed,
+    TurnStarted,
+)
+from kirostream.turn.model import Model
+from kirostream.turn.request import (
+    Message,
+    Role,
+    Text,
+    TurnRequest,
+)
+from kirostream.turn.usage import Usage
+
+MODEL = Model("m")
+ASK = TurnRequest(model="m", messages=(Message(Role.USER, (Text("hi"),)),), stream=True, spoken_in="anthropic")
+WRITER = DIALECTS["kiro"].writer(ASK, Heading("0" * 32, 0))
+FIRST, MORE, END = (
+    b"".join(b"".join(WRITER.write(event)) for event in events)
+    for events in (
+        (TurnStarted("m"), BlockStarted(0, BlockKind.TEXT), BlockDelta.of(0, "hel")),
+        (BlockDelta.of(0, "lo"),),
+        (BlockEnded(0), TurnEnded(Stop.END, Usage(credits=0.5, context_percentage=1.0))),
+    )
+)
+HELLO = (FIRST, MORE, END)
+Step = bytes | float | KirostreamError | Exception
+"""Bytes to read, seconds of silence, or what the read raises."""
+
+
+@dataclass
+class Answer:
+    """One scripted answer."""
+
+    status: int
+    steps: Sequence[Step]
+    headers: Headers = ()
+    body: bytes = b""
+    closed: bool = False
+
+    async def read_some(self) -> bytes:
+        while self.steps:
+            step, self.steps = self.steps[0], self.steps[1:]
+            if isinstance(step, bytes):
+                await trio.lowlevel.checkpoint()
+                return step
+            if isinstance(step, float):
+                await trio.sleep(step)
+            else:
+                raise step
+        return b""
+
+    async def read_all(self, limit: int) -> bytes:
+        return self.body[:limit]
+
+
+@dataclass
+class FakeClient:
+    """Gives the scripted answers in order; an exception in their place is raised where a connection would fail."""
+
+    script: list[Answer | KirostreamError]
+    asked: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: str, headers: Headers, content: bytes = b""
+    ) -> AsyncGenerator[Answer, None]:
+        self.asked.append(dict(headers)[b"authorization"].decode())
+        await trio.lowlevel.checkpoint()
+        answer = self.script.pop(0)
+        if isinstance(answer, KirostreamError):
+            raise answer
+        try:
+            yield answer
+        finally:
+            answer.closed = True
+
+    async def fetch(
+        self, method: str, url: str, headers: Headers, content: bytes = b"", *, limit: int = 0
+    ) -> tuple[int, Headers, bytes]:
+        raise UpstreamDown("no catalogue here")
+
+
+class FakeKeeper:
+    """Tokens t0, t1, ...: a new one after each rejection."""
+
+    def __init__(self) -> None:
+        self.rejections = 0
+
+    async def token(self, account: Account) -> Token:
+        await trio.lowlevel.checkpoint()
+        return Token(Secret(f"t{self.rejections}"), NEVER, "", account.id)
+
+    def reject(self, token: Token) -> None:
+        self.rejections += 1
+
+
+class FakeProvider:
+    """Speaks Kiro's dialect; HTTP status is all its refusals have."""
+
+    name = "fake"
+    fallback_models: Sequence[Model] = (MODEL,)
+    forms: Forms | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        return DIALECTS["kiro"]
+
+    def __init__(self) -> None:
+        self.fitted: list[TurnRequest] = []
+        self.models: list[str] = []
+        """The models that were asked, one a try."""
+
+    def fit(self, request: TurnRequest) -> TurnRequest:
+        self.fitted.append(request)
+        return request
+
+    def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
+        self.models.append(call.model.id)
+        return UpstreamRequest("POST", "http://up", [(b"authorization", token.access.reveal().encode())])
+
+    def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
+        kinds: dict[int, type[UpstreamError]] = {
+            403: CredentialRejected,
+            404: ModelNotOnAccount,
+            429: AccountThrottled,
+            529: UpstreamOverloaded,
+        }
+        return kinds.get(status, UpstreamFault)(f"status {status}")
+
+    def list_models(self, account: Account, token: Token, page: str = "") -> UpstreamRequest:
+        return UpstreamRequest("GET", "http://up/models", [])
+
+    def read_models(self, body: bytes) -> tuple[list[Model], str]:
+        return [MODEL], ""
+
+
+@dataclass
+class Stage:
+    """A relay and everything round it."""
+
+    relay: Relay
+    client: FakeClient
+    keeper: FakeKeeper
+    provider: FakeProvider
+    facts: list[Fact]
+
+    def finished(self) -> TurnFinished:
+        (fact,) = [fact for fact in self.facts if isinstance(fact, TurnFinished)]
+        return fact
+
+
+SETTINGS = RelaySettings(
+    deadlines=Deadlines(first_event=10, idle=20, total=100), failover=FailoverSettings(attempts=3, backoff=1.0)
+)
+
+
+@asynccontextmanager
+async def stage(*script: Answer | KirostreamError, settings: RelaySettings = SETTINGS) -> AsyncIterator[Stage]:
+    """A relay that is given the scripted answers in order; no turn is left of it."""
+    facts: list[Fact] = []
+    recorder = Recorder(facts.append)
+    client, keeper, provider = FakeClient(list(script)), FakeKeeper(), FakeProvider()
+    async with trio.open_nursery() as nursery:
+        relay = Relay(
+            nursery,
+            account=Account(id=AccountId("a"), label="someone", auth=AuthMethod.SOCIAL),
+            keeper=cast(TokenKeeper, keeper),
+            provider=provider,
+            client=cast(HttpClient, client),
+            catalogue=Catalogue(nursery, provider, cast(HttpClient, client), recorder),
+            recorder=recorder,
+            settings=settings,
+            clock=lambda: 1_000_000.0,
+        )
+        yield Stage(relay, client, keeper, provider, facts)
+        assert relay.snapshot().in_flight == 0
+
+
+def ok(*steps: Step) -> Answer:
+    """An answer that is read in these steps."""
+    return Answer(200, steps)
+
+
+async def outcome(live: LiveTurn) -> TurnEnded | TurnFailed:
+    """How the turn ends, once it has."""
+    await live.over.wait()
+    last = live.log.events[-1]
+    assert isinstance(last, TurnEnded | TurnFailed)
+    return last
+
+
+def saying(text: str, stop: Stop = Stop.END) -> Answer:
+    """An answer of one text."""
+    events = (TurnStarted("m"), BlockStarted(0, BlockKind.TEXT), BlockDelta.of(0, text), BlockEnded(0))
+    ended = TurnEnded(stop, Usage(credits=0.5))
+    writer = DIALECTS["kiro"].writer(ASK, Heading("0" * 32, 0))
+    return ok(b"".join(b"".join(writer.write(event)) for event in (*events, ended)))
