@@ -12,7 +12,7 @@ The order matters, and is the one of the table:
 2. the tools offered: `tool_choice`, one tool a name, text in place of tool traffic where no tool is offered;
 3. the sequence: neighbours of one role are one message, the first is the user's;
 4. the pairs: every call has its result in the next message, and the other way round; every name is declared;
-5. the contents: images, arguments, nothing empty, the last message is the user's;
+5. the contents: images, arguments, nothing empty, the last message is the user's, and they are not too many;
 6. the tools as Kiro takes them: descriptions, schemas.
 
 Rules are pure and idempotent; a rule that finds nothing to do returns the request it was given.
@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from kirostream.errors import ContextOverflow
 from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
 from kirostream.filters.websearch import as_calls
 from kirostream.turn.request import (
@@ -52,6 +53,8 @@ Rule: TypeAlias = Callable[[TurnRequest], TurnRequest]
 
 MAX_DESCRIPTION: Final = 10_000
 """Bytes of a tool's description; section 2.6 has peers between 10,000 and 10,237, in characters or bytes."""
+MAX_MESSAGES: Final = 9_999
+"""A history of 10,000 and the current message, less the two that stand for the system prompt."""
 MAX_IMAGES: Final = 10
 MAX_IMAGE_BYTES: Final = 10_000_000
 
@@ -409,6 +412,21 @@ def end_with_user(request: TurnRequest) -> TurnRequest:
     return replace(request, messages=(*request.messages, Message(Role.USER, (Text(CONTINUE),))))
 
 
+def limit_messages(request: TurnRequest) -> TurnRequest:
+    """A conversation of more messages than Kiro takes (section 2.4) is refused here, in the words that clients know.
+
+    Raises:
+        ContextOverflow: there are too many of them; leaving some out is the client's to decide.
+    """
+    if len(request.messages) > MAX_MESSAGES:
+        raise ContextOverflow(
+            f"The conversation has {len(request.messages):,} messages, Kiro takes {MAX_MESSAGES:,}: "
+            "shorten it, or compact it and try again.",
+            reason="too_many_messages",
+        )
+    return request
+
+
 # 6. The tools as Kiro takes them
 
 
@@ -471,6 +489,7 @@ CONVERSATION_RULES: Final[tuple[Rule, ...]] = (
     check_images,
     fill_empty_contents,
     end_with_user,
+    limit_messages,
 )
 TOOL_RULES: Final[tuple[Rule, ...]] = (fit_descriptions, repair_schemas)
 RULES: Final = CONVERSATION_RULES + TOOL_RULES
@@ -528,6 +547,8 @@ def _converses(request: TurnRequest) -> bool:
     """Whether no rule of the conversation has anything to do. Where it says no, one may have or not."""
     known = {tool.name.lower() for tool in request.tools}
     if request.tool_choice != AUTO or len({tool.name for tool in request.tools}) < len(request.tools):
+        return False
+    if len(request.messages) > MAX_MESSAGES:
         return False
     speaker = Role.USER
     due: tuple[str, ...] = ()

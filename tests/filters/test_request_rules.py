@@ -12,6 +12,7 @@ from helpers.images import PNG
 from helpers.requests import GIF, JPEG, MESSAGE, RAW_SCHEMA, REQUEST, WEBP, image
 from kirostream.dialects.dialect import Stamp
 from kirostream.dialects.kiro.request import decode, write_request
+from kirostream.errors import ContextOverflow
 from kirostream.filters import request_rules as rules
 from kirostream.filters.request_rules import RULES, apply_rules
 from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
@@ -460,6 +461,17 @@ def test_no_assistant_message_is_empty() -> None:
 )
 def test_no_result_is_empty(given: ToolResult, sent: ToolResult) -> None:
     assert ruled(user("a"), assistant(call()), user(given))[2] == user(sent)
+
+
+def test_more_messages_than_the_service_takes_are_refused_here() -> None:
+    talk = [user("a"), assistant("b")] * 4_999
+    asked = request(*talk, user("c"), system=(Text("s"),))
+    assert apply_rules(asked) is asked
+    assert check(decode(write_request(asked, Stamp(Model("claude-sonnet-4.5")))), CATALOGUE) is None
+    for more in ([user("c"), assistant("d"), user("e")], [user("c"), assistant("d")]):
+        with pytest.raises(ContextOverflow, match="compact it") as caught:
+            apply_rules(request(*talk, *more))
+        assert caught.value.status == 400
 
 
 # 6. Tools
