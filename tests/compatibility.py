@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from kirostream.dialects.openai_responses.thoughts import PLAIN, pack, pack_summary
+from kirostream.turn.request import Thought
+
 PAGE: Final = Path(__file__).parents[1] / "docs" / "compatibility.md"
 SUPPORTED, EMULATED, IGNORED, REFUSED = "supported", "emulated", "ignored", "refused"
 
@@ -138,9 +141,100 @@ OPENAI_CHAT: Final = (
     Row("`input` in place of `messages`", SUPPORTED, "a Responses body, answered as chat", {"messages": None, "input": "x"}),
 )  # fmt: skip
 
+_ASKED: Final = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
+_ANSWERED: Final = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]}
+RESPONSES_SMALLEST: Final[dict[str, Any]] = {
+    "model": "m",
+    "max_output_tokens": 64_000,
+    "input": [_ASKED, _ANSWERED, _ASKED],
+}
+"""The same of a Responses request."""
+
+
+def _items(*items: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """More items at the end of the input."""
+    return {"input": [*RESPONSES_SMALLEST["input"], *items], **more}
+
+
+def _part(part: dict[str, Any], role: str = "user") -> dict[str, Any]:
+    return _items({"type": "message", "role": role, "content": [part]})
+
+
+def _called(kind: str, **members: Any) -> dict[str, Any]:
+    """A call and its result, of one kind."""
+    output = {"type": f"{kind}_output", "call_id": "c", "output": "done"}
+    return _items({"type": kind, "call_id": "c", **members}, output)
+
+
+_OURS: Final = {"type": "function", "name": "Read", "parameters": {"type": "object"}}
+_SEALED: Final = pack(Thought("y", "s"), PLAIN)
+
+OPENAI_RESPONSES: Final = (
+    Row("`input`", SUPPORTED, "a text or items", {"input": "x"}),
+    Row("`instructions`", SUPPORTED, "", {"instructions": "Be brief."}),
+    Row("`stream`", SUPPORTED, "can be resumed with `starting_after` for `responses.linger` seconds", {"stream": True}),
+    Row("`stream_options`", IGNORED, "nothing is padded", {"stream_options": {"include_obfuscation": True}}),
+    Row("`store`", SUPPORTED, "`responses.store.days`; false: only the same WebSocket can refer to it", {"store": False}),
+    Row("`previous_response_id`", SUPPORTED, "", {"previous_response_id": "resp_1"}),
+    Row("`conversation`", REFUSED, "conversations are not kept; use `previous_response_id`", {"conversation": "conv_1"}),
+    Row("`background`", SUPPORTED, "polled, streamed, resumed, cancelled; has to be stored", {"background": True}),
+    Row("`background` with `store` false", REFUSED, "", {"background": True, "store": False}),
+    Row("`background_options`", IGNORED, "it begins at once", {"background_options": {"completion_window": "8h"}}),
+    Row("`prompt`", REFUSED, "templates are not kept", {"prompt": {"id": "p"}}),
+    Row("`max_output_tokens`", EMULATED, "by estimate; never inside a tool call", {"max_output_tokens": 5}),
+    Row("`temperature`, `top_p`, `top_logprobs`", IGNORED, "Kiro has none", {"temperature": 0.5, "top_p": 0.5, "top_logprobs": 2}),
+    Row("`truncation`", IGNORED, "what is too long is refused, and nothing is dropped", {"truncation": "auto"}),
+    Row("`context_management`", IGNORED, "nothing is compacted unasked", {"context_management": [{"type": "compaction", "compact_threshold": 1}]}),
+    Row("`reasoning.effort`", SUPPORTED, "`none` is no thinking; without an effort, the model's usual one", {"reasoning": {"effort": "high"}}),
+    Row("`reasoning.summary`", SUPPORTED, "the thought itself, whatever the word", {"reasoning": {"summary": "auto"}}),
+    Row("`include`: `reasoning.encrypted_content`", SUPPORTED, "the thought with its signature, sealed", {"include": ["reasoning.encrypted_content"]}),
+    Row("`include`: others", IGNORED, "there is nothing to include", {"include": ["message.output_text.logprobs"]}),
+    Row("`text.format`", EMULATED, "a forced tool, checked against the schema, one retry", {"text": {"format": {"type": "json_schema", "name": "a", "schema": _SCHEMA}}}),
+    Row("`text.verbosity`", IGNORED, "", {"text": {"verbosity": "low"}}),
+    Row("`tools`: function", SUPPORTED, "also with `defer_loading`: loaded at once", {"tools": [{**_OURS, "defer_loading": True}]}),
+    Row("`tools`: custom", EMULATED, "a function of one string; its grammar is told, not enforced", {"tools": [{"type": "custom", "name": "p"}]}),
+    Row("`tools`: namespace", EMULATED, "flat names upstream, namespaces in the answer", {"tools": [{"type": "namespace", "name": "n", "tools": [_OURS]}]}),
+    Row("`tools`: local_shell, shell, apply_patch", EMULATED, "functions with a schema of ours, answered as the kind they are", {"tools": [{"type": "apply_patch"}]}),
+    Row("`tools`: tool_search, run by the client", EMULATED, "", {"tools": [{"type": "tool_search", "execution": "client"}]}),
+    Row("`tools`: others that the service runs", IGNORED, "not offered to the model", {"tools": [{"type": "file_search"}, {"type": "code_interpreter"}, {"type": "mcp"}]}),
+    Row("`tool_choice`", EMULATED, "by fewer tools and a line in the prompt; also `allowed_tools`", {"tools": [_OURS], "tool_choice": {"type": "function", "name": "Read"}}),
+    Row("`parallel_tool_calls`", EMULATED, "false: the turn ends before a second call", {"tools": [_OURS], "parallel_tool_calls": False}),
+    Row("`metadata`", SUPPORTED, "repeated in the answer", {"metadata": {"a": "b"}}),
+    Row("`user`, `prompt_cache_key`, `safety_identifier`", SUPPORTED, "name the conversation", {"prompt_cache_key": "k"}),
+    Row("`prompt_cache_options`, `prompt_cache_retention`", IGNORED, "Kiro caches by itself", {"prompt_cache_retention": "24h"}),
+    Row("`service_tier`, `moderation`, `image`, `access_programs`, `client_metadata`", IGNORED, "", {"service_tier": "flex", "client_metadata": {"a": "b"}}),
+    Row("any other field", IGNORED, "", {"new_field": 1}),
+    Row("item `message`, also without a type", SUPPORTED, "user, assistant, system, developer", _items({"role": "developer", "content": "x"})),
+    Row("`phase` of an assistant's message", IGNORED, "Kiro has no place for it", {"input": [_ASKED, {**_ANSWERED, "phase": "commentary"}, _ASKED]}),
+    Row("part `input_text`, `output_text`, `refusal`", SUPPORTED, "", _part({"type": "input_text", "text": "x"})),
+    Row("part `input_image`, data", SUPPORTED, "png, jpeg, gif, webp", _part({"type": "input_image", "image_url": "data:image/png;base64,eA=="})),
+    Row("part `input_image`, https", EMULATED, "fetched by the gateway", _part({"type": "input_image", "image_url": "https://x/y.png"})),
+    Row("part `input_image`, `file_id`", REFUSED, "files are not kept", _part({"type": "input_image", "file_id": "f"})),
+    Row("part `input_file`, `file_data`", EMULATED, "the text of a PDF, a text, or an image", _part({"type": "input_file", "file_data": "data:application/pdf;base64,eA=="})),
+    Row("part `input_file`, `file_url`", EMULATED, "fetched by the gateway: a PDF, a text or an image", _part({"type": "input_file", "file_url": "https://x/y.pdf"})),
+    Row("part `input_file`, `file_id`", REFUSED, "files are not kept", _part({"type": "input_file", "file_id": "f"})),
+    Row("part `input_audio`", REFUSED, "", _part({"type": "input_audio"})),
+    Row("a part of another type", EMULATED, "as text", _part({"type": "new"})),
+    Row("item `function_call`, `function_call_output`", SUPPORTED, "output: a text, images and files", _called("function_call", name="Read", arguments="{}")),
+    Row("item `custom_tool_call`, and its output", SUPPORTED, "", _called("custom_tool_call", name="p", input="x")),
+    Row("item `local_shell_call`, and its output", SUPPORTED, "", _called("local_shell_call", action={"type": "exec", "command": ["ls"]})),
+    Row("item `shell_call`, and its output", SUPPORTED, "", _called("shell_call", action={"commands": ["ls"]})),
+    Row("item `apply_patch_call`, and its output", SUPPORTED, "", _called("apply_patch_call", operation={"type": "delete_file", "path": "a"})),
+    Row("item `tool_search_call`, `tool_search_output`", SUPPORTED, "the tools that were found can be called", _items({"type": "tool_search_call", "call_id": "c", "execution": "client", "arguments": {}}, {"type": "tool_search_output", "call_id": "c", "tools": [_OURS]})),
+    Row("item `additional_tools`", SUPPORTED, "", _items({"type": "additional_tools", "role": "developer", "tools": [_OURS]})),
+    Row("item `reasoning`", IGNORED, "read; Kiro refuses most thoughts of earlier turns", {"input": [_ASKED, {"type": "reasoning", "summary": [], "encrypted_content": _SEALED}, _ANSWERED, _ASKED]}),
+    Row("item `item_reference`", SUPPORTED, "an item of a stored answer", {"input": [_ASKED, {"type": "item_reference", "id": f"msg_{'0' * 36}"}, _ASKED]}),
+    Row("item `compaction`", SUPPORTED, "of this gateway; another server's cannot be read", _items({"type": "compaction", "encrypted_content": pack_summary("seven", PLAIN)})),
+    Row("item `compaction_trigger`, at the end", EMULATED, "the model writes a summary", _items({"type": "compaction_trigger"})),
+    Row("item `configuration_update`", SUPPORTED, "", _items({"type": "configuration_update", "reasoning": {"effort": "high"}})),
+    Row("items `file_search_call`, `computer_call`, `image_generation_call`, `mcp_*`", IGNORED, "the model has no such tool", _items({"type": "file_search_call", "id": "x", "queries": []})),
+    Row("item `code_interpreter_call`, and an item of another type", EMULATED, "its JSON, as text", _items({"type": "code_interpreter_call", "code": "1"})),
+)  # fmt: skip
+
 LANGUAGES: Final = {
     "anthropic": ("Anthropic Messages", ANTHROPIC),
     "openai_chat": ("OpenAI Chat Completions", OPENAI_CHAT),
+    "openai_responses": ("OpenAI Responses", OPENAI_RESPONSES),
 }
 
 EVENTS: Final = {
@@ -149,8 +243,18 @@ EVENTS: Final = {
         *("message_stop", "ping", "error"),
     ],
     "openai_chat": ["chat.completion.chunk", "[DONE]", "error"],
+    "openai_responses": [
+        *("response.created", "response.queued", "response.in_progress", "response.output_item.added"),
+        *("response.reasoning_summary_part.added", "response.reasoning_summary_text.delta"),
+        *("response.reasoning_summary_text.done", "response.reasoning_summary_part.done"),
+        *("response.content_part.added", "response.output_text.delta", "response.output_text.done"),
+        *("response.refusal.delta", "response.refusal.done", "response.content_part.done"),
+        *("response.function_call_arguments.delta", "response.function_call_arguments.done"),
+        *("response.custom_tool_call_input.delta", "response.custom_tool_call_input.done"),
+        *("response.output_item.done", "response.completed", "response.incomplete", "response.failed"),
+    ],
 }
-"""What an answer's stream holds; a comment keeps a chat stream alive."""
+"""What an answer's stream holds; a comment keeps a stream of OpenAI's alive."""
 
 
 def render() -> str:

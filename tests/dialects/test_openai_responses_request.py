@@ -439,6 +439,28 @@ def test_effort(reasoning: object, thinking: Thinking) -> None:
     assert read(reasoning=reasoning).thinking == thinking
 
 
+def test_settings_that_an_item_changes() -> None:
+    schema = {"type": "object"}
+    form = {"type": "json_schema", "name": "a", "schema": schema}
+    said = [
+        ASK,
+        {"id": "u1", "type": "configuration_update", "reasoning": {"effort": "high"}, "text": {"format": form}},
+        {"type": "message", "role": "user", "content": 'about "configuration_update"'},
+        {"id": "u2", "type": "configuration_update", "reasoning": {"effort": "low"}, "text": None},
+        ASK,
+    ]
+    request = read(input=said, reasoning={"summary": "auto"}, text={"verbosity": "low"})
+    assert request.thinking == Thinking(enabled=True, effort="low")
+    assert request.output == OutputFormat(b'{"type":"object"}')
+    assert json.loads(request.extras["reasoning"]) == {"summary": "auto", "effort": "low"}
+    assert json.loads(request.extras["text"]) == {"verbosity": "low", "format": form}
+    assert len(request.messages) == 3
+    none = {"type": "configuration_update", "reasoning": {"effort": "none"}}
+    assert read(input=[ASK, none], reasoning={"effort": "high"}).thinking == Thinking()
+    wrong = {"type": "configuration_update", "reasoning": {"effort": 5}}
+    assert refusal(input=[ASK, wrong]).param == "$.input[1].reasoning.effort"
+
+
 def test_the_shape_of_the_answer() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     form = {"type": "json_schema", "name": "x", "schema": schema, "strict": True, "description": "An a."}

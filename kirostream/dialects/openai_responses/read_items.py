@@ -42,7 +42,7 @@ PASSED_OVER: Final = frozenset(
         "compaction_trigger",
         "computer_call",
         "computer_call_output",
-        "configuration_update",
+        "configuration_update",  # read with the settings
         "file_search_call",
         "image_generation_call",
         "item_reference",  # resolved before, or about something that was never kept

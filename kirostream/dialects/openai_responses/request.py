@@ -105,6 +105,14 @@ SPOKEN: Final = frozenset({"model", "input", "stream", "max_output_tokens", "tem
 """Fields that the turn itself says; every other one rides in the extras as well, for answers repeat it."""
 
 
+class WireUpdate(msgspec.Struct):
+    """``configuration_update``."""
+
+    type: str | None = None
+    reasoning: Raw = _UNSET
+    text: Raw = _UNSET
+
+
 class WireIdentity(msgspec.Struct):
     """What may tell one conversation from another. Read leniently: it changes nothing that is said."""
 
@@ -138,6 +146,8 @@ def read_request(body: bytes, headers: Headers, *, seal: Seal = PLAIN) -> TurnRe
         raise MalformedRequest("$.model is empty.", param="$.model", reason="invalid_value")
     fields = decode(body, dict[str, Raw])
     items = wire.input if isinstance(wire.input, list) else []
+    if b'"configuration_update"' in body:
+        _update(wire, fields, items)
     more_tools: list[tuple[Raw, str]] = []
     if isinstance(wire.input, str):
         messages = [Message(Role.USER, (Text(wire.input),))] if wire.input else []
@@ -181,6 +191,25 @@ def read_request(body: bytes, headers: Headers, *, seal: Seal = PLAIN) -> TurnRe
         spoken_in=NAME,
         extras=extras,
     )
+
+
+def _update(wire: WireBody, fields: dict[str, Raw], items: Sequence[Raw]) -> None:
+    """Put settings in force that items changed for all that follows them; of several changes the last one counts."""
+    for i, item in enumerate(items):
+        at = f"$.input[{i}]"
+        update = part(item, WireUpdate, at)
+        if update.type != "configuration_update":
+            continue
+        if is_object(update.reasoning):
+            fields["reasoning"] = _merged(fields.get("reasoning", _UNSET), update.reasoning)
+            wire.reasoning = part(fields["reasoning"], WireReasoning, f"{at}.reasoning")
+        if is_object(update.text):
+            fields["text"] = _merged(fields.get("text", _UNSET), update.text)
+            wire.text = part(fields["text"], WireTextConfig, f"{at}.text")
+
+
+def _merged(one: Raw, other: Raw) -> Raw:
+    return Raw(encode(part(one, dict[str, Raw], "$") | part(other, dict[str, Raw], "$") if is_object(one) else other))
 
 
 def _identity(fields: Mapping[str, Raw]) -> WireIdentity:
