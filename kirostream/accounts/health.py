@@ -318,10 +318,10 @@ def _old_news(health: Health, state: State, outcome: Outcome, now: float, settin
     if GRAVITY[state] > GRAVITY[health.state]:
         until = _until(health, outcome, now, settings)
         return replace(health, state=state, until=until, why=outcome.kind.value, since=now)
-    if state is health.state and outcome.retry_after:
-        longer = now + _asked(outcome, settings.retry_after_max)
-        if longer > health.until:
-            return replace(health, until=longer)
+    if state is health.state and outcome.kind in (Kind.THROTTLED, Kind.SUSPICIOUS):
+        asked = _asked(outcome, settings.retry_after_max)
+        if asked and now + asked > health.until:
+            return replace(health, until=now + asked)
     return health
 
 
