@@ -41,8 +41,11 @@ GO_ON: Final = (
 
 
 def may_go_on(request: TurnRequest, most: int) -> bool:
-    """Whether an answer to `request` is continued at all. An answer in a given form is judged whole instead."""
-    return most > 0 and request.output is None
+    """Whether an answer to `request` is continued at all.
+
+    An answer in a given form is judged whole instead, and one that may search the web is asked for in rounds already.
+    """
+    return most > 0 and request.output is None and request.search is None
 
 
 class Continuation:

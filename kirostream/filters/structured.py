@@ -23,6 +23,8 @@ from kirostream.turn.request import (
     OutputFormat,
     RawJson,
     Role,
+    SearchCall,
+    SearchOutcome,
     Text,
     Thought,
     Tool,
@@ -68,7 +70,7 @@ class Structured:
             f"Give your final answer by calling the tool {self._tool} exactly once. Its arguments are the answer: "
             "nothing you write as text reaches the user."
         )
-        alone = not request.tools or request.tool_choice.mode == "none"
+        alone = not (request.tools or request.search) or request.tool_choice.mode == "none"
         self.request = replace(
             request,
             tools=(tool,) if alone else (*request.tools, tool),
@@ -77,6 +79,7 @@ class Structured:
             else replace(AUTO, parallel=request.tool_choice.parallel),
             system=(*request.system, Text(line)),
             output=None,
+            search=None if request.tool_choice.mode == "none" else request.search,
         )
         """What to ask."""
 
@@ -101,9 +104,9 @@ class Structured:
         problem = mismatch(value, self._schema) if found else "it is not JSON"
         if problem and result.stop not in _UNFINISHED:
             return Mismatch(problem, self._again(own, said, problem))
-        thoughts = tuple(block for block in result.content if isinstance(block, Thought))
+        before = tuple(block for block in result.content if isinstance(block, Thought | SearchCall | SearchOutcome))
         stop = result.stop if result.stop in _UNFINISHED and problem else Stop.END
-        return replace(result, content=(*thoughts, Text(said)), stop=stop, stop_sequence="")
+        return replace(result, content=(*before, Text(said)), stop=stop, stop_sequence="")
 
     def _again(self, call: ToolCall | None, said: str, problem: str) -> TurnRequest:
         wrong = (

@@ -20,9 +20,10 @@ from kirostream.dialects.kiro.errors import classify
 from kirostream.errors import RemoteProtocolError, UpstreamError
 from kirostream.filters.request_rules import apply_rules
 from kirostream.providers.kiro_forms import KiroForms
+from kirostream.providers.kiro_search import read_results
 from kirostream.providers.provider import Call, UpstreamRequest
 from kirostream.turn.model import DEFAULT_WINDOW, Model
-from kirostream.turn.request import TurnRequest
+from kirostream.turn.request import SearchHit, TurnRequest
 
 ORIGIN: Final = "AI_EDITOR"
 
@@ -223,6 +224,23 @@ class KiroProvider:
     def management_headers(self, account: Account, token: Token) -> list[tuple[bytes, bytes]]:
         """What every call carries that is no turn (section 1.3)."""
         return self._headers(account, token, "attempt=1; max=1", "")
+
+    def web_search(self, query: str, request_id: str, account: Account, token: Token) -> UpstreamRequest:
+        """See `Provider.web_search`: a tool of the service's MCP endpoint (section 6.5)."""
+        call = {"name": "web_search", "arguments": {"query": query}}
+        body = msgspec.json.encode({"id": request_id, "jsonrpc": "2.0", "method": "tools/call", "params": call})
+        headers = [
+            *self._headers(account, token, "attempt=1; max=1", ""),
+            (b"content-type", b"application/json"),
+            (b"accept", b"application/json"),
+        ]
+        if token.profile_arn:
+            headers.append((b"x-amzn-kiro-profile-arn", token.profile_arn.encode()))
+        return UpstreamRequest("POST", f"{self.base_url(account, token)}/mcp", headers, body)
+
+    def read_web_search(self, body: bytes) -> list[SearchHit]:
+        """See `Provider.read_web_search`."""
+        return read_results(body)
 
     def _headers(self, account: Account, token: Token, attempt: str, invocation_id: str) -> list[tuple[bytes, bytes]]:
         """What every call carries (section 1.3)."""

@@ -14,7 +14,7 @@ from kirostream.accounts.account import Account, Token
 from kirostream.dialects.dialect import Complaint, Dialect, Headers
 from kirostream.errors import FormRefused, UpstreamError
 from kirostream.turn.model import Model
-from kirostream.turn.request import TurnRequest
+from kirostream.turn.request import SearchHit, TurnRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,23 @@ class Provider(Protocol):
 
     def list_models(self, account: Account, token: Token, page: str = "") -> UpstreamRequest:
         """The request for one page of the catalogue. `page` is what `read_models` gave, empty for the first."""
+
+    def web_search(self, query: str, request_id: str, account: Account, token: Token) -> UpstreamRequest:
+        """The request that searches the web.
+
+        Args:
+            query: at most `filters.websearch.MAX_QUERY` characters.
+            request_id: names this search; new for every one.
+        """
+
+    def read_web_search(self, body: bytes) -> list[SearchHit]:
+        """What a search found, best first.
+
+        Raises:
+            UpstreamFault: the place could not search.
+            UpstreamRefused: it did not like the query.
+            RemoteProtocolError: the body is no answer to a search.
+        """
 
     def read_models(self, body: bytes) -> tuple[list[Model], str]:
         """One page of the catalogue, and the name of the next (empty: there is none).

@@ -27,6 +27,7 @@ from kirostream.filters.continuation import Continuation, may_go_on
 from kirostream.filters.stand_in import StandIn
 from kirostream.filters.structured import Structured
 from kirostream.filters.truncation import TruncationWatch
+from kirostream.filters.websearch import SearchSettings
 from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.attempt import Deadlines, attempt
@@ -37,6 +38,7 @@ from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import TurnLog
 from kirostream.relay.resolver import ModelSettings, fallbacks_of, no_such_model, normalise, resolve
 from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
+from kirostream.relay.search import Filters, Searcher
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.calibration import Calibration
 from kirostream.turn.events import TurnEnded, TurnEvent, TurnFailed
@@ -54,6 +56,7 @@ class RelaySettings:
     models: ModelSettings = field(default_factory=ModelSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)
     turns: TurnsSettings = field(default_factory=TurnsSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +297,31 @@ class Relay:
         self,
         live: LiveTurn,
         asked: TurnRequest,
+    async def _ask_with_searches(
+        self,
+        live: LiveTurn,
+        asked: TurnRequest,
+        log: TurnLog,
+        ids: tuple[str, str],
+        on_first_event: Callable[[], None],
+    ) -> None:
+        """Ask `asked`, and again with what the model searched for, until `log` holds a whole answer."""
+        settings = self._settings
+
+        async def ask(request: TurnRequest, filters: Filters) -> None:
+            await self._ask(live, request, log, ids, on_first_event, filters)
+
+        searcher = Searcher(
+            account=self._account,
+            keeper=self._keeper,
+            provider=self.provider,
+            client=self._client,
+            recorder=self._recorder,
+            settings=settings.search,
+            failover=settings.failover,
+        )
+        await searcher.answer(asked, log, ask, lambda: self._filters(live, asked), live.heading.turn)
+
         log: TurnLog,
         ids: tuple[str, str],
         on_first_event: Callable[[], None],
@@ -310,6 +338,9 @@ class Relay:
         request = self._fitted(live, asked)
         tried = Tried()
         before = len(log.events)
+        if asked.search is not None and self._settings.search.enabled and asked.tool_choice.mode != "none":
+            await self._ask_with_searches(live, asked, log, ids, on_first_event)
+            return
         first_error: KirostreamError | None = None
 
         while True:

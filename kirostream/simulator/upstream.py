@@ -1,9 +1,9 @@
 """The simulated service: Kiro's endpoints on one host, as a `Handler` for any door.
 
-Generation, in REST form and in JSON 1.0 form (kiro-protocol.md section 1.1); the catalogue, the usage limits, the
-plans and the profiles (section 6.2); the social and the OIDC token service (sections 5.2 to 5.4). What the model says
-is in `directives`; how people sign in, in `signin`; what an account has, in `accounts`; what is refused, in `strict`;
-how an answer is cut into beats, in `scene`.
+Generation, in REST form and in JSON 1.0 form (kiro-protocol.md section 1.1); web search (section 6.5, `websearch`);
+the catalogue, the usage limits, the plans and the profiles (section 6.2); the social and the OIDC token service
+(sections 5.2 to 5.4). What the model says is in `directives`; how people sign in, in `signin`; what an account has, in
+`accounts`; what is refused, in `strict`; how an answer is cut into beats, in `scene`.
 
 An answer is sent by one loop with absolute times: beat n is due at ``start + n * interval``. A loop that is late sends
 all that is due at once, so the pace holds on average, and a hundred streams cost no more wake-ups than there are beats.
@@ -35,6 +35,7 @@ from kirostream.net.door import OnFault, log_fault, open_listeners
 from kirostream.net.exchange import Exchange
 from kirostream.net.http1 import Http1Door
 from kirostream.net.router import Router
+from kirostream.simulator import websearch
 from kirostream.simulator.accounts import create_subscription_token, list_subscriptions, usage_limits
 from kirostream.simulator.catalogue import AUTO_PICKS, offers
 from kirostream.simulator.directives import Play, play
@@ -185,6 +186,7 @@ class Simulator:
         router = Router()
         for path in ("/generateAssistantResponse", "/SendMessageStreaming"):
             router.add("POST", path, self._generate_rest)
+        router.add("POST", "/mcp", self._mcp)
         router.add("POST", "/", self._rpc)
         for path, operation in (
             ("/ListAvailableModels", "listavailablemodels"),
@@ -212,6 +214,20 @@ class Simulator:
 
     async def _generate_rest(self, exchange: Exchange) -> None:
         await self._generate(exchange, rpc=False)
+
+    async def _mcp(self, exchange: Exchange) -> None:
+        """Tools that the service runs: the web search (section 6.5)."""
+        body = await exchange.body(self.settings.max_body)
+        grant = self._caller(exchange)
+        if grant.name in self._afflicted:
+            raise _Refused(self._afflicted[grant.name])
+        try:
+            said = websearch.answer(_object(body), self._count)
+        except websearch.Stalled:
+            await trio.sleep_forever()
+        if isinstance(said, Refusal):
+            raise _Refused(said)
+        await exchange.reply(200, [JSON], _dump(said))
 
     async def _rpc(self, exchange: Exchange) -> None:
         """The JSON 1.0 form: one path, the operation in a header."""

@@ -97,6 +97,18 @@ class RequestRepaired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """The web was searched for a turn, or could not be (`error` says why). What was asked is nobody's business."""
+
+    level: ClassVar[Level] = "info"
+    turn: str
+    account: str
+    results: int
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRefreshed:
     """An account has a new access token. `expires_in` is in seconds."""
 
@@ -151,6 +163,7 @@ Fact: TypeAlias = (
     | ExchangeFinished
     | TurnFinished
     | AttemptFailed
+    | Searched
     | RequestCaptured
     | RequestRepaired
     | TokenRefreshed

@@ -87,8 +87,8 @@ class Calibration:
         if not isinstance(first, TurnStarted) or not isinstance(last, TurnEnded):
             return False
         guess, usage = first.usage, last.usage
-        if not guess.estimated or guess.context_percentage is not None:
-            return False
+        if not guess.estimated or guess.context_percentage is not None or usage.searches:
+            return False  # what a search found was not a part of the guess
         share = usage.context_percentage
         if not usage.estimated:
             observed = float(usage.prompt_tokens)

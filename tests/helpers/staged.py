@@ -47,6 +47,7 @@ from kirostream.turn.model import Model
 from kirostream.turn.request import (
     Message,
     Role,
+    SearchHit,
     Text,
     TurnRequest,
 )
@@ -100,6 +101,10 @@ class FakeClient:
 
     script: list[Answer | KirostreamError]
     asked: list[str] = field(default_factory=list)
+    found: list[tuple[int, bytes] | float | KirostreamError] = field(default_factory=list)
+    """What searches answer, in order: a status and a body, seconds of silence, or what is raised. Then the query."""
+    searched: list[str] = field(default_factory=list)
+    """Every search: the token and the query."""
 
     @asynccontextmanager
     async def stream(
@@ -118,7 +123,17 @@ class FakeClient:
     async def fetch(
         self, method: str, url: str, headers: Headers, content: bytes = b"", *, limit: int = 0
     ) -> tuple[int, Headers, bytes]:
-        raise UpstreamDown("no catalogue here")
+        if not url.endswith("/mcp"):
+            raise UpstreamDown("no catalogue here")
+        self.searched.append(f"{dict(headers)[b'authorization'].decode()} {content.decode()}")
+        await trio.lowlevel.checkpoint()
+        answer = self.found.pop(0) if self.found else (200, content)
+        if isinstance(answer, KirostreamError):
+            raise answer
+        if isinstance(answer, float):
+            await trio.sleep(answer)
+            answer = (200, content)
+        return answer[0], (), answer[1]
 
 
 class FakeKeeper:
@@ -167,6 +182,13 @@ class FakeProvider:
             529: UpstreamOverloaded,
         }
         return kinds.get(status, UpstreamFault)(f"status {status}")
+
+    def web_search(self, query: str, request_id: str, account: Account, token: Token) -> UpstreamRequest:
+        headers = [(b"authorization", token.access.reveal().encode())]
+        return UpstreamRequest("POST", "http://up/mcp", headers, query.encode())
+
+    def read_web_search(self, body: bytes) -> list[SearchHit]:
+        return [SearchHit(f"https://example.com/{body.decode()}", body.decode())]
 
     def list_models(self, account: Account, token: Token, page: str = "") -> UpstreamRequest:
         return UpstreamRequest("GET", "http://up/models", [])
