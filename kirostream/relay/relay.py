@@ -37,8 +37,8 @@ from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried,
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import TurnLog
 from kirostream.relay.resolver import ModelSettings, fallbacks_of, no_such_model, normalise, resolve
-from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
 from kirostream.relay.search import Filters, Searcher
+from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.calibration import Calibration
 from kirostream.turn.events import TurnEnded, TurnEvent, TurnFailed
@@ -55,8 +55,8 @@ class RelaySettings:
     failover: FailoverSettings = field(default_factory=FailoverSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     filters: FilterSettings = field(default_factory=FilterSettings)
-    turns: TurnsSettings = field(default_factory=TurnsSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    turns: TurnsSettings = field(default_factory=TurnsSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,10 +293,6 @@ class Relay:
             end = each.take(end)
         live.log.append(end)
 
-    async def _ask(
-        self,
-        live: LiveTurn,
-        asked: TurnRequest,
     async def _ask_with_searches(
         self,
         live: LiveTurn,
@@ -322,6 +318,10 @@ class Relay:
         )
         await searcher.answer(asked, log, ask, lambda: self._filters(live, asked), live.heading.turn)
 
+    async def _ask(
+        self,
+        live: LiveTurn,
+        asked: TurnRequest,
         log: TurnLog,
         ids: tuple[str, str],
         on_first_event: Callable[[], None],
@@ -334,13 +334,13 @@ class Relay:
             filters: makes the filters of one try; None: those that `asked` needs.
             parts: where the answer is one of several that make a turn.
         """
+        if asked.search is not None and self._settings.search.enabled and asked.tool_choice.mode != "none":
+            await self._ask_with_searches(live, asked, log, ids, on_first_event)
+            return
         settings = self._settings.failover
         request = self._fitted(live, asked)
         tried = Tried()
         before = len(log.events)
-        if asked.search is not None and self._settings.search.enabled and asked.tool_choice.mode != "none":
-            await self._ask_with_searches(live, asked, log, ids, on_first_event)
-            return
         first_error: KirostreamError | None = None
 
         while True:
