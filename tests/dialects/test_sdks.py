@@ -14,7 +14,16 @@ import openai
 import pytest
 
 from kirostream.dialects import DIALECTS
-from kirostream.errors import AccountThrottled, ContextOverflow, KeyRejected, KirostreamError, MalformedRequest
+from kirostream.dialects.hints import LONG_WAIT
+from kirostream.errors import (
+    AccountThrottled,
+    ContextOverflow,
+    KeyRejected,
+    KirostreamError,
+    MalformedRequest,
+    QuotaSpent,
+    UpstreamOverloaded,
+)
 from kirostream.turn.events import TurnEnded, TurnEvent
 from kirostream.turn.request import Text, Thought, ToolCall
 from kirostream.turn.result import TurnResult, fold
@@ -223,3 +232,43 @@ def test_a_refused_key_is_not_tried_again() -> None:
     with pytest.raises(anthropic.AuthenticationError):
         client.messages.create(model=REQUEST.model, max_tokens=100, messages=QUESTION)
     assert len(answering.requests) == 1
+
+
+class AnsweringInTurn(Answering):
+    """A transport that refuses once, then answers."""
+
+    def __init__(self, first: httpx2.Response, then: httpx2.Response) -> None:
+        super().__init__(then)
+        self._first = first
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        answer = super().__call__(request)
+        return self._first if len(self.requests) == 1 else answer
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (AccountThrottled("Wait.", retry_after=0.01), 2),
+        (UpstreamOverloaded("Full.", retry_after=0.01), 2),
+        (AccountThrottled("Wait for long.", retry_after=LONG_WAIT + 1), 1),
+        (QuotaSpent("Spent.", retry_after=0.01), 1),
+        (ContextOverflow("Too long."), 1),
+        (KeyRejected("No."), 1),
+    ],
+    ids=lambda value: getattr(value, "message", None),
+)
+def test_the_sdks_wait_as_they_are_told_or_not_at_all(error: KirostreamError, tries: int) -> None:
+    result = fold(TURNS["text"])
+    for name in ("anthropic", "openai_chat"):
+        answering = AnsweringInTurn(refused(name, error), whole(name, result))
+        try:
+            if name == "anthropic":
+                sdk = anthropic.Anthropic(api_key="key", base_url=BASE, http_client=answering.client(), max_retries=1)
+                sdk.messages.create(model=REQUEST.model, max_tokens=100, messages=QUESTION)
+            else:
+                chat = openai.OpenAI(api_key="key", base_url=BASE, http_client=answering.client(), max_retries=1)
+                chat.chat.completions.create(model=REQUEST.model, messages=QUESTION)
+        except (anthropic.APIStatusError, openai.APIStatusError):
+            assert tries == 1
+        assert len(answering.requests) == tries, name
