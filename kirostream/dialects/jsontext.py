@@ -152,7 +152,7 @@ def raw(value: Raw, at: str) -> RawJson:
         MalformedRequest: it is nested deeper than `MAX_DEPTH`.
     """
     text = bytes(value)
-    if not _shallow(text):
+    if not shallow(text):
         raise MalformedRequest(
             f"{at} is nested deeper than {MAX_DEPTH} levels; flatten it.", param=at, reason="invalid_value"
         )
@@ -177,7 +177,7 @@ def is_object(text: bytes | Raw) -> bool:
         _decoder(dict[str, Raw]).decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return _shallow(bytes(text))
+    return shallow(bytes(text))
 
 
 def as_object(text: bytes) -> RawJson:
@@ -196,7 +196,8 @@ def as_object(text: bytes) -> RawJson:
     return encode({"arguments": text.decode("utf-8", "replace")})
 
 
-def _shallow(text: bytes) -> bool:
+def shallow(text: bytes) -> bool:
+    """Whether JSON is nested no deeper than `MAX_DEPTH`."""
     if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
         return True
     depth = 0

@@ -163,10 +163,10 @@ def apply_tool_choice(request: TurnRequest) -> TurnRequest:
 
 def drop_duplicate_tools(request: TurnRequest) -> TurnRequest:
     """Of several tools with one name the first stays (``TOOL_DUPLICATE``)."""
-    first = {tool.name: tool for tool in reversed(request.tools)}
-    if len(first) == len(request.tools):
-        return request
-    return replace(request, tools=tuple(tool for tool in request.tools if first[tool.name] is tool))
+    first: dict[str, Tool] = {}
+    for tool in request.tools:
+        first.setdefault(tool.name, tool)
+    return request if len(first) == len(request.tools) else replace(request, tools=tuple(first.values()))
 
 
 def flatten_tool_traffic(request: TurnRequest) -> TurnRequest:

@@ -252,6 +252,7 @@ def test_tool_choice_without_tools_says_nothing() -> None:
 def test_duplicate_tools_are_dropped() -> None:
     asked = apply_rules(request(user("a"), tools=(READ, Tool("x", "x", OBJECT), Tool("read", "Again.", OBJECT))))
     assert [tool.description for tool in asked.tools] == ["Reads.", "x"]
+    assert apply_rules(request(user("a"), tools=(READ, READ))).tools == (READ,)
 
 
 def test_without_tools_an_error_is_said_as_one() -> None:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from kirostream.dialects.anthropic.tools import client_tool, outcome_as_text, run_as_text
+from kirostream.dialects.anthropic.usual import read_usual
 from kirostream.dialects.anthropic.websearch import (
     is_search,
     read_call,
@@ -28,6 +29,7 @@ from kirostream.dialects.dialect import Headers, Stamp, Steps, all_at_once
 from kirostream.dialects.hints import session_hint
 from kirostream.dialects.jsontext import as_object, base64_text, decode, encode, is_object, part, raw
 from kirostream.errors import MalformedRequest
+from kirostream.turn.memory import FORGETFUL, Memory
 from kirostream.turn.request import (
     AUTO,
     THINKING_OFF,
@@ -64,6 +66,10 @@ _BILLING: Final = "x-anthropic-billing-header:"
 _PLACEHOLDER: Final = "DeferredToolPlaceholder"
 _CLIENT_TOOLS: Final = (None, "", "custom")
 _UNSET: Final = Raw()
+
+_MESSAGES: Final = "anthropic.message"
+_TOOLS: Final = "anthropic.tool"
+"""Kinds of what is kept in a `Memory`."""
 
 
 # What a body looks like. Unknown fields are allowed everywhere; null stands for absent wherever a client may send it.
@@ -104,7 +110,7 @@ class WireBody(msgspec.Struct):
     """What is understood of a body; the rest becomes `TurnRequest.extras`."""
 
     model: str
-    messages: list[WireMessage]
+    messages: list[Raw]
     max_tokens: int | float | None = None
     system: str | list[Raw] | None = None
     tools: list[Raw] | None = None
@@ -115,14 +121,23 @@ class WireBody(msgspec.Struct):
     stop_sequences: list[str] | None = None
     thinking: Raw = _UNSET
     output_config: Raw = _UNSET
-    metadata: WireMetadata | None = None
+    metadata: Raw = _UNSET
     thread: Raw = _UNSET
+
+
+class UsualBody(WireBody, forbid_unknown_fields=True):
+    """A body without fields beside those and these, which the usual clients send: its extras need no second look."""
+
+    context_management: Raw = _UNSET
+    service_tier: Raw = _UNSET
+    top_k: Raw = _UNSET
 
 
 _REMAINING: Final = frozenset({"thinking", "output_config", "metadata"})
 """Fields that are understood in part only; they, or what is left of them, stay in `extras` too."""
 
 _KNOWN: Final = frozenset(WireBody.__struct_fields__) - _REMAINING
+_EXTRAS: Final = tuple(name for name in UsualBody.__struct_fields__ if name not in _KNOWN)
 
 
 class WireThinking(msgspec.Struct):
@@ -233,18 +248,22 @@ class WireToolReference(msgspec.Struct):
 # Reading
 
 
-def read_request(body: bytes, headers: Headers) -> TurnRequest:
+def read_request(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> TurnRequest:
     """A question, as a client of the Messages API asks it. A body of ``count_tokens`` is read as well.
+
+    Args:
+        body, headers: of the request.
+        memory: of messages and tools that were read before. It changes what reading costs, not what is read.
 
     Raises:
         MalformedRequest: the body cannot be understood; `param` is the path of what is wrong.
     """
-    return all_at_once(read_in_steps(body, headers))
+    return all_at_once(read_in_steps(body, headers, memory))
 
 
-def read_in_steps(body: bytes, headers: Headers) -> Steps:
+def read_in_steps(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> Steps:
     """The same, a message a step. The first two go over the whole body, and look into nothing."""
-    wire = decode(body, WireBody)
+    wire, extras = _read_body(body)
     yield len(body)
     if wire.thread and bytes(wire.thread) != b"null":
         raise MalformedRequest(
@@ -260,18 +279,18 @@ def read_in_steps(body: bytes, headers: Headers) -> Steps:
         )
     if wire.max_tokens is not None and wire.max_tokens < 0:
         raise MalformedRequest("$.max_tokens is negative.", param="$.max_tokens", reason="invalid_value")
-    extras = {name: value for name, value in decode(body, dict[str, Raw]).items() if name not in _KNOWN}
     output = _read_output(extras.get("output_config", _UNSET))
     thinking = _read_thinking(extras)
-    tools, others, search = _read_tools(wire.tools or ())
+    tools, others, search = _read_tools(wire.tools or (), memory)
     if others:
         extras["tools"] = Raw(encode(others))
-    user_id = (wire.metadata and wire.metadata.user_id) or ""
+    user_id = _read_user(wire.metadata)
     yield len(body)
     messages: list[Message] = []
     for i, message in enumerate(wire.messages):
-        messages.append(Message(Role(message.role), _read_content(message.content, f"$.messages[{i}].content")))
-        yield _size(message.content)
+        text = bytes(message)
+        messages.append(_read_known(text, memory) or _read_message(message, f"$.messages[{i}]"))
+        yield len(text)
     return TurnRequest(
         model=wire.model,
         messages=tuple(messages),
@@ -294,9 +313,34 @@ def read_in_steps(body: bytes, headers: Headers) -> Steps:
     )
 
 
-def _size(content: str | Sequence[Raw] | None) -> int:
-    """Bytes of a content, about."""
-    return len(content) if isinstance(content, str) else sum(len(memoryview(block)) for block in content or ())
+def _read_body(body: bytes) -> tuple[WireBody, dict[str, Raw]]:
+    """The body, and the fields that stay in `extras`."""
+    try:
+        usual = decode(body, UsualBody)
+    except MalformedRequest:
+        wire = decode(body, WireBody)
+        return wire, {name: value for name, value in decode(body, dict[str, Raw]).items() if name not in _KNOWN}
+    fields = {name: getattr(usual, name) for name in _EXTRAS}
+    return usual, {name: value for name, value in fields.items() if value}
+
+
+def _read_user(metadata: Raw) -> str:
+    if not metadata or bytes(metadata) == b"null":
+        return ""
+    return part(metadata, WireMetadata, "$.metadata").user_id or ""
+
+
+def _read_known(text: bytes, memory: Memory) -> Message | None:
+    """A message of the usual form; every other depends on where it stands, if only for its errors."""
+    known: Message | None = memory.find(_MESSAGES, text)
+    if known is None and (known := read_usual(text)) is not None:
+        memory.keep(_MESSAGES, text, known)
+    return known
+
+
+def _read_message(message: Raw, at: str) -> Message:
+    wire = part(message, WireMessage, at)
+    return Message(Role(wire.role), _read_content(wire.content, f"{at}.content"))
 
 
 def _read_system(system: str | list[Raw] | None) -> tuple[Text, ...]:
@@ -451,7 +495,7 @@ _BLOCKS: Final[Mapping[str, Callable[[Raw, str], Iterable[ContentBlock]]]] = {
 }
 
 
-def _read_tools(tools: Sequence[Raw]) -> tuple[tuple[Tool, ...], list[Raw], Search | None]:
+def _read_tools(tools: Sequence[Raw], memory: Memory) -> tuple[tuple[Tool, ...], list[Raw], Search | None]:
     """The tools that any model can call, the ones that only this API's own upstream knows, and the web search.
 
     The search is among the second too: an upstream of this API runs it itself.
@@ -461,6 +505,10 @@ def _read_tools(tools: Sequence[Raw]) -> tuple[tuple[Tool, ...], list[Raw], Sear
     search: Search | None = None
     for i, tool in enumerate(tools):
         at = f"$.tools[{i}]"
+        text = bytes(tool)
+        if (found := memory.find(_TOOLS, text)) is not None:
+            known.append(found)
+            continue
         wire = part(tool, WireTool, at)
         schema = raw(wire.input_schema, f"{at}.input_schema")
         if not schema and wire.type and (own := client_tool(wire.type, wire.name, wire.description or "")):
@@ -473,7 +521,8 @@ def _read_tools(tools: Sequence[Raw]) -> tuple[tuple[Tool, ...], list[Raw], Sear
             continue
         if not wire.name:
             raise MalformedRequest(f"{at}.name is required.", param=f"{at}.name", reason="missing_required_parameter")
-        known.append(Tool(wire.name, wire.description or "", schema if is_object(schema) else _NO_ARGUMENTS))
+        known.append(Tool(wire.name, wire.description or "", schema if schema.startswith(b"{") else _NO_ARGUMENTS))
+        memory.keep(_TOOLS, text, known[-1])
     return tuple(known), others, search
 
 
