@@ -39,6 +39,7 @@ from kirostream.net.exchange import Headers, HttpRequest
 from kirostream.net.http1 import Http1Door
 from kirostream.providers.kiro import KiroProvider
 from kirostream.relay.catalogue import Catalogue
+from kirostream.relay.refusals import Captures
 from kirostream.relay.relay import Relay
 from kirostream.settings import Settings
 from kirostream.simulator import upstream as simulator_upstream
@@ -185,6 +186,7 @@ async def open_gateway(
             recorder=recorder,
             settings=settings.relay,
             clock=time.time,
+            captures=Captures(data_dir / "captures", settings.relay.captures, time.time),
         )
         heartbeats = Heartbeats(settings.server.stream.heartbeat)
         callers = Callers([key], in_query=settings.server.key_in_query)

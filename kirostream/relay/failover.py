@@ -3,7 +3,8 @@
 Blame decides (kiro-protocol.md section 4.3): the client's fault goes back to the client; a rejected token is refreshed
 once; the upstream's fault is tried again after a pause; the account's fault goes back to the client, as there is one
 account. Where the operator named other models, one of them is asked in place of a model that stays without capacity, or
-that the account does not have. Nothing is tried again once the client may have seen a part of the answer.
+that the account does not have. A request whose form is refused is asked once more in a stricter form. Nothing is tried
+again once the client may have seen a part of the answer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 
 from kirostream.errors import (
     CredentialRejected,
+    FormRefused,
     KirostreamError,
     ModelNotOnAccount,
     UpstreamDown,
@@ -28,6 +30,7 @@ class Action(enum.Enum):
     REFRESH = "refresh the token and try again"
     RETRY = "try again"
     FALL_BACK = "ask another model"
+    REPAIR = "ask in a stricter form"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,13 @@ class FailoverSettings:
 
 
 def decide(
-    error: KirostreamError, tried: Tried, *, committed: bool, settings: FailoverSettings, spare: bool = False
+    error: KirostreamError,
+    tried: Tried,
+    *,
+    committed: bool,
+    settings: FailoverSettings,
+    spare: bool = False,
+    stricter: bool = False,
 ) -> Decision:
     """What to do after `error`.
 
@@ -68,9 +77,12 @@ def decide(
         committed: whether the client may have seen a part of the answer.
         settings: the operator's limits.
         spare: whether there is another model that may be asked in place of this one.
+        stricter: whether there is a stricter variant of the request, not tried yet.
     """
     if committed:
         return Decision(Action.GIVE_UP)
+    if stricter and isinstance(error, FormRefused) and tried.attempts < settings.attempts:
+        return Decision(Action.REPAIR)
     decision = _same_model(error, tried, settings)
     if spare and decision.action is Action.GIVE_UP and isinstance(error, UpstreamOverloaded | ModelNotOnAccount):
         return Decision(Action.FALL_BACK)

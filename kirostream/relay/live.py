@@ -17,6 +17,7 @@ import trio
 from kirostream.dialects.dialect import Heading, Writer
 from kirostream.errors import KirostreamError, TurnCancelled
 from kirostream.relay.log import CAP, WINDOW, Rendering, TurnLog
+from kirostream.relay.refusals import Inquiry
 from kirostream.turn.events import TurnFailed
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
@@ -56,6 +57,8 @@ class LiveTurn:
         """Whether another model is asked than the one the client means."""
         self.agentic = False
         """Whether the model's name asks for agentic mode."""
+        self.inquiry = Inquiry(heading.turn)
+        """What is known of a refusal of its form."""
         self.caller = caller
         self.linger = linger
         # A whole answer is folded at its end, and one that nobody waits for has no reader that could hold it back.

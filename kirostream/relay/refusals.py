@@ -1,7 +1,8 @@
 """When the upstream refuses the form of a request: a capture, one stricter variant, an error that says what is known.
 
-An `Inquiry` is one turn's. It keeps the first refused request without its contents, has the one variant that is tried,
-and words the error if that is refused too. The form itself is the provider's business (`provider.Forms`).
+`Refusals` keeps the first refused request of a turn without its contents, has the one variant that is tried, and words
+the error if that is refused too; an `Inquiry` is what it knows of one turn. The form itself is the provider's business
+(`provider.Forms`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 import trio
 
 from kirostream._version import __version__
-from kirostream.errors import FormRefused, StoreError, UpstreamError
+from kirostream.errors import FormRefused, LocalProtocolError, StoreError, UpstreamError
 from kirostream.providers.provider import Forms
 from kirostream.stores.ring import FileRing
 from kirostream.telemetry.facts import RequestCaptured, RequestRepaired
@@ -92,41 +93,81 @@ class Captures:
         return "", RequestCaptured(turn=turn, suspects=", ".join(suspects), error=late)
 
 
+@dataclass(slots=True)
 class Inquiry:
-    """One turn whose form was refused."""
+    """What is known of one turn's refused form; empty for nearly every turn.
 
-    def __init__(self, turn: str, forms: Forms | None, captures: Captures | None, recorder: Recorder) -> None:
-        self._turn = turn
+    Attributes:
+        turn: its id.
+        body: what was refused last.
+        capture: the id of what was kept of the first one.
+        variant: the stricter request that may be tried.
+        repairs: what differs in it; set as soon as one was looked for, since there is one a turn.
+        refused: why it was made.
+    """
+
+    turn: str
+    body: bytes = b""
+    capture: str = ""
+    variant: TurnRequest | None = None
+    repairs: Sequence[str] | None = None
+    refused: FormRefused | None = None
+
+
+class Refusals:
+    """Leads inquiries.
+
+    Args:
+        forms: what is known of the provider's form; None: nothing, and every refusal stands as it is.
+        captures: None: nothing is kept.
+        recorder: where facts go.
+    """
+
+    def __init__(self, forms: Forms | None, captures: Captures | None, recorder: Recorder) -> None:
         self._forms = forms
         self._captures = captures
         self._recorder = recorder
-        self._repairs: Sequence[str] | None = None
-        self._capture = ""
-        self._body = b""
 
     def __repr__(self) -> str:
-        return f"<Inquiry {self._turn}, capture {self._capture or 'none'}, repairs {self._repairs}>"
+        return f"<Refusals, {self._captures!r}>"
 
-    async def look(self, refused: FormRefused, body: bytes) -> None:
-        """Take notice of a refusal of `body`. The first one of a turn is kept."""
-        first, self._body = not self._body, body
-        if first and self._forms is not None and self._captures is not None:
-            self._capture, fact = await self._captures.keep(self._turn, self._forms, refused, body)
+    async def look(
+        self, inquiry: Inquiry, refused: FormRefused, request: TurnRequest, model: Model, body: bytes
+    ) -> None:
+        """Take notice of a refusal of `request`, which was sent as `body`. The first one of a turn is kept."""
+        if self._forms is None:
+            return
+        first, inquiry.body = not inquiry.body, body
+        if inquiry.repairs is None:
+            inquiry.refused = refused
+            variant, inquiry.repairs = self._forms.stricter(request, model, refused)
+            inquiry.variant = variant if inquiry.repairs else None
+        if first and self._captures is not None:
+            inquiry.capture, fact = await self._captures.keep(inquiry.turn, self._forms, refused, body)
             if fact:
                 self._recorder.record(fact)
 
-    def variant(self, refused: FormRefused, request: TurnRequest, model: Model) -> TurnRequest | None:
-        """The stricter variant of `request`, once a turn; None where there is none, or it was tried already."""
-        if self._forms is None or self._repairs is not None:
-            return None
-        variant, self._repairs = self._forms.stricter(request, model, refused)
-        if not self._repairs:
-            return None
-        self._recorder.record(RequestRepaired(turn=self._turn, repairs=", ".join(self._repairs)))
+    def stricter(self, inquiry: Inquiry) -> TurnRequest:
+        """The variant, which is tried now, and not again.
+
+        Raises:
+            LocalProtocolError: there is none.
+        """
+        variant, inquiry.variant = inquiry.variant, None
+        if variant is None:
+            raise LocalProtocolError(f"turn {inquiry.turn} has no stricter variant")
+        self._recorder.record(RequestRepaired(turn=inquiry.turn, repairs=", ".join(inquiry.repairs or ())))
         return variant
 
-    def verdict(self, refused: FormRefused) -> UpstreamError:
+    def as_before(self, inquiry: Inquiry, request: TurnRequest, model: Model) -> TurnRequest:
+        """Another request of the turn, repaired from the start where the first one had to be."""
+        if self._forms is None or inquiry.refused is None or inquiry.variant is not None:
+            return request
+        return self._forms.stricter(request, model, inquiry.refused)[0]
+
+    def verdict(self, inquiry: Inquiry, refused: FormRefused) -> UpstreamError:
         """What the client is told."""
-        if self._forms is None:
+        if self._forms is None or not inquiry.body:
             return refused
-        return self._forms.explain(refused, self._body, repairs=self._repairs or (), capture=self._capture)
+        tried = inquiry.repairs if inquiry.variant is None else None
+        return self._forms.explain(refused, inquiry.body, repairs=tried or (), capture=inquiry.capture)

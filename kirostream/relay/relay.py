@@ -21,7 +21,7 @@ import trio
 from kirostream.accounts.account import Account
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.dialects.dialect import Heading
-from kirostream.errors import KirostreamError, LocalProtocolError, ModelNotOnAccount, UpstreamFault
+from kirostream.errors import FormRefused, KirostreamError, LocalProtocolError, ModelNotOnAccount, UpstreamFault
 from kirostream.filters import EventFilter, FilterSettings, emulate, event_filters
 from kirostream.filters.continuation import Continuation, may_go_on
 from kirostream.filters.stand_in import StandIn
@@ -36,6 +36,7 @@ from kirostream.relay.directory import Directory, TurnsSettings
 from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried, decide
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import TurnLog
+from kirostream.relay.refusals import Captures, CaptureSettings, Refusals
 from kirostream.relay.resolver import ModelSettings, fallbacks_of, no_such_model, normalise, resolve
 from kirostream.relay.search import Filters, Searcher
 from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
@@ -57,6 +58,7 @@ class RelaySettings:
     filters: FilterSettings = field(default_factory=FilterSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     turns: TurnsSettings = field(default_factory=TurnsSettings)
+    captures: CaptureSettings = field(default_factory=CaptureSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Relay:
         settings: RelaySettings,
         clock: Callable[[], float],
         calibration: Calibration | None = None,
+        captures: Captures | None = None,
     ) -> None:
         self._nursery = nursery
         self._account = account
@@ -98,6 +101,7 @@ class Relay:
         self._clock = clock
         self._truncations = TruncationWatch() if settings.filters.truncation_recovery else None
         self._calibration = calibration or Calibration()
+        self._refusals = Refusals(provider.forms, captures, recorder)
         self.directory = Directory(settings.turns)
         self._started = self._answered = self._failed = self._left = 0
 
@@ -347,17 +351,18 @@ class Relay:
             tried = Tried(tried.attempts + 1, tried.refreshed)
             live.attempts += 1
             token = await self._keeper.token(self._account)
+            call = Call(
+                model=live.model,
+                conversation_id=ids[0],
+                continuation_id=ids[1],
+                invocation_id=str(uuid.uuid4()),
+                attempt=tried.attempts,
+                attempts=settings.attempts,
+            )
             try:
                 await attempt(
                     request,
-                    Call(
-                        model=live.model,
-                        conversation_id=ids[0],
-                        continuation_id=ids[1],
-                        invocation_id=str(uuid.uuid4()),
-                        attempt=tried.attempts,
-                        attempts=settings.attempts,
-                    ),
+                    call,
                     account=self._account,
                     token=token,
                     provider=self.provider,
@@ -370,7 +375,11 @@ class Relay:
             except KirostreamError as error:
                 committed = parts.begun if parts and before else len(log.events) > before
                 spare = bool(live.spares) and not before
-                decision = decide(error, tried, committed=committed, settings=settings, spare=spare)
+                if isinstance(error, FormRefused) and not committed:
+                    body = self.provider.prepare(request, call, self._account, token).body
+                    await self._refusals.look(live.inquiry, error, request, live.model, body)
+                stricter = live.inquiry.variant is not None
+                decision = decide(error, tried, committed=committed, settings=settings, spare=spare, stricter=stricter)
                 self._note(live, error, decision)
                 if decision.action is Action.GIVE_UP:
                     if (said := self._worded(live, first_error or error)) is error:
@@ -381,6 +390,8 @@ class Relay:
                     live.model, live.stands_in = live.spares.pop(0), True
                     request = self._fitted(live, asked)
                     tried = Tried(refreshed=tried.refreshed)
+                if decision.action is Action.REPAIR:
+                    request = self._refusals.stricter(live.inquiry)
                 if decision.action is Action.REFRESH:
                     self._keeper.reject(token)
                     tried = Tried(tried.attempts, refreshed=True)
@@ -391,14 +402,17 @@ class Relay:
 
     def _fitted(self, live: LiveTurn, asked: TurnRequest) -> TurnRequest:
         """`asked` as the model that is asked takes it."""
-        return self.provider.fit(emulate(asked, live.model, self._settings.filters, agentic=live.agentic))
+        request = self.provider.fit(emulate(asked, live.model, self._settings.filters, agentic=live.agentic))
+        return self._refusals.as_before(live.inquiry, request, live.model)
 
     def _filters(self, live: LiveTurn, asked: TurnRequest) -> Sequence[EventFilter]:
         filters = event_filters(asked, live.model, self._settings.filters)
         return (*filters, StandIn(live.model)) if live.stands_in else filters
 
     def _worded(self, live: LiveTurn, error: KirostreamError) -> KirostreamError:
-        """`error` for the client: of a model that is not to be had, it also says which are."""
+        """`error` for the client: of a model that is not to be had, which there are; of a form, what is known."""
+        if isinstance(error, FormRefused):
+            return self._refusals.verdict(live.inquiry, error)
         if not isinstance(error, ModelNotOnAccount):
             return error
         message = no_such_model(live.request.model, self._catalogue.known.models)

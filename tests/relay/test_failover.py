@@ -9,6 +9,7 @@ from kirostream.errors import (
     AccountThrottled,
     ContextOverflow,
     CredentialRejected,
+    FormRefused,
     KirostreamError,
     LocalProtocolError,
     ModelNotOnAccount,
@@ -66,13 +67,29 @@ def test_blame_decides(error: KirostreamError, tried: Tried, expected: Decision)
         (CredentialRejected("x"), Tried(1), Action.REFRESH),
     ],
 )
-def test_another_model_is_asked_for_want_of_this_one_only(
-    error: KirostreamError, tried: Tried, action: Action
-) -> None:
+def test_another_model_is_asked_for_want_of_this_one_only(error: KirostreamError, tried: Tried, action: Action) -> None:
     assert decide(error, tried, committed=False, settings=SETTINGS, spare=True).action is action
     without = decide(error, tried, committed=False, settings=SETTINGS)
     assert without.action is (Action.GIVE_UP if action is Action.FALL_BACK else action)
     assert decide(error, tried, committed=True, settings=SETTINGS, spare=True).action is Action.GIVE_UP
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "stricter", "committed", "action"),
+    [
+        (FormRefused("x"), 1, True, False, Action.REPAIR),
+        (FormRefused("x"), 1, False, False, Action.GIVE_UP),
+        (FormRefused("x"), 1, True, True, Action.GIVE_UP),
+        (FormRefused("x"), SETTINGS.attempts, True, False, Action.GIVE_UP),
+        (UpstreamRefused("x"), 1, True, False, Action.GIVE_UP),
+        (ContextOverflow("x"), 1, True, False, Action.GIVE_UP),
+    ],
+)
+def test_a_refused_form_is_asked_once_more_in_a_stricter_form(
+    error: KirostreamError, attempts: int, stricter: bool, committed: bool, action: Action
+) -> None:
+    decision = decide(error, Tried(attempts), committed=committed, settings=SETTINGS, stricter=stricter)
+    assert decision == Decision(action)
 
 
 @pytest.mark.parametrize("error", [UpstreamDown("x"), CredentialRejected("x"), UpstreamFault("x")])

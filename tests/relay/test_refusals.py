@@ -1,4 +1,4 @@
-"""An inquiry: what is kept, what is tried, and what is told, each once."""
+"""Refused forms: what is kept, what is tried, and what is told, each once a turn."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kirostream.errors import FormRefused, UpstreamError
-from kirostream.relay.refusals import Captures, CaptureSettings, Inquiry
+from kirostream.errors import FormRefused, LocalProtocolError, UpstreamError
+from kirostream.relay.refusals import Captures, CaptureSettings, Inquiry, Refusals
 from kirostream.telemetry.facts import Fact, RequestCaptured, RequestRepaired
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.model import Model
@@ -45,16 +45,16 @@ class FakeForms:
         return FormRefused("explained")
 
 
-def inquiry(tmp_path: Path, forms: FakeForms | None, *, keep: int = 2) -> tuple[Inquiry, list[Fact]]:
+def desk(tmp_path: Path, forms: FakeForms | None, *, keep: int = 2) -> tuple[Refusals, Inquiry, list[Fact]]:
     facts: list[Fact] = []
     captures = Captures(tmp_path / "captures", CaptureSettings(keep=keep), lambda: 1_000_000_000.0)
-    return Inquiry("0123456789abcdef", forms, captures, Recorder(facts.append)), facts
+    return Refusals(forms, captures, Recorder(facts.append)), Inquiry("0123456789abcdef"), facts
 
 
 async def test_the_first_refusal_is_kept_without_its_contents(tmp_path: Path) -> None:
     forms = FakeForms()
-    case, facts = inquiry(tmp_path, forms)
-    await case.look(REFUSED, b"s3cret body")
+    refusals, case, facts = desk(tmp_path, forms)
+    await refusals.look(case, REFUSED, ASKED, MODEL, b"s3cret body")
     (path,) = (tmp_path / "captures").iterdir()
     assert path.name == "20010909-014640-01234567.capture.json"
     assert facts == [RequestCaptured(turn="0123456789abcdef", suspects="one (2.4), two (2.6)", file=str(path))]
@@ -63,55 +63,70 @@ async def test_the_first_refusal_is_kept_without_its_contents(tmp_path: Path) ->
     assert kept["suspects"] == ["one (2.4)", "two (2.6)"]
     assert (kept["status"], kept["reason"], kept["bytes"]) == (400, "R", 11)
     assert "s3cret" not in path.read_text()
-    await case.look(REFUSED, b"the variant")
+    refusals.stricter(case)
+    await refusals.look(case, REFUSED, VARIANT, MODEL, b"the variant")
     assert len(list((tmp_path / "captures").iterdir())) == 1
-    assert case.verdict(REFUSED).message == "explained"
-    assert forms.asked == [(b"the variant", (), "20010909-014640-01234567")]
+    assert refusals.verdict(case, REFUSED).message == "explained"
+    assert forms.asked == [(b"the variant", ("made stricter",), "20010909-014640-01234567")]
 
 
 async def test_a_variant_is_tried_once(tmp_path: Path) -> None:
-    forms = FakeForms()
-    case, facts = inquiry(tmp_path, forms, keep=0)
-    await case.look(REFUSED, b"x")
-    assert case.variant(REFUSED, ASKED, MODEL) is VARIANT
-    assert case.variant(REFUSED, VARIANT, MODEL) is None
+    refusals, case, facts = desk(tmp_path, FakeForms(), keep=0)
+    await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
+    assert facts == []
+    assert refusals.stricter(case) is VARIANT
     assert facts == [RequestRepaired(turn="0123456789abcdef", repairs="made stricter")]
-    case.verdict(REFUSED)
-    assert forms.asked == [(b"x", ("made stricter",), "")]
+    await refusals.look(case, REFUSED, VARIANT, MODEL, b"y")
+    assert case.variant is None
+    with pytest.raises(LocalProtocolError):
+        refusals.stricter(case)
+
+
+async def test_a_variant_that_was_not_tried_is_not_told(tmp_path: Path) -> None:
+    forms = FakeForms()
+    refusals, case, _ = desk(tmp_path, forms, keep=0)
+    await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
+    refusals.verdict(case, REFUSED)
+    assert forms.asked == [(b"x", (), "")]
+
+
+async def test_later_requests_of_the_turn_are_repaired_from_the_start(tmp_path: Path) -> None:
+    refusals, case, _ = desk(tmp_path, FakeForms(), keep=0)
+    assert refusals.as_before(case, ASKED, MODEL) is ASKED
+    await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
+    assert refusals.as_before(case, ASKED, MODEL) is ASKED
+    refusals.stricter(case)
+    assert refusals.as_before(case, ASKED, MODEL) is VARIANT
 
 
 async def test_a_request_without_a_variant(tmp_path: Path) -> None:
-    case, facts = inquiry(tmp_path, FakeForms(repairs=()), keep=0)
-    await case.look(REFUSED, b"x")
-    assert case.variant(REFUSED, ASKED, MODEL) is None
-    assert facts == []
+    refusals, case, facts = desk(tmp_path, FakeForms(repairs=()), keep=0)
+    await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
+    assert (case.variant, facts) == (None, [])
 
 
 async def test_captures_can_be_switched_off(tmp_path: Path) -> None:
-    case, facts = inquiry(tmp_path, FakeForms(), keep=0)
-    await case.look(REFUSED, b"x")
-    assert facts == []
+    refusals, case, facts = desk(tmp_path, FakeForms(), keep=0)
+    await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
+    assert (case.capture, facts) == ("", [])
     assert not (tmp_path / "captures").exists()
 
 
 async def test_a_capture_that_cannot_be_written_fails_nothing(tmp_path: Path) -> None:
     (tmp_path / "captures").write_text("in the way")
-    forms = FakeForms()
-    case, facts = inquiry(tmp_path, forms)
-    await case.look(REFUSED, b"x")
+    refusals, case, facts = desk(tmp_path, FakeForms())
+    await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
     (fact,) = facts
     assert isinstance(fact, RequestCaptured)
     assert "cannot write" in fact.error
-    assert not fact.file
-    case.verdict(REFUSED)
-    assert forms.asked == [(b"x", (), "")]
+    assert (fact.file, case.capture) == ("", "")
 
 
 async def test_a_place_of_which_nothing_is_known(tmp_path: Path) -> None:
-    case, facts = inquiry(tmp_path, None)
-    await case.look(REFUSED, b"x")
-    assert case.variant(REFUSED, ASKED, MODEL) is None
-    assert case.verdict(REFUSED) is REFUSED
+    refusals, case, facts = desk(tmp_path, None)
+    await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
+    assert case == Inquiry(case.turn)
+    assert refusals.verdict(case, REFUSED) is REFUSED
     assert facts == []
 
 
