@@ -14,6 +14,8 @@ from kirostream.net.exchange import HttpRequest
 from kirostream.stores.files import atomic_write, private_folder, read_file
 
 KEY_HEADERS: Final = (b"x-api-key", b"api-key")
+KEY_PROTOCOL: Final = b"openai-insecure-api-key."
+"""How the subprotocol of a WebSocket begins that is a key."""
 KEY_FILE: Final = "key"
 
 
@@ -86,4 +88,7 @@ def _offered(request: HttpRequest) -> list[bytes]:
                 found.append(rest.strip())
         elif name in KEY_HEADERS and value:
             found.append(value.strip())
+        elif name == b"sec-websocket-protocol":  # a browser cannot set another header of a WebSocket
+            offered = (each.strip() for each in value.split(b","))
+            found += [each.removeprefix(KEY_PROTOCOL) for each in offered if each.startswith(KEY_PROTOCOL)]
     return found

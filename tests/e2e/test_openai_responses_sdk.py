@@ -179,6 +179,45 @@ def test_an_answer_in_a_shape(client: openai.OpenAI) -> None:
         assert stream.get_final_response().output_parsed == answer.output_parsed
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_limit_makes_an_answer_incomplete(client: openai.OpenAI, streamed: bool) -> None:
+    more: Any = {"model": MODEL, "input": "[[tokens:500]]", "max_output_tokens": 40, "store": False}
+    if streamed:
+        last: Any = list(client.responses.create(**more, stream=True))[-1]
+        assert last.type == "response.incomplete"
+        answer = last.response
+    else:
+        answer = client.responses.create(**more)
+    assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert answer.output_text.startswith("w1 w2")
+    assert "w400" not in answer.output_text
+    assert answer.completed_at is None
+
+
+def test_one_call_where_parallel_ones_are_off(client: openai.OpenAI) -> None:
+    script = "[[tool:read_file]][[tool:list_files]]"
+    both = ask(client, script, tools=TOOLS, store=False)
+    one = ask(client, script, tools=TOOLS, parallel_tool_calls=False, store=False)
+    assert [len(answer.output) for answer in (both, one)] == [2, 1]
+    assert [item.type for item in ask(client, script, tools=TOOLS, tool_choice="none", store=False).output] == [
+        "message"
+    ]
+
+
+def test_a_call_that_breaks_off_is_not_run(client: openai.OpenAI) -> None:
+    script = f"[[say:Writing. ]][[tool:apply_patch {json.dumps({'input': 'x' * 400})}]][[fault:unstopped]]"
+    tools: Any = [{"type": "custom", "name": "apply_patch"}]
+    *events, last = client.responses.create(model=MODEL, input=script, tools=tools, stream=True, store=False)
+    assert last.type == "response.failed"
+    assert [item.type for item in last.response.output] == ["message"]
+    assert [event.item.type for event in events if event.type == "response.output_item.done"] == ["message"]
+    assert [event.item.type for event in events if event.type == "response.output_item.added"][1:] == [
+        "custom_tool_call"
+    ]
+    with pytest.raises(openai.InternalServerError):
+        ask(client, script, tools=tools, store=False)
+
+
 def test_usage(client: openai.OpenAI) -> None:
     usage = ask(client, "x" * 40_000 + "[[tokens:100]]", store=False).usage
     assert usage is not None
@@ -255,6 +294,42 @@ def test_async_client(gateway: Running) -> None:
                 assert (await stream.get_final_response()).output_text == "b"
             with pytest.raises(openai.RateLimitError):
                 await client.responses.create(model=MODEL, input="[[error:THROTTLE]]", store=False)
+
+    asyncio.run(run())
+
+
+def test_async_client_comes_back(gateway: Running) -> None:
+    class Word(pydantic.BaseModel):
+        word: str
+
+    async def run() -> None:
+        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as client:
+            prompt = "[[slow:5]][[tokens:40]][[then:The plum is seven.]]"
+            stream = await client.responses.create(model=MODEL, input=prompt, background=True, stream=True)
+            seen = [await anext(stream) for _ in range(10)]
+            await stream.close()
+            assert seen[0].type == "response.created"
+            name = seen[0].response.id
+            resumed = await client.responses.retrieve(name, stream=True, starting_after=seen[-1].sequence_number)
+            rest = [event async for event in resumed]
+            numbers = [event.sequence_number for event in [*seen, *rest]]
+            assert numbers == list(range(len(numbers)))
+            queued = await client.responses.create(model=MODEL, input="[[wait:50]][[say:later]]", background=True)
+            while (found := await client.responses.retrieve(queued.id)).status != "completed":
+                await asyncio.sleep(0.02)
+            assert found.output_text == "later"
+            listed = [item async for item in client.responses.input_items.list(queued.id)]
+            assert len(listed) == 1
+            await client.responses.delete(queued.id)
+            with pytest.raises(openai.NotFoundError):
+                await client.responses.cancel(queued.id)
+            parsed = await client.responses.parse(
+                model=MODEL, input='[[tool:final_answer {"word":"plum"}]]', text_format=Word, store=False
+            )
+            assert parsed.output_parsed == Word(word="plum")
+            assert (await client.responses.input_tokens.count(model=MODEL, input="some words")).input_tokens > 0
+            compacted = await client.responses.compact(model=MODEL, previous_response_id=name)
+            assert compacted.output[-1].type == "compaction"
 
     asyncio.run(run())
 

@@ -67,12 +67,14 @@ LAST: Final = ("response.completed", "response.incomplete", "response.failed", "
 
 
 @asynccontextmanager
-async def dialled(base: str, headers: list[tuple[bytes, bytes]]) -> AsyncIterator[Client]:
+async def dialled(
+    base: str, headers: list[tuple[bytes, bytes]], protocols: list[str] | None = None
+) -> AsyncIterator[Client]:
     """A connection whose stream is closed whatever happens; the library's own opener leaves some open."""
     host, _, port = base.removeprefix("http://").partition(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
         connection = await trio_websocket.wrap_client_stream(
-            nursery, stream, f"{host}:{port}", "/v1/responses", extra_headers=headers
+            nursery, stream, f"{host}:{port}", "/v1/responses", subprotocols=protocols, extra_headers=headers
         )
         yield Client(connection)
         with trio.move_on_after(2):
@@ -194,6 +196,13 @@ async def test_codex_as_it_was_captured(gateway: Running) -> None:
         prepared = await client.answer()
         await client.send({**turn["body"], "previous_response_id": prepared[-1]["response"]["id"]})
         assert text_of(await client.answer()).startswith("ws 日本語")
+
+
+async def test_a_key_as_a_subprotocol(gateway: Running) -> None:
+    """A browser can set no other header."""
+    async with dialled(gateway.url, [], ["responses", f"openai-insecure-api-key.{gateway.key}"]) as client:
+        assert client.connection.subprotocol == "responses"
+        assert text_of(await client.create("[[say:in]]")) == "in"
 
 
 async def test_a_wrong_key_and_no_socket_at_all(gateway: Running) -> None:

@@ -27,6 +27,7 @@ def request(*headers: tuple[bytes, bytes]) -> HttpRequest:
         [(b"api-key", b"ks-other")],
         [(b"x-api-key", b"wrong"), (b"authorization", b"Bearer ks-right")],
         [(b"authorization", b"Bearer wrong"), (b"x-api-key", b" ks-right ")],
+        [(b"sec-websocket-protocol", b"realtime, openai-insecure-api-key.ks-right")],
     ],
 )
 def test_a_right_key_in_any_place(headers: list[tuple[bytes, bytes]]) -> None:
@@ -40,6 +41,8 @@ def test_a_right_key_in_any_place(headers: list[tuple[bytes, bytes]]) -> None:
         ([(b"authorization", b"Basic ks-right")], "No API key"),
         ([(b"authorization", b"Bearer")], "No API key"),
         ([(b"x-api-key", b"")], "No API key"),
+        ([(b"sec-websocket-protocol", b"realtime, ks-right")], "No API key"),
+        ([(b"sec-websocket-protocol", b"openai-insecure-api-key.wrong")], "Incorrect API key"),
         ([(b"x-api-key", b"ks-righ")], "Incorrect API key"),
         ([(b"authorization", b"Bearer ks-rightx")], "Incorrect API key"),
     ],
