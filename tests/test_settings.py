@@ -38,11 +38,13 @@ def test_nested_sections_and_tables(tmp_path: Path) -> None:
     env = write(
         tmp_path,
         "[relay.deadlines]\nidle = 5\n[relay.models]\naliases = { gpt-5 = 'claude-sonnet-4.5' }\n"
+        "[relay.models.fallbacks]\n'claude-opus-4.5' = ['claude-sonnet-4.5']\n"
         "[server.stream]\nheartbeat = 2.5\n",
     )
     settings = load(env)
     assert settings.relay.deadlines.idle == 5.0
     assert settings.relay.models.aliases == {"gpt-5": "claude-sonnet-4.5"}
+    assert settings.relay.models.fallbacks == {"claude-opus-4.5": ["claude-sonnet-4.5"]}
     assert settings.server.stream.heartbeat == 2.5
 
 
@@ -88,6 +90,11 @@ def test_variables_of_earlier_tools(variable: str, value: str, name: str, read: 
         ("server = 3", r"is a section: write \[server\]"),
         ("[server\nport = 1", "not valid TOML.*line"),
         ("[log]\nlevel = 'loud'", "log.level is 'loud'"),
+        ("[server]\nchat_thoughts = 'tags'", "server.*'tags'.*reasoning_content, thinking, think"),
+        ("[relay.filters]\nagentic = true", r"relay\.filters\.agentic' takes text"),
+        ("[relay.filters]\nagentic = 'on'", "relay.filters.*'on'.*off, name, tools"),
+        ("[relay.models]\naliases = { a = 1 }", "relay.models.*'a'.*name of a model"),
+        ("[relay.models]\nfallbacks = { a = 'b' }", "relay.models.*'a'.*list of names"),
         ("[relay.filters]\nthinking_handling = 'hide'", "relay.filters.*'hide'.*as_reasoning, remove, pass, strip"),
     ],
 )

@@ -6,8 +6,8 @@ stays at hand for as long as it lives, also with ``store: false``: a client send
 and asks no model.
 
 One answer at a time is given in each lane (``stream_id``; none is a lane too). What is wrong with a frame is an
-``error`` event, nested as this API nests it, and so is a model that is not to be had; what else goes wrong with an answer
-is its last event, ``response.failed``, since clients take an error with status 429 as final.
+``error`` event, nested as this API nests it, and so is a model that is not to be had; what else goes wrong with an
+answer is its last event, ``response.failed``, since clients take an error with status 429 as final.
 
 At a stop an idle connection is closed at once, a busy one after its answers.
 """

@@ -7,6 +7,7 @@ from typing import Final
 
 from kirostream._version import __version__
 from kirostream.dialects import DIALECTS
+from kirostream.dialects.openai_chat.thoughts import ThoughtForm, with_form
 from kirostream.errors import KirostreamError, NoSuchRoute
 from kirostream.gateway.base_urls import BaseUrlHints, canonical
 from kirostream.gateway.callers import Callers
@@ -61,7 +62,8 @@ def make_router(
     responses.add_to(router)  # a dialect with a memory
     Watch(relay, callers, heartbeats).add_to(router)
     router.add("GET", RESPONSES, ResponsesSocket(responses, sockets))
-    for dialect in DIALECTS.values():
+    chat = with_form(DIALECTS["openai_chat"], ThoughtForm(settings.chat_thoughts))
+    for dialect in {**DIALECTS, chat.name: chat}.values():
         if dialect.path and (("POST", dialect.path) not in router.routes()):
             router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, media, settings))
     counts = CountHandler(DIALECTS["anthropic"], relay.corrected, callers, media, settings)

@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from kirostream.dialects.dialect import Dialect
+from kirostream.dialects.openai_chat.thoughts import ThoughtForm
 from kirostream.errors import KirostreamError, LocalProtocolError, MalformedRequest
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.choices import ask_several, pump_several, raise_early_failure, until_all_speak
@@ -45,7 +46,11 @@ def wants_resumable(request: HttpRequest) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
-    """The public API."""
+    """The public API.
+
+    Raises:
+        ValueError: `chat_thoughts` is none of its words.
+    """
 
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on. Beyond loopback a key is needed."})
     port: int = field(default=8000, metadata={"help": "Port to listen on; 0 lets the system choose."})
@@ -68,7 +73,19 @@ class GatewaySettings:
         default="",
         metadata={"help": "Origins whose pages may call from a browser, with commas; * for all. Empty: none."},
     )
+    chat_thoughts: str = field(
+        default="reasoning_content",
+        metadata={
+            "help": "Where a chat answer says what the model thought: reasoning_content, thinking (another name for "
+            "it), think (in the text, between <think> tags)."
+        },
+    )
     stream: StreamSettings = field(default_factory=StreamSettings)
+
+    def __post_init__(self) -> None:
+        words = [form.value for form in ThoughtForm]
+        if self.chat_thoughts not in words:
+            raise ValueError(f"chat_thoughts is {self.chat_thoughts!r}; it takes: {', '.join(words)}")
 
 
 def new_request_id() -> str:

@@ -23,6 +23,7 @@ from msgspec import Raw
 from kirostream.dialects.dialect import Headers, Stamp
 from kirostream.dialects.hints import session_hint
 from kirostream.dialects.jsontext import as_object, base64_text, decode, encode, is_object, part, raw
+from kirostream.dialects.openai_chat.thoughts import FORM
 from kirostream.dialects.openai_chat.tools import WireCustom, custom_tool, custom_tools, speaks_legacy, write_call
 from kirostream.dialects.openai_responses.tools import custom_arguments
 from kirostream.dialects.openai_responses.websearch import read_search
@@ -595,6 +596,7 @@ def write_request(request: TurnRequest, stamp: Stamp) -> bytes:
         messages.extend(_write_message(message, custom))
     body: dict[str, object] = {"model": stamp.model.id, "messages": messages}
     extras.pop("tools", None)
+    extras.pop(FORM, None)
     if request.tools and not speaks_legacy(extras):
         body["tools"] = [customs.get(tool.name) or _write_tool(tool) for tool in request.tools]
         if request.tool_choice != AUTO:

@@ -22,6 +22,7 @@ from kirostream.dialects.citations import citations
 from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading
 from kirostream.dialects.hints import overflow, retry_headers
 from kirostream.dialects.jsontext import decode_answer, encode, is_object
+from kirostream.dialects.openai_chat.thoughts import ThoughtForm, form_of, tagged
 from kirostream.dialects.openai_chat.tools import custom_names, speaks_legacy, write_call
 from kirostream.dialects.openai_responses.tools import custom_input
 from kirostream.errors import (
@@ -102,6 +103,7 @@ class Writer:
 
     def __init__(self, request: TurnRequest, heading: Heading, choice: int = 0) -> None:
         self._choice = choice
+        self._thought = b'{"%b":"' % form_of(request).value.encode()
         self._usage_wanted = request.include_usage
         self._heading = heading
         self._head = self._write_head(request.model)
@@ -176,7 +178,7 @@ class Writer:
             case BlockKind.TEXT:
                 self._template(event.index, b'{"content":"', b'"}')
             case BlockKind.THINKING:
-                self._template(event.index, b'{"reasoning_content":"', b'"}')
+                self._template(event.index, self._thought, b'"}')
             case BlockKind.TOOL_CALL if self._legacy:
                 self._calls += 1
                 self._bare.add(event.index)
@@ -265,6 +267,9 @@ def together(usages: Sequence[Usage]) -> Usage:
 
 
 def _choice(request: TurnRequest, index: int, result: TurnResult) -> dict[str, object]:
+    form = form_of(request)
+    if form is ThoughtForm.THINK:
+        result = tagged(result)
     texts = [block.text for block in result.content if isinstance(block, Text)]
     thoughts = [block.text for block in result.content if isinstance(block, Thought) and block.text]
     ours = request.spoken_in == NAME
@@ -279,7 +284,7 @@ def _choice(request: TurnRequest, index: int, result: TurnResult) -> dict[str, o
         "annotations": url_annotations("".join(texts), hits),
     }
     if thoughts:
-        message["reasoning_content"] = "".join(thoughts)
+        message[form.value] = "".join(thoughts)
     if calls and legacy:
         message["function_call"] = calls[0]["function"]
     elif calls:

@@ -1,10 +1,11 @@
-"""Writers of chat for what not every answer has: pages that a web search found, and more choices than one."""
+"""Writers of chat for what not every answer has: pages that a web search found, thoughts in tags, and more choices."""
 
 from __future__ import annotations
 
 from kirostream.dialects.dialect import Heading
 from kirostream.dialects.jsontext import encode
 from kirostream.dialects.openai_chat.response import KEEP_ALIVE, Writer, together, url_annotations
+from kirostream.dialects.openai_chat.thoughts import Tagging, ThoughtForm, form_of
 from kirostream.turn.events import (
     BlockDelta,
     BlockEnded,
@@ -50,10 +51,29 @@ class CitingWriter(Writer):
         return chunks
 
 
-def open_writer(request: TurnRequest, heading: Heading, choice: int = 0) -> Writer:
+class TaggingWriter:
+    """The writer of an answer whose thoughts stand in its text."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._tagging = Tagging()
+        self.heartbeat = writer.heartbeat
+        self.finish = writer.finish
+        self.end = writer.end
+
+    def __repr__(self) -> str:
+        return f"<TaggingWriter {self._writer!r}>"
+
+    def write(self, event: TurnEvent) -> list[bytes]:
+        """The chunks that say `event`."""
+        return [chunk for each in self._tagging.take(event) for chunk in self._writer.write(each)]
+
+
+def open_writer(request: TurnRequest, heading: Heading, choice: int = 0) -> Writer | TaggingWriter:
     """The writer of one answer to `request`."""
     kind = Writer if request.search is None else CitingWriter
-    return kind(request, heading, choice)
+    writer = kind(request, heading, choice)
+    return TaggingWriter(writer) if form_of(request) is ThoughtForm.THINK else writer
 
 
 class ChoicesWriter:
