@@ -111,6 +111,26 @@ async def test_an_old_stream_holds_no_probe_back(autojump_clock: trio.testing.Mo
     assert world.of("a").state is State.READY
 
 
+async def test_an_old_stream_is_no_probe(autojump_clock: trio.testing.MockClock) -> None:
+    """Its answer heals nothing, and its end makes no room for a second probe."""
+    world = pooled("a")
+    async with world.pool.lease() as old:
+        await world.use(THROTTLED)
+        old.settle(SERVED)
+    assert world.of("a").state is State.COOLING
+    world = pooled("b")
+    async with trio.open_nursery() as nursery:
+        async with world.pool.lease() as old:
+            await world.use(THROTTLED)
+            await trio.sleep(31)
+            nursery.start_soon(world.use, SERVED, None, 5.0)
+            await trio.testing.wait_all_tasks_blocked()
+            old.settle(SERVED)
+        assert (world.of("b").probing, world.of("b").state) == (True, State.COOLING)
+        await world.use(SERVED)
+        assert trio.current_time() == 31 + 5
+
+
 # Busy: wait
 
 

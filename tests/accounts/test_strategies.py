@@ -125,7 +125,18 @@ def test_a_weight_of_nothing_is_the_last_resort() -> None:
         assert {table.use() for _ in range(50)} == {"b"}
         table.use(Outcome(Kind.THROTTLED))
         assert Counter(table.use() for _ in range(50)) == {"a": 25, "z": 25}
-        assert "b" in {table.use(now=NOW + 31) for _ in range(5)}
+        assert {table.use(now=NOW + 31) for _ in range(50)} == {"b"}
+
+
+def test_weights_count_again_after_the_last_resort_was_used() -> None:
+    table = Table("weighted", {"a": Terms(weight=1), "b": Terms(weight=9), "z": Terms(weight=0)})
+    table.use(Outcome(Kind.THROTTLED))
+    table.use(Outcome(Kind.THROTTLED))
+    assert table.use() == "z"
+    back = len(table.chosen)
+    for _ in range(2000):
+        table.use(now=NOW + 31)
+    assert chi_square(table.chosen[back:], {"a": 1, "b": 9}) < 10.83
 
 
 def test_least_used_spreads_what_is_in_flight() -> None:
@@ -183,6 +194,17 @@ def test_no_strategy_loses_an_account(strategy: str) -> None:
     assert len(table.board._free) <= 2 * 30 + 65
     assert len(table.board._alarms) <= 30
     assert all(slot.ticket for slot in table.board.slots.values())
+
+
+def test_what_counts_no_more_does_not_pile_up() -> None:
+    table = Table("round_robin", plain("a"), bindings=True)
+    for _ in range(500):
+        table.use(conversation="x")
+    assert len(table.board._free) <= 67
+    held = [table.take() for _ in range(50)]
+    for claim in held:
+        table.board.end(claim, Outcome(Kind.THROTTLED), NOW)
+    assert len(table.board._alarms) == 1
 
 
 # Conversations
