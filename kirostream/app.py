@@ -48,9 +48,12 @@ from kirostream.stores.sealed import SealedStore
 from kirostream.stores.sqlite import open_database
 from kirostream.telemetry.facts import ExchangeFinished, Faulted, RefreshFailed, ServiceChanged, TokenRefreshed
 from kirostream.telemetry.recorder import Recorder
+from kirostream.turn.memory import Memory
 
 DATABASE: Final = "kirostream.db"
 """The file in the data directory that holds what clients may come back to."""
+AGE: Final = 300.0
+"""Seconds of a generation of `turn.memory`: what is not sent for one or two of them is let go."""
 LAST_WORDS: Final = 5.0
 """Seconds between the error event of a stopped turn and the cutting of its connection."""
 
@@ -205,11 +208,20 @@ async def open_gateway(
             gateway=settings.server,
             settings=settings.responses,
         )
+        memory = Memory(settings.server.memory)
         cors = Cors(settings.server.cors_origins)
         door = Http1Door(
             cors.around(
                 make_router(
-                    relay, callers, heartbeats, media, responses, settings.websocket, settings.server, recorder.record
+                    relay,
+                    callers,
+                    heartbeats,
+                    media,
+                    responses,
+                    settings.websocket,
+                    settings.server,
+                    memory,
+                    recorder.record,
                 )
             ),
             settings.http1,
@@ -219,6 +231,7 @@ async def open_gateway(
         )
         serving = await owners.enter_async_context(trio.open_nursery())
         serving.start_soon(heartbeats.run)
+        serving.start_soon(_aging, memory)
         await serving.start(responses.run)
         serving.start_soon(relay.models)  # so that the first request need not wait for the list, nor for the connection
         closed = trio.Event()
@@ -355,6 +368,13 @@ def _post_by(client: HttpClient) -> Post:
         return status, answer
 
     return post
+
+
+async def _aging(memory: Memory) -> None:
+    """Let the memory forget what nobody sends any more."""
+    while True:
+        await trio.sleep(AGE)
+        memory.age()
 
 
 async def _signalled(signals: AsyncIterator[int]) -> None:

@@ -5,6 +5,8 @@ A room's own `__init__` is a docstring only; importing a dialect's reader drags 
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from typing import Final
 
 from kirostream.dialects.anthropic import request as anthropic_request
@@ -18,6 +20,7 @@ from kirostream.dialects.openai_chat import response as chat_response
 from kirostream.dialects.openai_chat import writers as chat_writers
 from kirostream.dialects.openai_responses import request as responses_request
 from kirostream.dialects.openai_responses import response as responses_response
+from kirostream.turn.memory import Memory
 
 SSE: Final = b"text/event-stream; charset=utf-8"
 
@@ -78,3 +81,12 @@ DIALECTS: Final[Registry] = {
         read_error=kiro_response.read_error,
     ),
 }
+
+
+def remembering(memory: Memory) -> Dialect:
+    """Messages, whose requests are read with a memory of those before: agents send all of a session with every turn."""
+    return replace(
+        DIALECTS["anthropic"],
+        read_request=functools.partial(anthropic_request.read_request, memory=memory),
+        read_in_steps=functools.partial(anthropic_request.read_in_steps, memory=memory),
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kirostream._version import __version__
-from kirostream.dialects import DIALECTS
+from kirostream.dialects import DIALECTS, remembering
 from kirostream.dialects.openai_chat.thoughts import ThoughtForm, with_form
 from kirostream.errors import KirostreamError, NoSuchRoute
 from kirostream.gateway.base_urls import BaseUrlHints, canonical
@@ -24,6 +24,7 @@ from kirostream.net.exchange import Exchange, Headers, HttpRequest
 from kirostream.net.router import Router
 from kirostream.relay.relay import Relay
 from kirostream.telemetry.facts import BaseUrlMended
+from kirostream.turn.memory import Memory
 
 HEALTHY: Final = f'{{"status":"ok","service":"kirostream","version":"{__version__}"}}'.encode()
 
@@ -49,6 +50,7 @@ def make_router(
     responses: Responses,
     sockets: SocketSettings,
     settings: GatewaySettings,
+    memory: Memory,
     tell: Callable[[BaseUrlMended], None],
 ) -> Router:
     """Everything the gateway serves. `tell` hears of clients whose base URL is not right."""
@@ -63,10 +65,11 @@ def make_router(
     Watch(relay, callers, heartbeats).add_to(router)
     router.add("GET", RESPONSES, ResponsesSocket(responses, sockets))
     chat = with_form(DIALECTS["openai_chat"], ThoughtForm(settings.chat_thoughts))
-    for dialect in {**DIALECTS, chat.name: chat}.values():
+    messages = remembering(memory)
+    for dialect in {**DIALECTS, chat.name: chat, messages.name: messages}.values():
         if dialect.path and (("POST", dialect.path) not in router.routes()):
             router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, media, settings))
-    counts = CountHandler(DIALECTS["anthropic"], relay.corrected, callers, media, settings)
+    counts = CountHandler(messages, relay.corrected, callers, media, settings)
     router.add("POST", "/v1/messages/count_tokens", counts)
     router.add("POST", "/v1/completions", _no_completions)
     router.add("POST", "/v1/embeddings", _no_embeddings)

@@ -60,6 +60,14 @@ class GatewaySettings:
     body_limit: int = field(
         default=32 << 20, metadata={"help": "Largest request body, after decompression.", "unit": "bytes"}
     )
+    memory: int = field(
+        default=32 << 20,
+        metadata={
+            "help": "Memory for what agents send again with every turn, some eight sessions of 1 MB; 0: none. "
+            "What is not sent for ten minutes is let go.",
+            "unit": "bytes",
+        },
+    )
     grace: float = field(
         default=30.0, metadata={"help": "How long streams in flight may go on after a stop signal.", "unit": "s"}
     )
