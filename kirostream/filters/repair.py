@@ -175,7 +175,7 @@ def _cut(parts: tuple[Part, ...]) -> tuple[Part | Text, ...]:
 
 def drop_thinking_fields(request: TurnRequest, model: Model) -> TurnRequest:
     """The model's own fields are not sent; their schema is closed and differs from model to model (section 2.8)."""
-    return replace(request, thinking=THINKING_OFF) if request.thinking.enabled and model.efforts else request
+    return replace(request, thinking=THINKING_OFF) if request.thinking.enabled and model.thinks else request
 
 
 REPAIRS: Final[Mapping[str, Repair]] = {

@@ -15,7 +15,7 @@ import trio.testing
 from helpers.images import PNG
 from helpers.pdfs import pdf
 from kirostream.errors import KirostreamError, MalformedRequest, RemoteProtocolError, UpstreamDown
-from kirostream.gateway.media import MOST_FETCHED, Media, MediaSettings, is_public
+from kirostream.gateway.media import MOST_FETCHED, Media, MediaSettings, is_public, look_up
 from kirostream.gateway.pdf import PdfSettings, pdf_text
 from kirostream.net.client import HttpClient
 from kirostream.net.door import open_listeners
@@ -123,6 +123,17 @@ async def test_an_address_that_is_not_public_is_not_connected_to(address: str) -
             await web.media().settle(ask(image()))
         assert caught.value.param == "$.messages[0]"
         assert not web.asked
+
+
+@pytest.mark.parametrize(
+    "host", ["127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0", "[::1]", "[::ffff:169.254.169.254]", "[fe80::1]"]
+)
+async def test_an_address_in_any_spelling_is_looked_at_as_the_system_reads_it(host: str) -> None:
+    web = Web()
+    media = Media(cast(HttpClient, web), MediaSettings(), look_up)
+    with pytest.raises(MalformedRequest, match=r"open internet|cannot be looked up"):
+        await media.settle(ask(image(f"https://{host}/latest/meta-data")))
+    assert not web.asked
 
 
 @pytest.mark.parametrize("address", [PUBLIC, "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
