@@ -6,7 +6,6 @@ tool's result, and as ``error`` beside the list of results.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -16,6 +15,13 @@ from kirostream.turn.request import SearchHit
 
 INVALID_PARAMS: Final = -32602
 """JSON-RPC's code for arguments that the method does not take."""
+
+DAY: Final = 86_400_000
+"""Milliseconds."""
+EPOCH: Final = 719_468
+"""Days from the first of March of the year 0 to 1970."""
+LAST: Final = 3_652_365
+"""Days up to about the year 10,000."""
 
 
 class _Error(msgspec.Struct):
@@ -83,7 +89,14 @@ def _date(published: float | str | None) -> str:
     """A date as the service writes it, in milliseconds since 1970, as ``2026-01-01``; words stay words."""
     if published is None or isinstance(published, str):
         return published or ""
-    try:
-        return datetime.fromtimestamp(published / 1000, UTC).date().isoformat()
-    except (ValueError, OverflowError, OSError):
+    days = int(published // DAY) + EPOCH
+    if not 0 <= days < LAST:
         return ""
+    # A year that begins in March ends with the leap day. `days` counts from the first of March of the year 0.
+    era, of_era = divmod(days, 146_097)
+    year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    month = (5 * of_year + 2) // 153
+    day = of_year - (153 * month + 2) // 5 + 1
+    month = month + 3 if month < 10 else month - 9
+    return f"{era * 400 + year + (month <= 2):04}-{month:02}-{day:02}"
