@@ -1,4 +1,4 @@
-"""A long day of a coding agent, in both languages: two hundred rounds of tools in one conversation.
+"""A long day of a coding agent, in every language: two hundred rounds of tools in one conversation.
 
 The agent is written here, as agents are: it sends the whole history with every request, runs what it is told to run,
 sends results back in its language's own form, and makes room half way by putting a summary in place of what was said.
@@ -97,7 +97,7 @@ class Answer:
     stop: str
 
 
-# The two languages, as their clients speak them
+# The languages, as their clients speak them
 
 
 class Talk(Protocol):
@@ -251,6 +251,71 @@ class Chat:
         if calls:
             message["tool_calls"] = [{key: call[key] for key in ("id", "type", "function")} for call in calls]
         return self.whole({"choices": [{"message": message, "finish_reason": reason}]})
+
+
+class Responses:
+    """OpenAI Responses, with the whole history in every request, as Codex sends it."""
+
+    path = "/v1/responses"
+
+    def body(self, system: str, history: Sequence[Any], tools: Sequence[tuple[str, Any]], stream: bool) -> Any:
+        return {
+            "model": "claude-opus-4.7",
+            "stream": stream,
+            "store": False,
+            "instructions": system,
+            "reasoning": {"effort": "low", "summary": "auto"},
+            "include": ["reasoning.encrypted_content"],
+            "input": history,
+            "tools": [
+                {"type": "function", "name": name, "description": "", "parameters": schema, "strict": False}
+                for name, schema in tools
+            ],
+        }
+
+    def user(self, text: str) -> list[Any]:
+        return [{"role": "user", "content": [{"type": "input_text", "text": text}]}]
+
+    def answered(self, answer: Answer) -> list[Any]:
+        items: list[Any] = answer.blocks
+        return items
+
+    def calling(self, call: Call) -> list[Any]:
+        arguments = json.dumps(call.arguments)
+        return [{"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}]
+
+    def results(self, results: Sequence[Result]) -> list[Any]:
+        return [
+            {"type": "function_call_output", "call_id": result.call.id, "output": self._output(result)}
+            for result in results
+        ]
+
+    def _output(self, result: Result) -> Any:
+        if not result.image:
+            return result.text
+        parts: list[Any] = [{"type": "input_text", "text": result.text}] if result.text else []
+        url = f"data:image/png;base64,{base64.b64encode(result.image).decode()}"
+        return [*parts, {"type": "input_image", "image_url": url, "detail": "auto"}]
+
+    def whole(self, body: Any) -> Answer:
+        assert body["status"] == "completed"
+        items = body["output"]
+        calls = [
+            Call(item["call_id"], item["name"], json.loads(item["arguments"]))
+            for item in items
+            if item["type"] == "function_call"
+        ]
+        text = "".join(part["text"] for item in items if item["type"] == "message" for part in item["content"])
+        return Answer(text, calls, items, "tool_calls" if calls else "stop")
+
+    def streamed(self, events: Iterator[Any]) -> Answer:
+        done = []
+        for event in events:
+            if event["type"] == "response.output_item.done":
+                done.append(event["item"])
+        assert event["type"] == "response.completed"
+        assert done == event["response"]["output"]
+        return self.whole(event["response"])
 
 
 # The agent
@@ -408,7 +473,7 @@ def images_of(results: Sequence[Result]) -> list[bytes]:
 # The day
 
 
-@pytest.mark.parametrize("talk", [Messages(), Chat()], ids=["anthropic", "openai_chat"])
+@pytest.mark.parametrize("talk", [Messages(), Chat(), Responses()], ids=lambda talk: talk.path)
 async def test_two_hundred_rounds_of_tools(talk: Talk, tmp_path: Path) -> None:
     dice = random.Random(200)
     schemas = [(name, SCHEMAS[at % len(SCHEMAS)]) for at, name in enumerate((*FIRST_TOOLS, *LATER_TOOLS))]
