@@ -201,6 +201,7 @@ OPENAI_RESPONSES: Final = (
     Row("`parallel_tool_calls`", EMULATED, "false: the turn ends before a second call", {"tools": [_OURS], "parallel_tool_calls": False}),
     Row("`metadata`", SUPPORTED, "repeated in the answer", {"metadata": {"a": "b"}}),
     Row("`user`, `prompt_cache_key`, `safety_identifier`", SUPPORTED, "name the conversation", {"prompt_cache_key": "k"}),
+    Row("`prompt_cache_options.prewarm`, `generate`", SUPPORTED, "what was sent is kept, and no model asked", {"prompt_cache_options": {"prewarm": True}}),
     Row("`prompt_cache_options`, `prompt_cache_retention`", IGNORED, "Kiro caches by itself", {"prompt_cache_retention": "24h"}),
     Row("`service_tier`, `moderation`, `image`, `access_programs`, `client_metadata`", IGNORED, "", {"service_tier": "flex", "client_metadata": {"a": "b"}}),
     Row("any other field", IGNORED, "", {"new_field": 1}),

@@ -81,7 +81,7 @@ def asked(language: str, sample: dict[str, Any]) -> tuple[TurnRequest, list[obje
         return DIALECTS[language].read_request(body, ()), []
     found = trio.run(ask_responses, body)
     answer = json.loads(DIALECTS[language].write_result(found.request, RESULT, HEADING))
-    memory = (found.store, found.background, found.previous, found.compacts)
+    memory = (found.store, found.background, found.previous, found.compacts, found.generates)
     return found.request, [memory, answer["output"], answer["metadata"]]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ import trio
 from msgspec import Raw
 
 from kirostream.dialects import DIALECTS
+from kirostream.dialects.dialect import Heading
 from kirostream.dialects.jsontext import decode, encode
 from kirostream.dialects.openai_responses.compaction import CompactionWriter, write_compacted
 from kirostream.dialects.openai_responses.response import Writer, response_id, write_error, write_status
@@ -41,10 +43,11 @@ from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import START, Cursor, Rendering
 from kirostream.relay.relay import Relay
 from kirostream.telemetry.facts import Fact, Faulted
-from kirostream.turn.events import TurnFailed
+from kirostream.turn.events import Stop, TurnEnded, TurnFailed, TurnStarted
 from kirostream.turn.request import RawJson
 from kirostream.turn.result import fold
 from kirostream.turn.tokens import estimate
+from kirostream.turn.usage import Usage
 
 PATH: Final = "/v1/responses"
 SAVE: Final = 5.0
@@ -186,7 +189,9 @@ class Responses:
             body = await exchange.body(self.gateway.body_limit)
             asked = await self.inputs.read(body, exchange.request.headers, caller)
             del body  # up to 32 MiB, not needed while the turn runs
-            if asked.background:
+            if not asked.generates:
+                await self._unasked(exchange, asked, caller, request_id)
+            elif asked.background:
                 await self._in_background(exchange, asked, caller, request_id)
             else:
                 await self._attended(exchange, asked, caller, request_id)
@@ -197,6 +202,29 @@ class Responses:
                 raise
             reply = write_error(error, request_id)
             await exchange.reply(reply.status, reply.headers, reply.body)
+
+    async def _unasked(self, exchange: Exchange, asked: Asked, caller: str, request_id: str) -> None:
+        blocks, stored = await self.prepare(asked, caller, request_id)
+        if asked.request.stream:
+            kind = (b"content-type", DIALECTS["openai_responses"].content_type)
+            await exchange.reply(200, (kind, *STREAM_HEADERS, *id_headers(request_id)), b"".join(blocks))
+        else:
+            await exchange.reply(200, (JSON, *id_headers(request_id)), stored.response)
+
+    async def prepare(self, asked: Asked, caller: str, request_id: str) -> tuple[list[bytes], Stored]:
+        """An answer without a model: what was sent stays, and has an id.
+
+        Returns:
+            The events of the answer, and what is kept of it.
+        """
+        heading = Heading(uuid.uuid4().hex, int(time.time()), request_id)
+        writer = Writer(asked.request, heading, clock=time.time)
+        blocks = [*writer.write(TurnStarted()), *writer.write(TurnEnded(Stop.END, Usage()))]
+        name = response_id(heading.turn)
+        stored = Stored(name, caller, heading.created, asked.previous, writer.response, asked.items, output=())
+        if asked.store:
+            await self._save(stored)
+        return blocks, stored
 
     async def _attended(self, exchange: Exchange, asked: Asked, caller: str, request_id: str) -> None:
         async with self.relay.turn(asked.request, request_id=request_id, scope=caller) as live:
@@ -262,9 +290,12 @@ class Responses:
         if not log.finished or failed_unheard:
             del self._kept[kept.id]
             return
+        await self._save(kept.stored())
+
+    async def _save(self, stored: Stored) -> None:
         with trio.move_on_after(SAVE, shield=True):
             try:
-                await self._store.save(kept.stored())
+                await self._store.save(stored)
             except StoreError as error:
                 # The answer was given. What is lost is that a client can come back to it after a restart.
                 trace = "".join(traceback.format_exception(error))

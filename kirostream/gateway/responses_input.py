@@ -34,6 +34,12 @@ _UNSET: Final = Raw()
 _NOTHING: Final[Mapping[str, Stored]] = {}
 
 
+class WireCacheOptions(msgspec.Struct):
+    """``prompt_cache_options``."""
+
+    prewarm: bool | None = None
+
+
 class WireState(msgspec.Struct):
     """The fields of a body that are about memory."""
 
@@ -43,6 +49,8 @@ class WireState(msgspec.Struct):
     store: bool | None = None
     background: bool | None = None
     prompt: Raw = _UNSET
+    generate: bool | None = None
+    prompt_cache_options: WireCacheOptions | None = None
 
 
 class WireReference(msgspec.Struct):
@@ -62,6 +70,7 @@ class Asked:
         previous: the answer that it goes on from, empty where it begins.
         store, background: as the client set them.
         compacts: it asks for the conversation in one item, see `dialects.openai_responses.compaction`.
+        generates: a model is asked; otherwise what was sent is kept for a later request, and that is all.
     """
 
     request: TurnRequest
@@ -70,6 +79,7 @@ class Asked:
     store: bool
     background: bool
     compacts: bool = False
+    generates: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,7 @@ class Inputs:
         placed = await self._place(body, caller, local)
         request = await self._media.settle(read_request(placed.body, headers, seal=self._seal), fetch=fetch)
         state, compacts = placed.state, is_trigger(placed.items)
+        prewarm = state.prompt_cache_options is not None and state.prompt_cache_options.prewarm is True
         return Asked(
             summarising(request) if compacts else request,
             placed.items,
@@ -118,6 +129,7 @@ class Inputs:
             state.store is not False,
             bool(state.background),
             compacts,
+            generates=state.generate is not False and not prewarm,
         )
 
     async def read_whole(self, body: bytes, headers: Headers, caller: str) -> tuple[TurnRequest, list[RawJson]]:

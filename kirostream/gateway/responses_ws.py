@@ -14,8 +14,6 @@ At a stop an idle connection is closed at once, a busy one after its answers.
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,19 +22,16 @@ import msgspec
 import trio
 from msgspec import Raw
 
-from kirostream.dialects.dialect import Heading
 from kirostream.dialects.jsontext import decode, encode
-from kirostream.dialects.openai_responses.response import Writer, response_id, write_error
+from kirostream.dialects.openai_responses.response import write_error
 from kirostream.errors import KirostreamError, MalformedRequest, ModelNotOnAccount, RequestTooLarge
 from kirostream.gateway.responses import Responses
-from kirostream.gateway.responses_input import Asked
 from kirostream.gateway.responses_store import Stored
 from kirostream.gateway.turns import JSON, new_request_id
 from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
 from kirostream.net.websocket import MessageSocket, UpgradeRequired, WebSocketSettings, accept
 from kirostream.relay.log import START
-from kirostream.turn.events import Stop, TurnEnded, TurnFailed, TurnStarted
-from kirostream.turn.usage import Usage
+from kirostream.turn.events import TurnFailed
 
 MOST_AT_ONCE: Final = 8
 """Answers in flight on one connection; further frames wait."""
@@ -58,7 +53,8 @@ class WireFrame(msgspec.Struct):
 
     type: str = ""
     stream_id: str | None = None
-    generate: bool | None = None
+    previous_response_id: str | None = None
+    input: Raw = Raw(b"[]")
 
 
 class ResponsesSocket:
@@ -180,13 +176,12 @@ class _Session:
                     lock = self._lanes.setdefault(lane, trio.Lock())
                     try:
                         async with lock:
-                            await self._create(body, frame, lane)
+                            await self._create(body, lane)
                     finally:
                         if not lock.locked() and self._lanes.get(lane) is lock:
                             del self._lanes[lane]  # nobody waits in it: a released lock goes to who waits
                 case "response.steer":
-                    error = {"code": "steering_not_supported", "message": "An answer cannot be steered here."}
-                    await self._send(encode({"type": "response.steer.failed", "error": error}), lane)
+                    await self._send(_not_steered(frame), lane)
                 case kind:
                     raise MalformedRequest(
                         f"$.type is {kind!r}; it takes response.create.", param="$.type", reason="invalid_value"
@@ -196,15 +191,18 @@ class _Session:
         except KirostreamError as error:
             await self._refuse(error, lane)
 
-    async def _create(self, body: bytes, frame: WireFrame, lane: str) -> None:
+    async def _create(self, body: bytes, lane: str) -> None:
         fields = decode(body, dict[str, Raw])
-        for name in ("type", "stream_id", "generate", "background"):
+        for name in ("type", "stream_id", "background"):
             fields.pop(name, None)
         fields["stream"] = Raw(b"true")
         asked = await self._responses.inputs.read(encode(fields), self._request.headers, self._caller, self._said)
         request_id = new_request_id()
-        if frame.generate is False:
-            await self._prepare(asked, request_id, lane)
+        if not asked.generates:
+            prepared, stored = await self._responses.prepare(asked, self._caller, request_id)
+            self._remember(stored)
+            for block in prepared:
+                await self._send(block.partition(b"\ndata: ")[2].rstrip(), lane)
             return
         relay = self._responses.relay
         async with relay.turn(asked.request, request_id=request_id, scope=self._caller) as live:
@@ -230,18 +228,6 @@ class _Session:
             finally:
                 await self._responses.settle(kept)
 
-    async def _prepare(self, asked: Asked, request_id: str, lane: str) -> None:
-        """An answer without a model: what was sent stays, and has an id."""
-        heading = Heading(uuid.uuid4().hex, int(time.time()), request_id)
-        writer = Writer(asked.request, heading, clock=time.time)
-        blocks = [*writer.write(TurnStarted()), *writer.write(TurnEnded(Stop.END, Usage()))]
-        name = response_id(heading.turn)
-        self._remember(
-            Stored(name, self._caller, heading.created, asked.previous, writer.response, asked.items, output=())
-        )
-        for block in blocks:
-            await self._send(block.partition(b"\ndata: ")[2].rstrip(), lane)
-
     def _remember(self, stored: Stored) -> None:
         if stored.id in self._said:
             return
@@ -259,3 +245,19 @@ class _Session:
         if lane:
             event = event[:-1] + b',"stream_id":' + encode(lane) + b"}"
         await self._socket.send(event.decode())
+
+
+def _not_steered(frame: WireFrame) -> bytes:
+    """The refusal of a steering, which gives back what it would have said."""
+    return encode(
+        {
+            "type": "response.steer.failed",
+            "sequence_number": 0,
+            "error": {
+                "type": "invalid_request_error",
+                "code": "steering_not_supported",
+                "message": "An answer cannot be steered here: wait for its end, and send the input with the next one.",
+            },
+            "steer": {"previous_response_id": frame.previous_response_id or "", "input": frame.input},
+        }
+    )

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 import trio
 import trio_websocket
+from openai.types.responses import ResponseSteerFailedEvent
 
 from e2e.conftest import Running
 from e2e.test_faults import outcomes, running, until
@@ -162,9 +163,12 @@ async def test_errors_leave_the_connection_usable(gateway: Running) -> None:
         throttled = await client.create("[[error:THROTTLE]]")
         assert throttled[-1]["type"] == "response.failed"  # an error event with status 429 would end Codex
         assert throttled[-1]["response"]["error"]["code"] == "rate_limit_exceeded"
-        await client.send({"type": "response.steer", "previous_response_id": "x", "input": []})
+        said = [{"type": "message", "role": "user", "content": "faster"}]
+        await client.send({"type": "response.steer", "previous_response_id": "x", "input": said})
         (steer,) = await client.answer()
-        assert steer["error"]["code"] == "steering_not_supported"
+        failed = ResponseSteerFailedEvent.model_validate(steer)
+        assert failed.error.code == "steering_not_supported"
+        assert steer["steer"] == {"previous_response_id": "x", "input": said}
         assert text_of(await client.create("[[say:fine]]")) == "fine"
 
 

@@ -151,6 +151,24 @@ def test_what_would_have_to_be_kept_elsewhere_is_refused(
     assert (caught.value.param or "").startswith(param or "input[0].content[0]")
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    "more",
+    [{"prompt_cache_options": {"prewarm": True}}, {"extra_body": {"generate": False}}],
+    ids=["warm", "said"],
+)
+def test_what_is_only_prepared_asks_no_model(client: openai.OpenAI, more: dict[str, Any], streamed: bool) -> None:
+    said: Any = {"model": MODEL, "input": "my number is 7", "stream": streamed, **more}
+    answer: Any = client.responses.create(**said)
+    if streamed:
+        *_, last = answer
+        answer = last.response
+    assert (answer.status, answer.output) == ("completed", [])
+    assert client.responses.retrieve(answer.id).output == []
+    after = ask(client, "[[say:{{find:number is 7}}]]", previous_response_id=answer.id)
+    assert after.output_text == "FOUND"
+
+
 # Compaction
 
 LONG: Final[Any] = [
