@@ -33,13 +33,24 @@ from kirostream.gateway.responses_input import Asked, Inputs
 from kirostream.gateway.responses_store import ResponseStore, Stored
 from kirostream.turn.events import Stop, TurnFailed
 from kirostream.turn.model import Model
-from kirostream.turn.request import Attachment, Text, Thought, Tool, ToolCall, TurnRequest
+from kirostream.turn.request import (
+    Attachment,
+    SearchCall,
+    SearchHit,
+    SearchOutcome,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+    TurnRequest,
+)
 from kirostream.turn.result import TurnResult, unfold
 
 ROWS = [(name, row) for name, (_, rows) in LANGUAGES.items() for row in rows]
 MODEL = Model("m", efforts=("low", "medium", "high"))
 HEADING = Heading("0" * 32, 0)
-RESULT = TurnResult((Thought("a", "s"), Text("b"), ToolCall("c", "d", b"{}")), Stop.TOOL_CALL)
+SEARCH = (SearchCall("s", "q"), SearchOutcome("s", (SearchHit("https://x/", "X"),)))
+RESULT = TurnResult((Thought("a", "s"), *SEARCH, Text("b https://x/"), ToolCall("c", "d", b"{}")), Stop.TOOL_CALL)
 SAMPLES: dict[str, tuple[dict[str, Any], ...]] = {
     "openai_responses": ({"background": True}, {"tools": [{"type": "custom", "name": "d"}]}),
 }
@@ -94,6 +105,7 @@ def effect(request: TurnRequest, more: list[object]) -> list[object]:
         repr(limits),
         request.tool_choice.parallel,
         (request.output, request.choices, request.stream, request.include_usage, request.session, request.thinking),
+        request.search,
         *more,
     ]
 
