@@ -13,6 +13,9 @@ that few accounts fit: those that do not are passed over one by one.
 *Waiting.* Where every account that fits is busy (at its cap, before its pace, under a probe), a claim waits in line.
 What becomes free is given to the first in line that it fits, before anybody new is looked at. Where none is busy and
 all are out, waiting is no use, and the claim is refused, with the moment the first comes back.
+
+*An only account* is leased though it cools: nobody could go on without it, and the upstream says best when it is ready
+again. What is left to a person stays so, and "suspicious activity" is a reason to be silent for everybody.
 """
 
 from __future__ import annotations
@@ -27,7 +30,18 @@ from types import MappingProxyType
 from typing import Final
 
 from kirostream.accounts.account import Account, AccountId
-from kirostream.accounts.health import HEALTHY, LIMITS, Health, HealthSettings, Kind, Outcome, State, after, opens_at
+from kirostream.accounts.health import (
+    HEALTHY,
+    LIMITS,
+    PERMANENT,
+    Health,
+    HealthSettings,
+    Kind,
+    Outcome,
+    State,
+    after,
+    opens_at,
+)
 from kirostream.accounts.strategies import Bindings, Rank, Strategy
 from kirostream.accounts.terms import Terms
 from kirostream.errors import AccountThrottled, KirostreamError, ModelNotOnAccount, NoAccount, QuotaSpent
@@ -40,12 +54,14 @@ REASON: Final = "ACCOUNTS_OUT"
 class Need:
     """What an account is wanted for.
 
-    `conversation` names what shall stay on one account, empty for nothing. `exclude` are accounts that are out of the
-    question, as a rule because they were tried. `wait` is in seconds, None for that of the settings.
+    `conversation` names what shall stay on one account, empty for nothing. `prefer` is the account that is taken if it
+    can be. `exclude` are accounts that are out of the question, as a rule because they were tried. `wait` is in
+    seconds, None for that of the settings.
     """
 
     model: str = ""
     conversation: str = ""
+    prefer: AccountId | None = None
     exclude: Collection[AccountId] = ()
     wait: float | None = None
 
@@ -200,6 +216,8 @@ class Board:
         self._free: list[tuple[Rank, int, Slot]] = []
         self._alarms: list[tuple[float, int, Slot]] = []
         self._line: dict[Claim, None] = {}
+        self._present = 0  # how many the settings have used
+        self._only: Slot | None = None
         self._tickets = self._turns = 0
         self._clock = 0.0  # of the strategy
 
@@ -222,9 +240,11 @@ class Board:
         """Put an account on the board. It takes the place, and the state, of one with the same id."""
         old = self.slots.get(slot.account.id)
         if old is not None:
-            slot.health, slot.version, slot.unsaved, slot.turn = old.health, old.version, old.unsaved, old.turn
             self._hide(old)
+            slot.health, slot.version, slot.unsaved, slot.turn = old.health, old.version, old.unsaved, old.turn
         self.slots[slot.account.id] = slot
+        self._present += slot.present
+        self._find_only(now)
         self._place(slot, now)
         self._serve(now)
 
@@ -233,6 +253,8 @@ class Board:
         slot = self.slots.pop(account, None)
         if slot is not None:
             self._hide(slot)
+            self._find_only(now)
+            self._serve(now)
             self._refuse_the_hopeless(now)
 
     def become(self, slot: Slot, health: Health, now: float) -> None:
@@ -253,8 +275,22 @@ class Board:
         self._place(slot, now)
 
     def _hide(self, slot: Slot) -> None:
+        self._present -= slot.present
         slot.present = False
         slot.ticket, slot.alarm = 0, 0.0
+
+    def _find_only(self, now: float) -> None:
+        """Know the only account again, if there is one: other rules hold for it."""
+        before = self._only
+        self._only = next(slot for slot in self.slots.values() if slot.present) if self._present == 1 else None
+        for slot in (before, self._only):
+            if slot is not None and before is not self._only:
+                self._place(slot, now)
+
+    def _opens_at(self, slot: Slot) -> float:
+        if slot is self._only and slot.health.state not in PERMANENT and slot.health.why != Kind.SUSPICIOUS.value:
+            return 0.0
+        return slot.opens_at()
 
     # Claims
 
@@ -317,12 +353,22 @@ class Board:
         if rung:
             self._serve(now)
 
+    def outlook(self, need: Need, now: float) -> KirostreamError | None:
+        """Why no account can be had for `need`, now or by waiting in line; None where one can."""
+        try:
+            self._raise_if_hopeless(need, now)
+        except KirostreamError as error:
+            return error
+        return None
+
     # What they are made of
 
     def _pick(self, need: Need, now: float) -> Slot | None:
-        """A free account for `need`, out of the heap: that of the conversation, else the next that fits."""
+        """A free account for `need`, out of the heap: the preferred one, the conversation's, the next that fits."""
+        wanted = [self.slots.get(need.prefer)] if need.prefer is not None else []
         if need.conversation and self._bindings is not None:
-            slot = self._bound(need.conversation, now)
+            wanted.append(self._bound(need.conversation, now))
+        for slot in wanted:
             if slot is not None and slot.ticket and slot.fits(need, now):
                 slot.ticket = 0
                 return slot
@@ -354,7 +400,7 @@ class Board:
         slot.leases += 1
         slot.turn = self._turns
         claim.slot = slot
-        claim.began = now
+        claim.began = max(now, slot.health.until)  # that of an only account may come before the end of its pause
         claim.probe = slot.health.state is not State.READY
         if claim.probe:
             slot.probing = True
@@ -363,7 +409,7 @@ class Board:
         if claim.need.conversation and self._bindings is not None:
             bound = self._bound(claim.need.conversation, now)
             # One that is only busy stays the conversation's own.
-            if bound is None or bound is slot or bound.opens_at() > now or not bound.fits(claim.need, now):
+            if bound is None or bound is slot or self._opens_at(bound) > now or not bound.fits(claim.need, now):
                 self._bindings.bind(claim.need.conversation, slot.account.id, now)
         self._place(slot, now)
 
@@ -380,13 +426,13 @@ class Board:
     def _place(self, slot: Slot, now: float) -> None:
         """Put an account where it belongs: among the free ones, behind an alarm, or nowhere."""
         slot.ticket = 0
-        when = max(slot.opens_at(), slot.paced_until)
+        when = max(self._opens_at(slot), slot.paced_until)
         if when > now:
             if when < math.inf and when != slot.alarm:
                 slot.alarm = when
                 self._tickets += 1
                 heappush(self._alarms, (when, self._tickets, slot))
-        elif not slot.probing and not 0 < slot.terms.concurrency <= slot.in_flight:
+        elif (slot is self._only or not slot.probing) and not 0 < slot.terms.concurrency <= slot.in_flight:
             self._enter(slot)
 
     def _enter(self, slot: Slot) -> None:
@@ -430,7 +476,7 @@ class Board:
         out = []
         for slot in present:
             if slot.fits(need, now):
-                if slot.opens_at() <= now:
+                if self._opens_at(slot) <= now:
                     return
                 out.append(slot)
         out += [slot for slot in tried if slot.opens_at() > now]

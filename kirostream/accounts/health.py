@@ -86,6 +86,8 @@ class Kind(enum.Enum):
     """The credits of the period are used up."""
     DENIED = "denied"
     """The account may not do this, or its fresh token is not accepted."""
+    EXPIRED = "expired"
+    """The token was not accepted, and is being refreshed."""
     LOGIN_LOST = "login lost"
     """There is no token, and only a person can get one."""
     SUSPENDED = "suspended"
@@ -116,6 +118,7 @@ class Outcome:
 
 
 SERVED: Final = Outcome(Kind.SERVED)
+EXPIRED: Final = Outcome(Kind.EXPIRED)
 ABANDONED: Final = Outcome(Kind.ABANDONED)
 LOGIN_LOST: Final = Outcome(Kind.LOGIN_LOST)
 

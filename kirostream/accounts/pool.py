@@ -27,7 +27,7 @@ from kirostream.accounts.health import ABANDONED, Health, HealthSettings, Outcom
 from kirostream.accounts.store import LeaseId, Limits, PoolStore, Record, amend
 from kirostream.accounts.strategies import STRATEGIES, Bindings
 from kirostream.accounts.terms import Terms, read_section, terms_of
-from kirostream.errors import LocalProtocolError, NoAccount, SettingsError, StoreError
+from kirostream.errors import KirostreamError, LocalProtocolError, NoAccount, SettingsError, StoreError
 
 KEEPING: Final = 10.0
 """Seconds that writing an outcome down may take."""
@@ -269,6 +269,10 @@ class Pool:
             StoreError: a shared store cannot be used.
         """
         return Lease(self, need)
+
+    def outlook(self, need: Need = ANY) -> KirostreamError | None:
+        """What a lease for `need` would be refused with now; None where it would be given, at once or after a while."""
+        return self._board.outlook(need, self._clock())
 
     async def _acquire(self, claim: Claim) -> LeaseId | None:
         """Until the claim has an account; the lease in a shared store, if it is one."""

@@ -78,7 +78,8 @@ async def test_an_account_that_cools_is_not_leased_and_comes_back(autojump_clock
 
 async def test_one_probe_at_a_time_when_a_pause_is_over(autojump_clock: trio.testing.MockClock) -> None:
     """Half open: a success heals, a failure cools longer."""
-    world = pooled("a")
+    world = pooled("a", "z")
+    await world.pool.disable(AccountId("z"))
     await world.use(THROTTLED)
     await trio.sleep(30)
     used: list[float] = []
@@ -100,7 +101,8 @@ async def test_one_probe_at_a_time_when_a_pause_is_over(autojump_clock: trio.tes
 
 
 async def test_an_old_stream_holds_no_probe_back(autojump_clock: trio.testing.MockClock) -> None:
-    world = pooled("a")
+    world = pooled("a", "z")
+    await world.pool.disable(AccountId("z"))
     async with world.pool.lease() as old:
         await world.use(THROTTLED)
         await trio.sleep(31)
@@ -113,12 +115,14 @@ async def test_an_old_stream_holds_no_probe_back(autojump_clock: trio.testing.Mo
 
 async def test_an_old_stream_is_no_probe(autojump_clock: trio.testing.MockClock) -> None:
     """Its answer heals nothing, and its end makes no room for a second probe."""
-    world = pooled("a")
+    world = pooled("a", "z")
+    await world.pool.disable(AccountId("z"))
     async with world.pool.lease() as old:
         await world.use(THROTTLED)
         old.settle(SERVED)
     assert world.of("a").state is State.COOLING
-    world = pooled("b")
+    world = pooled("b", "z")
+    await world.pool.disable(AccountId("z"))
     async with trio.open_nursery() as nursery:
         async with world.pool.lease() as old:
             await world.use(THROTTLED)
@@ -274,7 +278,8 @@ async def test_what_was_tried_in_this_turn_counts_too(autojump_clock: trio.testi
 
 
 async def test_who_waits_is_refused_once_waiting_is_no_use(autojump_clock: trio.testing.MockClock) -> None:
-    world = pooled("a", settings=CAPPED)
+    world = pooled("a", "z", settings=CAPPED)
+    await world.pool.disable(AccountId("z"))
     async with trio.open_nursery() as nursery:
 
         async def ask() -> None:
@@ -304,6 +309,63 @@ async def test_a_busy_account_is_waited_for_though_others_are_out(autojump_clock
 async def test_there_is_no_account() -> None:
     with pytest.raises(NoAccount, match="kirostream login"):
         await pooled().use()
+
+
+# An only account
+
+
+async def test_an_only_account_is_leased_though_it_cools(autojump_clock: trio.testing.MockClock) -> None:
+    """Nobody could go on without it, and the upstream says best when it is ready again."""
+    world = pooled("a", "off", settings=PoolSettings(accounts={"off": {"enabled": False}}))
+    for outcome in (THROTTLED, Outcome(Kind.SPENT), Outcome(Kind.LOGIN_LOST), *[Outcome(Kind.DENIED)] * 4):
+        assert await world.use(outcome) == "a"
+    async with world.pool.lease(), world.pool.lease():  # and no probe is waited for
+        assert world.of("a").state is State.COOLING
+    assert await world.use(SERVED) == "a"
+    assert world.of("a").state is State.READY
+
+
+@pytest.mark.parametrize("kind", [Kind.SUSPICIOUS, Kind.SUSPENDED])
+async def test_an_only_account_is_silent_when_it_has_to_be(autojump_clock: trio.testing.MockClock, kind: Kind) -> None:
+    world = pooled("a")
+    await world.use(Outcome(kind))
+    with pytest.raises(KirostreamError):
+        await world.use()
+
+
+async def test_an_account_is_the_only_one_as_long_as_it_is(autojump_clock: trio.testing.MockClock) -> None:
+    world = pooled("a")
+    await world.use(THROTTLED)
+    assert await world.use() == "a"
+    world.pool.add(named("b"))
+    assert [await world.use() for _ in range(3)] == ["b", "b", "b"]
+    world.pool.remove(AccountId("b"))
+    assert await world.use(SERVED) == "a"
+    await world.use(THROTTLED)
+    world.pool.add(named("a"))
+    assert await world.use() == "a"
+
+
+async def test_the_preferred_account_is_taken_if_it_can_be(autojump_clock: trio.testing.MockClock) -> None:
+    world = pooled("a", "b")
+    preferring = Need(prefer=AccountId("b"))
+    assert [await world.use(SERVED, preferring) for _ in range(3)] == ["b", "b", "b"]
+    await world.use(THROTTLED, preferring)
+    assert await world.use(SERVED, preferring) == "a"
+    assert await world.use(SERVED, Need(prefer=AccountId("nobody"))) == "a"
+
+
+async def test_the_outlook_is_what_a_lease_would_meet(autojump_clock: trio.testing.MockClock) -> None:
+    world = pooled("a", "b", settings=CAPPED)
+    async with world.pool.lease(), world.pool.lease():
+        assert world.pool.outlook() is None  # busy is not out
+    await world.use(THROTTLED)
+    assert world.pool.outlook() is None
+    await trio.sleep(2)
+    await world.use(THROTTLED)
+    found = world.pool.outlook()
+    assert isinstance(found, AccountThrottled)
+    assert found.retry_after == 28
 
 
 # What the operator says
@@ -417,9 +479,10 @@ async def test_who_waits_for_an_account_that_is_removed_is_told(autojump_clock: 
 
 
 async def test_people_disable_and_clear(autojump_clock: trio.testing.MockClock) -> None:
-    world = pooled("a")
+    world = pooled("a", "z")
+    await world.pool.disable(AccountId("z"))
     await world.pool.disable(AccountId("a"), "by hand")
-    with pytest.raises(NoAccount, match="1 disabled") as caught:
+    with pytest.raises(NoAccount, match="2 disabled") as caught:
         await world.use()
     assert caught.value.retry_after is None
     await world.pool.clear(AccountId("a"))

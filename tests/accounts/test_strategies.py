@@ -201,6 +201,7 @@ def test_what_counts_no_more_does_not_pile_up() -> None:
     for _ in range(500):
         table.use(conversation="x")
     assert len(table.board._free) <= 67
+    table = Table("priority", {"a": Terms(), "b": Terms(priority=1)})
     held = [table.take() for _ in range(50)]
     for claim in held:
         table.board.end(claim, Outcome(Kind.THROTTLED), NOW)
