@@ -68,6 +68,29 @@ def _session_of(user_id: str) -> str:
     return named[1] if named else ""
 
 
+def betas_ask_for_thinking(headers: Headers) -> bool:
+    """Whether ``anthropic-beta`` alone asks for thinking, in a request whose body says nothing of it.
+
+    Tools that were written for earlier gateways ask in no other way. Claude Code names such a beta in every request,
+    also where it wants no thinking (client-apis.md section 5.1): what it wants stands in its bodies.
+    """
+    betas = {
+        token.strip().lower()
+        for name, value in headers
+        if name == b"anthropic-beta"
+        for token in value.decode("latin-1").split(",")
+    }
+    if any(token.startswith("claude-code-") for token in betas) or any(
+        name == b"user-agent" and value.lower().startswith((b"claude-cli/", b"claude-code/")) for name, value in headers
+    ):
+        return False
+    return any("thinking" in token and not token.startswith(_NO_WISH) for token in betas)
+
+
+_NO_WISH: Final = ("clear-", "redact-")
+"""Betas that are about thoughts, and do not ask for any."""
+
+
 def retry_headers(error: KirostreamError) -> list[tuple[bytes, bytes]]:
     """The headers that tell an SDK whether and when to repeat (client-apis.md section 0.6).
 

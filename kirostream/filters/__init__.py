@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from kirostream.filters.limits import limits_of
 from kirostream.filters.prompts import Agentic, advise
 from kirostream.filters.thinking import Handling, ThinkingSplitter, ask_for_thoughts, thinks_by_tags
-from kirostream.filters.toolcalls import text_calls_of
+from kirostream.filters.toolcalls import Names, text_calls_of
 from kirostream.turn.events import TurnEvent
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
@@ -99,16 +99,21 @@ class EventFilter(Protocol):
         """The events to be said in place of `events`. What is held back is said before the turn is over."""
 
 
-def event_filters(request: TurnRequest, model: Model, settings: FilterSettings) -> Sequence[EventFilter]:
+def event_filters(
+    request: TurnRequest, model: Model, settings: FilterSettings, names: Names = dict
+) -> Sequence[EventFilter]:
     """The filters of one answer to `request`, in the order in which they take it; usually none.
 
     Thoughts are told from text first, as a call in a thought is none. Limits come last: they count and search what the
     client sees.
+
+    Args:
+        names: tells what the upstream calls the tools of `request`, by their own names.
     """
     chain: list[EventFilter] = []
     if settings.thinking_tags and thinks_by_tags(request, model) and settings.handling is not Handling.PASS:
         chain.append(ThinkingSplitter(settings.handling))
-    if settings.text_calls and (calls := text_calls_of(request)) is not None:
+    if settings.text_calls and (calls := text_calls_of(request, names)) is not None:
         chain.append(calls)
     if (limits := limits_of(request, model)) is not None:
         chain.append(limits)

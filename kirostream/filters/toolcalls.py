@@ -7,8 +7,8 @@ Some models print a call now and then where they should make one::
 
 The second form may stand in ``<function_calls>``, and all its tags may have one of `PREFIXES`. Opt-in, as a model that
 writes *about* such calls is understood to make them. Three things keep that in bounds: only tools that the request
-declares are called (by the name that the client gave them, in any case), the whole call has to be well-formed, and a
-call that the model also made for real is made once.
+declares are called (by the client's name for them, or by the one the model knows, in any case), the whole call has to
+be well-formed, and a call that the model also made for real is made once.
 
 **Cuts.** Text that may be the beginning of a call is held until the call is whole or can be none. What is held at the
 end of its block is no call, and is said. So blocks and texts do not depend on where the answer was cut.
@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 from kirostream.filters.renumber import Renumber
 from kirostream.turn.events import (
@@ -45,15 +46,22 @@ WRAPPERS: Final = tuple(f"<{prefix}function_calls>" for prefix in PREFIXES)
 WRAPPER_ENDS: Final = tuple(f"</{prefix}function_calls>" for prefix in PREFIXES)
 INVOKES: Final = tuple(f'<{prefix}invoke name="' for prefix in PREFIXES)
 BRACKET: Final = "[Called "
+Names: TypeAlias = Callable[[], Mapping[str, str]]
+NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 JSON_TAIL: Final = 8
 """An error of the JSON reader this near to the end of what there is may be nothing but the missing rest."""
 
 
-def text_calls_of(request: TurnRequest) -> TextCalls | None:
-    """The filter for one answer to `request`; None where it has no tools to call."""
+def text_calls_of(request: TurnRequest, names: Names = dict) -> TextCalls | None:
+    """The filter for one answer to `request`; None where it has no tools to call.
+
+    Args:
+        request: as the client asked it.
+        names: tells what the model knows the tools as, by their own names; asked only where there are tools.
+    """
     if not request.tools or request.tool_choice.mode == "none":
         return None
-    return TextCalls(request.tools, seed=str(len(request.messages)))
+    return TextCalls(request.tools, seed=str(len(request.messages)), names=names())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +112,12 @@ class TextCalls:
     Args:
         tools: what may be called.
         seed: makes the ids of the calls; not the same for two turns of a conversation.
+        names: what the model knows a tool as, by its own name, where the two differ. Calls go out under its own.
     """
 
-    def __init__(self, tools: Sequence[Tool], *, seed: str) -> None:
-        self._tools = {tool.name.lower(): tool for tool in reversed(tools)}
+    def __init__(self, tools: Sequence[Tool], *, seed: str, names: Mapping[str, str] = NO_NAMES) -> None:
+        known = {names.get(tool.name, tool.name).lower(): tool for tool in reversed(tools)}
+        self._tools = known | {tool.name.lower(): tool for tool in reversed(tools)}
         self._longest = max(map(len, self._tools), default=0)
         self._seed = seed
         self._blocks = Renumber()

@@ -6,7 +6,7 @@ the user agent belongs to the account and never changes (section 1.4).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -17,13 +17,14 @@ from kirostream.accounts.account import Account, AuthMethod, Token
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Complaint, Dialect, Headers, Stamp
 from kirostream.dialects.kiro.errors import classify
+from kirostream.dialects.kiro.names import ToolNames
 from kirostream.errors import RemoteProtocolError, UpstreamError
 from kirostream.filters.request_rules import apply_rules
 from kirostream.providers.kiro_forms import KiroForms
 from kirostream.providers.kiro_search import read_results
 from kirostream.providers.provider import Call, UpstreamRequest
 from kirostream.turn.model import DEFAULT_WINDOW, Model
-from kirostream.turn.request import SearchHit, TurnRequest
+from kirostream.turn.request import SearchHit, Tool, TurnRequest
 
 ORIGIN: Final = "AI_EDITOR"
 
@@ -174,6 +175,11 @@ class KiroProvider:
             return self.settings.endpoint.rstrip("/")
         region = api_region(self.settings.region or account.api_region, token.profile_arn, account.region)
         return f"https://q.{region}.amazonaws.com"
+
+    def tool_names(self, tools: Sequence[Tool]) -> Mapping[str, str]:
+        """See `Provider.tool_names`; names that Kiro does not take are shortened (section 2.6)."""
+        names = ToolNames(tool.name for tool in tools)
+        return {tool.name: names.wire(tool.name) for tool in tools}
 
     def fit(self, request: TurnRequest) -> TurnRequest:
         """See `Provider.fit`: everything the service refuses with one sentence is put right (sections 2.4 to 2.7)."""

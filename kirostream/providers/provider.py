@@ -6,7 +6,7 @@ to send, and what an answer that is not a turn means.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from kirostream.accounts.account import Account, Token
 from kirostream.dialects.dialect import Complaint, Dialect, Headers
 from kirostream.errors import FormRefused, UpstreamError
 from kirostream.turn.model import Model
-from kirostream.turn.request import SearchHit, TurnRequest
+from kirostream.turn.request import SearchHit, Tool, TurnRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,9 @@ class Provider(Protocol):
     @property
     def forms(self) -> Forms | None:
         """What is known of the form of its requests; None where nothing is."""
+
+    def tool_names(self, tools: Sequence[Tool]) -> Mapping[str, str]:
+        """What the tools are called here, by their own names: a model knows no others."""
 
     def fit(self, request: TurnRequest) -> TurnRequest:
         """The request as this place takes it. Done once a turn, before the first try."""

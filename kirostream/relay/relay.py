@@ -8,6 +8,7 @@ client can come back. A turn that was only begun (`Relay.begin`) goes on with no
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import traceback
@@ -406,7 +407,8 @@ class Relay:
         return self._refusals.as_before(live.inquiry, request, live.model)
 
     def _filters(self, live: LiveTurn, asked: TurnRequest) -> Sequence[EventFilter]:
-        filters = event_filters(asked, live.model, self._settings.filters)
+        names = functools.partial(self.provider.tool_names, asked.tools)
+        filters = event_filters(asked, live.model, self._settings.filters, names)
         return (*filters, StandIn(live.model)) if live.stands_in else filters
 
     def _worded(self, live: LiveTurn, error: KirostreamError) -> KirostreamError:

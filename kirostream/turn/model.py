@@ -28,10 +28,10 @@ class Model:
     thinking_fields: tuple[str, ...] = ()
     """What a request may say of native thinking, as the catalogue has it: dotted names of members, such as
     ``thinking.type`` or ``reasoning.effort``. Empty where no catalogue said, or the model has none."""
+    correction: float = 1.0
+    """Tokens that the upstream counts for one of our estimate, as far as was seen; see `turn.calibration`."""
 
     @property
     def thinks(self) -> bool:
         """Whether the model has native thinking."""
         return bool(self.efforts or self.thinking_fields)
-    correction: float = 1.0
-    """Tokens that the upstream counts for one of our estimate, as far as was seen; see `turn.calibration`."""

@@ -183,6 +183,23 @@ def test_thinking(fields: dict[str, Any], thinking: Thinking) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "thinking"),
+    [
+        ({}, Thinking(True)),
+        ({"output_config": {"effort": "low"}}, Thinking(True, None, "low")),
+        ({"thinking": {"type": "disabled"}}, THINKING_OFF),
+        ({"thinking": {"type": "enabled", "budget_tokens": 5}}, Thinking(True, 5)),
+    ],
+)
+def test_a_beta_asks_for_thinking_where_the_body_does_not_say(fields: dict[str, Any], thinking: Thinking) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+    beta = (b"anthropic-beta", b"interleaved-thinking-2025-05-14")
+    assert ANTHROPIC.read_request(body, (beta,)).thinking == thinking
+    claude_code = (b"user-agent", b"claude-cli/2.1.330 (external, cli)")
+    assert ANTHROPIC.read_request(body, (beta, claude_code)).thinking == ANTHROPIC.read_request(body, ()).thinking
+
+
+@pytest.mark.parametrize(
     ("choice", "read_as"),
     [
         (None, AUTO),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kirostream.dialects.hints import overflow, retry_headers, session_hint
+from kirostream.dialects.hints import betas_ask_for_thinking, overflow, retry_headers, session_hint
 from kirostream.errors import (
     AccountSuspended,
     AccountThrottled,
@@ -16,6 +16,27 @@ from kirostream.errors import (
     QuotaSpent,
     UpstreamDown,
 )
+
+
+@pytest.mark.parametrize(
+    ("betas", "agent", "asks"),
+    [
+        ("interleaved-thinking-2025-05-14", "anthropic-py/2.12", True),
+        ("a-1, Extended-Thinking-2025", "", True),
+        ("claude-code-20250219,interleaved-thinking-2025-05-14", "", False),
+        ("interleaved-thinking-2025-05-14", "claude-cli/2.1.330 (external, cli)", False),
+        ("interleaved-thinking-2025-05-14", "claude-code/2.1.330", False),
+        ("clear-thinking-20251015,redact-thinking-2026-02-12", "", False),
+        ("context-1m-2025-08-07", "", False),
+        ("", "", False),
+    ],
+)
+def test_a_beta_may_ask_for_thinking(betas: str, agent: str, asks: bool) -> None:
+    headers = [(b"anthropic-beta", betas.encode()), (b"user-agent", agent.encode())]
+    assert betas_ask_for_thinking(headers) is asks
+    apart = [(b"anthropic-beta", token.encode()) for token in betas.split(",")]
+    assert betas_ask_for_thinking([*apart, (b"user-agent", agent.encode())]) is asks
+
 
 USER_ID = '{"device_id":"d","account_uuid":"","session_id":"in-user-id"}'
 OLD_USER_ID = "user_abc_account_def_session_0d8e-1"

@@ -46,6 +46,23 @@ LIKELY = st.lists(st.sampled_from(PARTS), max_size=7).map("".join)
 PREFIXED = re.sub("<(/?)", rf"<\1{PREFIXES[1]}", INVOKE)
 
 
+@pytest.mark.parametrize("written", ["Read", "read", "Read_8f2a", "READ_8F2A"])
+def test_a_tool_is_called_by_either_name_and_answers_to_its_own(written: str) -> None:
+    calls = TextCalls(TOOLS, seed="1", names={"Read": "Read_8f2a"})
+    text = Text(f'[Called {written} with args: {{"path": "a"}}]')
+    (call,) = fold(through(calls, unfold(TurnResult((text,), Stop.END, Usage())))).content
+    assert isinstance(call, ToolCall)
+    assert call.name == "Read"
+
+
+def test_a_client_s_name_wins_over_another_tool_s_short_one() -> None:
+    calls = TextCalls(TOOLS, seed="1", names={"fs.list": "Read", "Read": "Read_1"})
+    text = Text("[Called Read with args: {}]")
+    (call,) = fold(through(calls, unfold(TurnResult((text,), Stop.END, Usage())))).content
+    assert isinstance(call, ToolCall)
+    assert call.name == "Read"
+
+
 def filtered(*content: Content, stop: Stop = Stop.END) -> TurnResult:
     return fold(through(TextCalls(TOOLS, seed="1"), unfold(TurnResult(content, stop, Usage()))))
 

@@ -14,7 +14,7 @@ from kirostream.dialects.openai_chat.writers import ChoicesWriter
 from kirostream.errors import StreamCut
 from kirostream.gateway.choices import pump_several
 from kirostream.net.exchange import PeerGone
-from kirostream.relay.relay import LiveTurn
+from kirostream.relay.live import LiveTurn
 from kirostream.turn.events import (
     BlockDelta,
     BlockEnded,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -49,6 +49,7 @@ from kirostream.turn.request import (
     Role,
     SearchHit,
     Text,
+    Tool,
     TurnRequest,
 )
 from kirostream.turn.usage import Usage
@@ -165,6 +166,9 @@ class FakeProvider:
         self.fitted: list[TurnRequest] = []
         self.models: list[str] = []
         """The models that were asked, one a try."""
+
+    def tool_names(self, tools: Sequence[Tool]) -> Mapping[str, str]:
+        return {tool.name: f"{tool.name}_x" for tool in tools}
 
     def fit(self, request: TurnRequest) -> TurnRequest:
         self.fitted.append(request)

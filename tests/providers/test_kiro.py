@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -13,7 +14,7 @@ from kirostream.errors import AccountThrottled, RemoteProtocolError
 from kirostream.providers.kiro import KiroProvider, KiroSettings, api_region
 from kirostream.providers.provider import Call
 from kirostream.turn.model import DEFAULT_WINDOW, Model
-from kirostream.turn.request import Message, Role, Text, TurnRequest
+from kirostream.turn.request import Message, Role, Text, Tool, TurnRequest
 
 ARN = "arn:aws:codewhisperer:eu-central-1:111122223333:profile/EXAMPLE"
 ASK = TurnRequest(model="claude-sonnet-4-5", messages=(Message(Role.USER, (Text("hi"),)),))
@@ -151,6 +152,15 @@ def test_the_catalogue_says_how_native_thinking_is_asked_for(
     body = {"models": [{"modelId": "m", "additionalModelRequestFieldsSchema": schema}]}
     ((model,), _) = KiroProvider().read_models(json.dumps(body).encode())
     assert (model.efforts, model.thinking_fields, model.thinks) == (efforts, fields, bool(fields))
+
+
+def test_tools_are_named_as_the_model_knows_them() -> None:
+    tools = (Tool("Read", "", b"{}"), Tool("mcp__server__" + "x" * 60, "", b"{}"))
+    names = KiroProvider().tool_names(tools)
+    assert names["Read"] == "Read"
+    assert len(names[tools[1].name]) <= 64
+    ask = KiroProvider().prepare(replace(ASK, tools=tools), CALL, account(), token())
+    assert names[tools[1].name].encode() in ask.body
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"models":[{}]}', b"<html>"])

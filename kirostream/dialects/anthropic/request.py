@@ -26,7 +26,7 @@ from kirostream.dialects.anthropic.websearch import (
     write_tool,
 )
 from kirostream.dialects.dialect import Headers, Stamp, Steps, all_at_once
-from kirostream.dialects.hints import session_hint
+from kirostream.dialects.hints import betas_ask_for_thinking, session_hint
 from kirostream.dialects.jsontext import as_object, base64_text, decode, encode, is_object, part, raw
 from kirostream.errors import MalformedRequest
 from kirostream.turn.memory import FORGETFUL, Memory
@@ -280,7 +280,10 @@ def read_in_steps(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> 
     if wire.max_tokens is not None and wire.max_tokens < 0:
         raise MalformedRequest("$.max_tokens is negative.", param="$.max_tokens", reason="invalid_value")
     output = _read_output(extras.get("output_config", _UNSET))
+    silent = "thinking" not in extras
     thinking = _read_thinking(extras)
+    if silent and betas_ask_for_thinking(headers):
+        thinking = Thinking(enabled=True, effort=thinking.effort)
     tools, others, search = _read_tools(wire.tools or (), memory)
     if others:
         extras["tools"] = Raw(encode(others))
