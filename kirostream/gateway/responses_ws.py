@@ -182,6 +182,8 @@ class _Session:
                             del self._lanes[lane]  # nobody waits in it: a released lock goes to who waits
                 case "response.steer":
                     await self._send(_not_steered(frame), lane)
+                case "response.processed":
+                    pass  # Codex, between versions: that it has read an answer
                 case kind:
                     raise MalformedRequest(
                         f"$.type is {kind!r}; it takes response.create.", param="$.type", reason="invalid_value"

@@ -169,6 +169,7 @@ async def test_errors_leave_the_connection_usable(gateway: Running) -> None:
         failed = ResponseSteerFailedEvent.model_validate(steer)
         assert failed.error.code == "steering_not_supported"
         assert steer["steer"] == {"previous_response_id": "x", "input": said}
+        await client.send({"type": "response.processed", "response_id": "x"})  # is no question
         assert text_of(await client.create("[[say:fine]]")) == "fine"
 
 

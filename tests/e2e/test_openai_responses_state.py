@@ -228,6 +228,8 @@ def test_a_trigger_at_the_end_compacts(client: openai.OpenAI, store: bool) -> No
     ]
     last = events[-1]
     assert last.type == "response.completed"
+    (whole,) = ask(client, said, tools=TOOLS, store=store).output
+    assert whole.type == "compaction"
     (item,) = last.response.output
     assert item.type == "compaction"
     assert ask(client, [item.model_dump(exclude_none=True), AFTER]).output_text == "FOUND MISSING MISSING MISSING 0"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from helpers.images import PNG
 from helpers.requests import GIF, JPEG, JSON_VALUE, SCHEMA, TEXT, TOOL_NAME, WEBP
+from kirostream.dialects.openai_responses.thoughts import PLAIN, pack_summary
 
 Json = dict[str, Any]
 Bodies = st.SearchStrategy[bytes]
@@ -277,6 +278,9 @@ _ITEM = st.one_of(
     ),
     typed("web_search_call", id=ID, status=st.just("completed"), action=st.just({"type": "search", "query": "x"})),
     typed("item_reference", id=ID),
+    typed("compaction", encrypted_content=st.sampled_from(["gAAAA", pack_summary("seven {}", PLAIN)])),
+    typed("compaction_trigger"),
+    both(typed("configuration_update"), optional(reasoning=optional(effort=EFFORT))),
     typed("something_new", text=ODD_TEXT),
 )
 _RESPONSES_TOOL = st.one_of(
