@@ -2,11 +2,12 @@
 
 The request is what a coding agent sends deep in its work, from Messages bytes to Kiro's body bytes: 201 messages with
 tool calls, results, thoughts and two images, 60 tools with schemas as real servers write them. The same way as in the
-gateway: `read_request`, `apply_rules`, `write_request`. The reference is `bench/convert_reference.py`.
+gateway: `read_request` with the gateway's memory, `apply_rules`, `write_request`. The reference is
+`bench/convert_reference.py`.
 
-- **cold**: no tool of the request was ever seen. Every schema and every text of a tool is new each time.
+- **cold**: nothing of the request was ever seen: the memory is empty, every schema and every text of a tool is new.
 - **warm**: the next turn of a conversation. The request before it has just been converted; this one has the same tools,
-  the same messages, and an answer and a message more.
+  the same messages but for the client's cache marks, and an answer and a message more.
 
 Before anything is timed, both outputs are taken by the simulator's strict check, and are equal as JSON. Rounds are
 interleaved, in an order shuffled by the seed. Time is the process's CPU time, of one conversion. A ratio is the median
@@ -23,7 +24,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,10 @@ from kirostream.dialects.anthropic.request import read_request
 from kirostream.dialects.dialect import Stamp
 from kirostream.dialects.kiro import request as kiro
 from kirostream.filters.request_rules import apply_rules
+from kirostream.gateway.turns import GatewaySettings
 from kirostream.simulator import strict
 from kirostream.simulator.catalogue import offers
+from kirostream.turn.memory import Memory
 
 MODEL = "claude-opus-4.7"
 """A model with a window of a million tokens, in which the request has room."""
@@ -269,12 +272,13 @@ class Bodies:
 class Kirostream:
     """The gateway's own way. `stages` holds what each step of the last conversion took, in nanoseconds of CPU."""
 
+    memory: Memory = field(default_factory=lambda: Memory(GatewaySettings().memory))
     stages: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(self, body: bytes) -> bytes:
         clock = time.process_time_ns
         begin = clock()
-        request = read_request(body, ())
+        request = read_request(body, (), self.memory)
         read = clock()
         request = apply_rules(request)
         ruled = clock()
@@ -318,12 +322,13 @@ def measure(bodies: Bodies, rounds: int, dice: random.Random) -> Times:
     ways: dict[str, Callable[[bytes], bytes]] = {OURS: ours, REFERENCE: reference}
     check(bodies.cold(0), ways)
     check(bodies.before, ways)
-    check(bodies.warm(0), ways)
+    check(bodies.warm(0), ways)  # with the memory of the request before, as it is timed
     cells = [(row, state) for row in ways for state in STATES]
     times = Times({cell: [] for cell in cells}, {state: [] for state in STATES})
     for number in range(1, rounds + 1):
         for row, state in dice.sample(cells, len(cells)):
             way = ways[row]
+            ours.memory = Kirostream().memory
             if state == "warm":
                 way(bodies.before)
             body = bodies.cold(number) if state == "cold" else bodies.warm(number)

@@ -198,7 +198,7 @@ def as_object(text: bytes) -> RawJson:
 
 def shallow(text: bytes) -> bool:
     """Whether JSON is nested no deeper than `MAX_DEPTH`."""
-    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
+    if len(text) <= 2 * MAX_DEPTH or text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
         return True
     depth = 0
     for match in _BRACKETS.finditer(text):

@@ -29,8 +29,8 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from dataclasses import replace
+from typing import Final, NamedTuple, TypeAlias
 
 from kirostream.errors import ContextOverflow
 from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
@@ -398,10 +398,20 @@ def _full(message: Message) -> bool:
                 return False
             said = True
         elif isinstance(block, ToolResult):
-            texts = [part.text for part in block.content if isinstance(part, Text)]
-            if not texts or not all(texts):
+            if not _is_full(block):
                 return False
             said = said or message.role is Role.USER
+    return said
+
+
+def _is_full(result: ToolResult) -> bool:
+    """Whether it says something, and no text of it is empty."""
+    said = False
+    for part in result.content:
+        if isinstance(part, Text):
+            if not part.text:
+                return False
+            said = True
     return said
 
 
@@ -517,17 +527,18 @@ def apply_rules(request: TurnRequest) -> TurnRequest:
 
 def _repaired_alone(message: Message) -> Message:
     """What may be done to any message at any time: it has no thoughts, and nothing empty."""
-    if _ALONE not in message.kept:
-        alone = _filled(_without_thoughts(message))
-        message.kept[_ALONE] = None if alone is message else alone  # not itself, which would never be let go
-    return message.kept[_ALONE] or message
+    if _LINK not in message.kept:
+        message.kept[_LINK] = link = _linked(message)
+        if link is None and (alone := _filled(_without_thoughts(message))) is not message:
+            message.kept[_ALONE] = alone
+    repaired: Message = message.kept.get(_ALONE, message)
+    return repaired
 
 
 _ALONE: Final = "rules.alone"
 
 
-@dataclass(frozen=True, slots=True)
-class _Link:
+class _Link(NamedTuple):
     """How a message that nothing is wrong with hangs together with the others.
 
     Attributes:
@@ -579,28 +590,32 @@ _LINK: Final = "rules.link"
 
 def _linked(message: Message) -> _Link | None:
     users = message.role is Role.USER
-    if message.role is Role.SYSTEM or not _full(message):
-        return None
+    said = False
     given: list[str] = []
     called: list[str] = []
     names: set[str] = set()
     images: list[Image] = []
     for at, block in enumerate(message.content):
         if isinstance(block, Text):
-            continue
-        if isinstance(block, ToolResult) and users and at == len(given):
-            given.append(block.call_id)
-            images += [part for part in block.content if isinstance(part, Image)]
-        elif isinstance(block, ToolCall) and not users:
-            if not _WIRE_ID.fullmatch(block.id) or not block.arguments.startswith(b"{"):
+            if not block.text:
+                return None
+            said = True
+        elif isinstance(block, ToolCall):
+            if users or not _WIRE_ID.fullmatch(block.id) or not block.arguments.startswith(b"{"):
                 return None
             called.append(block.id)
             names.add(block.name.lower())
+        elif isinstance(block, ToolResult):
+            if not users or at != len(given) or not _is_full(block):
+                return None
+            given.append(block.call_id)
+            images += [part for part in block.content if isinstance(part, Image)]
+            said = True
         elif isinstance(block, Image) and users:
             images.append(block)
         else:
             return None
-    if any(_readable(image) is not image for image in images):
+    if not said or message.role is Role.SYSTEM or any(_readable(image) is not image for image in images):
         return None
     return _Link(tuple(given), tuple(called), frozenset(names), len(images))
 
