@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import codec, convert, endtoend, pool
+from bench import codec, convert, counting, endtoend, pool
 
 # A suite is a module with `configure(parser)` and `run(options) -> int` (the exit status); its docstring's first line
 # is its help.
 SUITES = {
     "codec": codec,
     "convert": convert,
+    "counting": counting,
     "endtoend": endtoend,
     "pool": pool,
 }

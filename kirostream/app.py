@@ -9,6 +9,7 @@ their turns end with an error event that says why; what still does not end is cu
 
 from __future__ import annotations
 
+import gc
 import signal
 import time
 import traceback
@@ -303,6 +304,7 @@ async def serve(
         found = None if demo else await find_account(settings, env, data_dir)
         async with open_gateway(settings, found, data_dir=data_dir, recorder=recorder) as gateway:
             announce(gateway)
+            settle_heap()
             recorder.record(ServiceChanged(service="gateway", state="listening", detail=gateway.url))
             await _signalled(signals)
             recorder.record(ServiceChanged(service="gateway", state="draining"))
@@ -316,6 +318,16 @@ async def serve(
                 await _signalled(signals)  # a second signal: now
                 nursery.cancel_scope.cancel()
     recorder.record(ServiceChanged(service="gateway", state="stopped"))
+
+
+def settle_heap() -> None:
+    """Take what start-up made out of every later collection of cyclic garbage.
+
+    A full collection looks at every object, and holds up all streams meanwhile. Most objects belong to modules and stay
+    until the end: with them it takes some 40 ms, without them 10.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def simulate(settings: Settings, *, recorder: Recorder, announce: Callable[[Simulator, str], None]) -> None:

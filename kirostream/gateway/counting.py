@@ -1,9 +1,9 @@
 """``POST /v1/messages/count_tokens``: counts by our own estimate, never asks the upstream (client-apis.md section 4.8).
 
 Claude Code's ``/context`` sends some 35 of them at once. A count is work for the processor alone, some 10 ms a
-megabyte, and would stall every running stream meanwhile. So counts stand in line, and each is done in slices, between
-which the event loop runs once round. A thread would not do better: it holds the interpreter for as long as it is let,
-and every read and write of a stream would have to win it back.
+megabyte, and would stall every running stream meanwhile. So counts stand in line, from the arrival of their bodies on,
+and each is done in slices, between which the event loop runs once round. A thread would not do better: it holds the
+interpreter for as long as it is let, and every read and write of a stream would have to win it back.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from kirostream.turn.tokens import estimate_head, estimate_message, estimate_tex
 
 SLICE: Final = 32 * 1024
 """Bytes of a request that are read in one go, which takes about a third of a millisecond."""
+BODIES: Final = 4
+"""Bodies that arrive at once: in each round of the event loop a piece of each, beside the pieces of all streams."""
 
 
 class Pace:
@@ -65,6 +67,7 @@ class CountHandler:
         self._callers = callers
         self._media = media
         self._settings = settings
+        self._arriving = trio.Semaphore(BODIES)
         self._line = trio.Lock()
 
     def __repr__(self) -> str:
@@ -75,7 +78,8 @@ class CountHandler:
         request_id = new_request_id()
         try:
             self._callers.check(exchange.request)
-            body = await exchange.body(self._settings.body_limit)
+            async with self._arriving:
+                body = await exchange.body(self._settings.body_limit)
             async with self._line:
                 request = await self._read(body, exchange.request.headers)
             request = await self._media.settle(request, fetch=False)

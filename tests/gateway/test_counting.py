@@ -15,7 +15,7 @@ from kirostream.dialects import DIALECTS
 from kirostream.dialects.anthropic.request import read_in_steps
 from kirostream.dialects.dialect import Dialect, Headers, Steps
 from kirostream.gateway.callers import Callers
-from kirostream.gateway.counting import SLICE, CountHandler
+from kirostream.gateway.counting import BODIES, SLICE, CountHandler
 from kirostream.gateway.media import Media, MediaSettings
 from kirostream.gateway.turns import GatewaySettings
 from kirostream.net.client import HttpClient
@@ -127,6 +127,29 @@ async def test_a_count_is_done_in_slices() -> None:
     assert sum(read) > 0.9 * len(body)
     assert max(read) < 3 * SLICE  # two slices where the loop takes the counter last, and first in the next round
     assert rounds > len(body) / SLICE / 2
+
+
+async def test_only_some_bodies_arrive_at_once() -> None:
+    """In every round of the event loop a piece of each may be taken: 35 of them would be a long round."""
+    arriving = most = 0
+
+    class Slow(FakeExchange):
+        async def body(self, limit: int) -> bytes:
+            nonlocal arriving, most
+            arriving += 1
+            most = max(most, arriving)
+            for _ in range(10):
+                await trio.lowlevel.checkpoint()
+            arriving -= 1
+            return await super().body(limit)
+
+    body = json.dumps({"model": "m", "messages": hello()}).encode()
+    asked = [Slow("POST", "/v1/messages/count_tokens", headers=KEY, body=body) for _ in range(35)]
+    async with trio.open_nursery() as nursery:
+        for each in asked:
+            nursery.start_soon(HANDLER, each)
+    assert [each.status for each in asked] == [200] * 35
+    assert most == BODIES
 
 
 async def test_others_run_between_any_two_counts() -> None:
