@@ -22,7 +22,14 @@ import trio
 from kirostream.accounts.account import Account
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.dialects.dialect import Heading
-from kirostream.errors import FormRefused, KirostreamError, LocalProtocolError, ModelNotOnAccount, UpstreamFault
+from kirostream.errors import (
+    FormRefused,
+    KirostreamError,
+    LocalProtocolError,
+    ModelNotOnAccount,
+    UnknownModel,
+    UpstreamFault,
+)
 from kirostream.filters import EventFilter, FilterSettings, emulate, event_filters
 from kirostream.filters.continuation import Continuation, may_go_on
 from kirostream.filters.stand_in import StandIn
@@ -44,6 +51,7 @@ from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.calibration import Calibration
 from kirostream.turn.events import TurnEnded, TurnEvent, TurnFailed
+from kirostream.turn.model import Model
 from kirostream.turn.request import Role, Text, TurnRequest
 from kirostream.turn.result import TurnResult, fold, unfold
 from kirostream.turn.usage import Usage
@@ -125,6 +133,25 @@ class Relay:
         except KirostreamError:
             return Models(self.provider.fallback_models, complete=False)
         return await self._catalogue.models(self._account, token)
+
+    async def offered(self) -> Sequence[Model]:
+        """The models that can be asked for, and the operator's other names for them. Never fails."""
+        known = (await self.models()).models
+        names = [name for name in self._settings.models.aliases if name.lower() not in {m.id.lower() for m in known}]
+        meant = [(name, resolve(name, known, self._settings.models)) for name in names]
+        return [*known, *(replace(found.model, id=name) for name, found in meant if found.listed)]
+
+    async def find(self, name: str) -> Model:
+        """The model that a client means by `name`.
+
+        Raises:
+            UnknownModel: the list has none. It can be asked for all the same: the upstream judges.
+        """
+        known = (await self.models()).models
+        found = resolve(name, known, self._settings.models)
+        if not found.listed:
+            raise UnknownModel(no_such_model(name, known))
+        return found.model
 
     def corrected(self, model: str, tokens: int) -> int:
         """An estimate of a prompt, corrected by what was seen of this model; `model` is as a client wrote it."""

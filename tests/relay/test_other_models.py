@@ -10,7 +10,7 @@ import trio.testing
 
 from helpers.staged import ASK, FIRST, HELLO, Answer, ok, outcome, saying, stage
 from kirostream.dialects import DIALECTS
-from kirostream.errors import ModelNotOnAccount, StreamCut, UpstreamOverloaded
+from kirostream.errors import ModelNotOnAccount, StreamCut, UnknownModel, UpstreamOverloaded
 from kirostream.filters import FilterSettings
 from kirostream.relay.failover import FailoverSettings
 from kirostream.relay.relay import RelaySettings
@@ -123,3 +123,12 @@ async def test_a_name_asks_for_agentic_mode(autojump_clock: trio.testing.MockClo
         (asked,) = on.provider.fitted
         assert any("agentic_mode" in part.text for part in asked.system) == wanted
         assert on.provider.models == ["m"]
+
+
+async def test_what_is_offered_and_found(autojump_clock: trio.testing.MockClock) -> None:
+    settings = RelaySettings(models=ModelSettings(aliases={"mine": "m", "M": "m", "lost": "nothing"}))
+    async with stage(settings=settings) as on:
+        assert [model.id for model in await on.relay.offered()] == ["m", "mine"]
+        assert (await on.relay.find("anthropic/MINE-thinking")).id == "m"
+        with pytest.raises(UnknownModel, match="Models: m"):
+            await on.relay.find("lost")
