@@ -32,6 +32,7 @@ ROWS: Final[dict[str, int]] = {
     "relay": 4,
     "gateway": 5,
     "simulator": 5,
+    "client": 5,
     "settings": 6,
     "app": 6,
     "cli": 6,

@@ -27,6 +27,7 @@ from kirostream.dialects.openai_responses.response import write_error
 from kirostream.errors import KirostreamError, MalformedRequest, ModelNotOnAccount, RequestTooLarge
 from kirostream.gateway.responses import Responses
 from kirostream.gateway.responses_store import Stored
+from kirostream.gateway.sockets import SocketSession
 from kirostream.gateway.turns import JSON, new_request_id
 from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
 from kirostream.net.websocket import MessageSocket, UpgradeRequired, WebSocketSettings, accept
@@ -81,7 +82,7 @@ class ResponsesSocket:
             await exchange.reply(reply.status, (JSON, *upgrade), reply.body)
 
 
-class _Session:
+class _Session(SocketSession):
     """One connection."""
 
     def __init__(
@@ -92,78 +93,20 @@ class _Session:
         request: HttpRequest,
         caller: str,
     ) -> None:
+        super().__init__(socket, life=settings.life, most=MOST_AT_ONCE, stopping=responses.stopping)
         self._responses = responses
-        self._settings = settings
-        self._socket = socket
         self._request = request
         self._caller = caller
         self._said: OrderedDict[str, Stored] = OrderedDict()
         self._size = 0
-        self._room = trio.Semaphore(MOST_AT_ONCE)
         self._lanes: dict[str, trio.Lock] = {}
-        self._busy = 0
-        self._idle = trio.Condition()
 
-    async def run(self) -> None:
-        """Serve until the client leaves, the connection is too old, or the gateway stops."""
-        async with trio.open_nursery() as nursery:
-            for task in (self._receive, self._stop, self._grow_old, self._keep_alive):
-                nursery.start_soon(task, nursery)
-
-    async def _receive(self, nursery: trio.Nursery) -> None:
-        try:
-            while True:
-                message = await self._socket.receive()
-                await self._room.acquire()
-                self._busy += 1
-                nursery.start_soon(self._serve, message, nursery)
-        except PeerGone:
-            nursery.cancel_scope.cancel()
-
-    async def _keep_alive(self, nursery: trio.Nursery) -> None:
-        try:
-            await self._socket.keep_alive()
-        except (PeerGone, PeerStalled):
-            nursery.cancel_scope.cancel()
-
-    async def _grow_old(self, nursery: trio.Nursery) -> None:
-        await trio.sleep(self._settings.life)
-        error = MalformedRequest(
-            f"A connection lasts {self._settings.life:g} s here. Open another one.",
-            reason="websocket_connection_limit_reached",
-        )
-        await self._leave(nursery, error)
-
-    async def _stop(self, nursery: trio.Nursery) -> None:
-        await self._responses.stopping.wait()
-        async with self._idle:
-            while self._busy:
-                await self._idle.wait()
-        await self._socket.close(1001, "The gateway is being stopped.")
-        nursery.cancel_scope.cancel()
-
-    async def _leave(self, nursery: trio.Nursery, error: KirostreamError) -> None:
-        try:
-            await self._refuse(error, "")
-        except (PeerGone, PeerStalled):
-            pass  # it is over either way
-        nursery.cancel_scope.cancel()
+    async def farewell(self, why: str) -> None:
+        await self._refuse(MalformedRequest(why, reason="websocket_connection_limit_reached"), "")
 
     # One frame
 
-    async def _serve(self, message: str | bytes, nursery: trio.Nursery) -> None:
-        try:
-            await self._answer(message)
-        except (PeerGone, PeerStalled):
-            nursery.cancel_scope.cancel()
-        finally:
-            self._room.release()
-            self._busy -= 1
-            with trio.CancelScope(shield=True):
-                async with self._idle:
-                    self._idle.notify_all()
-
-    async def _answer(self, message: str | bytes) -> None:
+    async def serve(self, message: str | bytes) -> None:
         lane = ""
         try:
             body = message.encode("utf-8", "replace") if isinstance(message, str) else message
@@ -246,7 +189,7 @@ class _Session:
     async def _send(self, event: bytes, lane: str) -> None:
         if lane:
             event = event[:-1] + b',"stream_id":' + encode(lane) + b"}"
-        await self._socket.send(event.decode())
+        await self.socket.send(event.decode())
 
 
 def _not_steered(frame: WireFrame) -> bytes:

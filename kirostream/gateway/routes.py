@@ -18,6 +18,8 @@ from kirostream.gateway.responses import PATH as RESPONSES
 from kirostream.gateway.responses import Responses
 from kirostream.gateway.responses_ws import ResponsesSocket, SocketSettings
 from kirostream.gateway.sse import Heartbeats
+from kirostream.gateway.stream_ws import PATH as STREAM
+from kirostream.gateway.stream_ws import StreamSocket
 from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, new_request_id
 from kirostream.gateway.watch import Watch
 from kirostream.net.exchange import Exchange, Headers, HttpRequest
@@ -63,6 +65,7 @@ def make_router(
     router.add("GET", "/v1/models/{id}", models.one)
     responses.add_to(router)  # a dialect with a memory
     Watch(relay, callers, heartbeats).add_to(router)
+    router.add("GET", STREAM, StreamSocket(relay, callers, media, responses.stopping, sockets, settings))
     router.add("GET", RESPONSES, ResponsesSocket(responses, sockets))
     chat = with_form(DIALECTS["openai_chat"], ThoughtForm(settings.chat_thoughts))
     messages = remembering(memory)

@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from kirostream.dialects import DIALECTS
+from kirostream.dialects.dialect import Writer
 from kirostream.dialects.jsontext import encode
 from kirostream.errors import MalformedRequest
 from kirostream.gateway.callers import Callers
@@ -23,7 +24,7 @@ from kirostream.gateway.turns import JSON, STREAM_HEADERS, TURN_HEADER, id_heade
 from kirostream.net.exchange import Exchange, HttpRequest
 from kirostream.net.router import Router
 from kirostream.relay.live import LiveTurn
-from kirostream.relay.log import START, Cursor, Rendering
+from kirostream.relay.log import START, Cursor
 from kirostream.relay.relay import Relay
 from kirostream.turn.events import TurnEnded, TurnEvent, TurnFailed
 from kirostream.turn.request import RawJson
@@ -46,26 +47,31 @@ class CanonicalWriter:
         return b": \n\n"
 
 
-def rendering_of(live: LiveTurn, dialect: str) -> Rendering:
-    """A turn in the language of this name, with ids; empty: in the one that it was asked in.
+def check_language(dialect: str) -> None:
+    """See that a turn can be watched in the language of this name.
 
     Raises:
         MalformedRequest: there is no such language.
     """
-    name = dialect or live.request.spoken_in
-    if name == CANONICAL:
-        return live.rendering(name, CanonicalWriter, ids=True)
-    spoken = DIALECTS.get(name)
-    if spoken is None or spoken.path is None:
-        public = ", ".join([*(each.name for each in DIALECTS.values() if each.path), CANONICAL])
+    public = [*(each.name for each in DIALECTS.values() if each.path), CANONICAL]
+    if dialect not in public:
         raise MalformedRequest(
-            f"dialect is {name!r}; it takes: {public}.", param="$.dialect", reason="unsupported_value"
+            f"dialect is {dialect!r}; it takes: {', '.join(public)}.", param="$.dialect", reason="unsupported_value"
         )
-    return live.rendering(name, lambda: spoken.writer(live.request, live.heading), ids=True)
+
+
+def writer_of(live: LiveTurn, dialect: str) -> Writer:
+    """A writer of a turn in the language of this name.
+
+    Raises:
+        MalformedRequest: there is no such language.
+    """
+    check_language(dialect)
+    return CanonicalWriter() if dialect == CANONICAL else DIALECTS[dialect].writer(live.request, live.heading)
 
 
 def place_behind(live: LiveTurn, last: str) -> Cursor:
-    """The place that an ``id:`` line names; empty: the beginning.
+    """The place that an ``id:`` line, or a ``place``, names; empty: the beginning.
 
     Raises:
         MalformedRequest: it is none of this turn's.
@@ -74,7 +80,9 @@ def place_behind(live: LiveTurn, last: str) -> Cursor:
         return START
     turn, _, place = last.partition(".")
     event, _, block = place.partition(".")
-    if turn != live.heading.turn or not (event.isdecimal() and block.isdecimal()) or int(event) >= len(live.log.events):
+    known = len(live.log.events)
+    is_place = turn == live.heading.turn and event.isdecimal() and block.isdecimal()
+    if not is_place or (int(event), int(block)) > (known, 0):
         raise MalformedRequest(
             f"{last!r} is no event id of the turn {live.heading.turn}. Send the last id of its stream, or none.",
             param="$.last-event-id",
@@ -121,7 +129,8 @@ class Watch:
         """``GET /v1/turns/{id}/events``: the turn as SSE, from ``Last-Event-ID`` (or ``?after=``) on."""
         live = self._found(exchange.request, id)
         query = parse_qs(exchange.request.query)
-        rendering = rendering_of(live, query.get("dialect", [""])[-1])
+        dialect = query.get("dialect", [""])[-1] or live.request.spoken_in
+        rendering = live.rendering(dialect, lambda: writer_of(live, dialect), ids=True)
         last = (exchange.request.header(b"last-event-id") or b"").decode("latin-1")
         at = place_behind(live, last or query.get("after", [""])[-1])
         headers = (

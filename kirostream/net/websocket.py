@@ -12,21 +12,26 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, cast
+from urllib.parse import urlsplit
 
 import trio
 
-from kirostream.errors import MalformedRequest, RequestError
-from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
+from kirostream.errors import MalformedRequest, RequestError, UpstreamDown
+from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
 
 if TYPE_CHECKING:
     import trio_websocket
 
 VERSION: Final = b"13"
 """RFC 6455. There is no other."""
+GOOD_BYE: Final = 0.2
+"""Seconds for the closing frame where who reads is cancelled too, so that no answer would be heard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,16 @@ def wants_websocket(request: HttpRequest) -> bool:
     return "websocket" in _tokens(request, b"upgrade") and "upgrade" in _tokens(request, b"connection")
 
 
+def text_frame(text: bytes) -> bytes:
+    """One text message as a server frames it: whole and unmasked (RFC 6455 section 5.2). `text` is UTF-8."""
+    size = len(text)
+    if size < 126:
+        return b"\x81%c%b" % (size, text)
+    if size < 1 << 16:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), text)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
+
+
 def _tokens(request: HttpRequest, name: bytes) -> set[str]:
     values = [value.decode("latin-1") for key, value in request.headers if key == name]
     return {token.strip().lower() for value in values for token in value.split(",")}
@@ -61,12 +76,17 @@ def _tokens(request: HttpRequest, name: bytes) -> set[str]:
 class MessageSocket:
     """One connection. Tasks may share it; make one with `accept`."""
 
-    def __init__(self, connection: trio_websocket.WebSocketConnection, settings: WebSocketSettings) -> None:
+    def __init__(
+        self, connection: trio_websocket.WebSocketConnection, stream: _Replayed, settings: WebSocketSettings
+    ) -> None:
         from trio_websocket import ConnectionClosed
 
         self._connection = connection
+        self._stream = stream
         self._settings = settings
         self._gone: Final = ConnectionClosed
+        self._closing = False
+        self._closed = trio.Event()
 
     def __repr__(self) -> str:
         return f"<MessageSocket {'closed' if self._connection.closed else 'open'}>"
@@ -97,6 +117,23 @@ class MessageSocket:
         if patience.cancelled_caught:
             raise PeerStalled(f"The client read nothing for {self._settings.write:g} s.")
 
+    async def send_frame(self, frame: bytes) -> None:
+        """Send a message that is a frame already (`text_frame`), which many connections may share.
+
+        Raises:
+            PeerGone: the client is not there.
+            PeerStalled: it does not read.
+        """
+        if self._connection.closed:
+            raise PeerGone("The WebSocket is closed.")
+        with trio.move_on_after(self._settings.write) as patience:
+            try:
+                await self._stream.send_all(frame)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise PeerGone("The WebSocket is closed.") from error
+        if patience.cancelled_caught:
+            raise PeerStalled(f"The client read nothing for {self._settings.write:g} s.")
+
     async def keep_alive(self) -> None:
         """Ping until cancelled.
 
@@ -114,9 +151,17 @@ class MessageSocket:
                 raise PeerStalled(f"The client answered no ping for {self._settings.pong:g} s.")
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close in good order, as far as the client plays along."""
-        with trio.move_on_after(self._settings.close, shield=True):
-            await self._connection.aclose(code, reason or None)
+        """Close in good order, as far as the peer plays along. Who was cancelled waits for no answer."""
+        cancelled = trio.current_effective_deadline() == -math.inf
+        with trio.move_on_after(GOOD_BYE if cancelled else self._settings.close, shield=True):
+            if self._closing:  # by another task, which needs the reading task until the peer has answered
+                await self._closed.wait()
+                return
+            self._closing = True
+            try:
+                await self._connection.aclose(code, reason or None)
+            finally:
+                self._closed.set()
 
 
 @asynccontextmanager
@@ -146,12 +191,65 @@ async def accept(exchange: Exchange, settings: WebSocketSettings) -> AsyncIterat
         offered = [name for name in proposal.proposed_subprotocols if not name.startswith("openai-insecure-api-key.")]
         connection = await proposal.accept(subprotocol=offered[0] if offered else None)
         stream.go_on()
-        socket = MessageSocket(connection, settings)
+        socket = MessageSocket(connection, stream, settings)
         try:
             yield socket
         finally:
             await socket.close()
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def connect(
+    url: str, headers: Headers = (), settings: WebSocketSettings | None = None
+) -> AsyncIterator[MessageSocket]:
+    """A connection to a server, until the context ends; then it is closed.
+
+    Args:
+        url: ``ws://`` or ``wss://``, with a path.
+        headers: for the handshake.
+        settings: limits and deadlines.
+
+    Raises:
+        UpstreamDown: nobody answers there, or it does not take WebSocket connections; the message says which.
+    """
+    import trio_websocket
+
+    settings = settings or WebSocketSettings()
+    parts = urlsplit(url)
+    secure = parts.scheme == "wss"
+    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+    try:
+        tcp = await trio.open_tcp_stream(host, port)
+    except OSError as error:
+        raise UpstreamDown(f"Cannot connect to {host}:{port}: {error}.") from error
+    stream = _Replayed(trio.SSLStream(tcp, ssl.create_default_context(), server_hostname=host) if secure else tcp)
+    refused: Exception | None = None
+    try:
+        async with stream, trio.open_nursery() as nursery:
+            connection = await trio_websocket.wrap_client_stream(
+                nursery,
+                cast("trio.SocketStream", stream),
+                parts.netloc,
+                target,
+                extra_headers=list(headers),
+                message_queue_size=1,
+                max_message_size=settings.message,
+            )
+            socket = MessageSocket(connection, stream, settings)
+            try:
+                yield socket
+            finally:
+                await socket.close()
+                nursery.cancel_scope.cancel()
+    except* (trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as group:
+        refused = group.exceptions[0]
+    if refused is not None:
+        status = getattr(refused, "status_code", "")
+        raise UpstreamDown(
+            f"{url} does not take the WebSocket{f': status {status}' if status else ''}.", reason=str(status)
+        )
 
 
 def _head(request: HttpRequest) -> bytes:
@@ -163,15 +261,19 @@ def _head(request: HttpRequest) -> bytes:
 
 
 class _Replayed(trio.abc.Stream):
-    """A stream that says something first, and waits before it goes on.
+    """A stream that may say something first, and then waits before it goes on.
 
     What came behind the head must not reach wsproto before the handshake is answered: it would lose it.
     """
 
-    def __init__(self, stream: trio.abc.Stream, first: bytes) -> None:
+    def __init__(self, stream: trio.abc.Stream, first: bytes = b"") -> None:
         self._stream = stream
         self._first = first
         self._may_go_on = trio.Event()
+        if not first:
+            self._may_go_on.set()
+        self._sending = False
+        self._waiting = trio.lowlevel.ParkingLot()
 
     def go_on(self) -> None:
         """The handshake is answered."""
@@ -187,7 +289,18 @@ class _Replayed(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+        """Send a frame, or several: the library's and ours never mix within one.
+
+        Not by `trio.Lock`, which goes round the scheduler even where it is free.
+        """
+        while self._sending:
+            await self._waiting.park()
+        self._sending = True
+        try:
+            await self._stream.send_all(data)
+        finally:
+            self._sending = False
+            self._waiting.unpark()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

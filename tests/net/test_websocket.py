@@ -146,14 +146,14 @@ async def test_who_reads_nothing_is_stalled(autojump_clock: trio.testing.MockClo
     """The stream holds one message; a client that does not read lets the next one wait."""
     stalls = _Stuck()
     with pytest.raises(PeerStalled, match="7 s"):
-        await MessageSocket(stalls, WebSocketSettings(write=7)).send("x")  # type: ignore[arg-type]
+        await MessageSocket(stalls, stalls, WebSocketSettings(write=7)).send("x")  # type: ignore[arg-type]
     with pytest.raises(PeerStalled, match="no ping for 9 s"):
-        await MessageSocket(stalls, WebSocketSettings(ping=5, pong=9)).keep_alive()  # type: ignore[arg-type]
+        await MessageSocket(stalls, stalls, WebSocketSettings(ping=5, pong=9)).keep_alive()  # type: ignore[arg-type]
     assert trio.current_time() == pytest.approx(7 + 5 + 9)
 
 
 async def test_who_is_gone_is_gone() -> None:
-    gone = MessageSocket(_Gone(), WebSocketSettings(ping=0.0))  # type: ignore[arg-type]
+    gone = MessageSocket(_Gone(), _Gone(), WebSocketSettings(ping=0.0))  # type: ignore[arg-type]
     for call in (gone.receive, lambda: gone.send("x"), gone.keep_alive):
         with pytest.raises(PeerGone):
             await call()

@@ -1,0 +1,328 @@
+"""``GET /v1/stream``: one WebSocket, many turns (docs/websocket.md).
+
+A client starts turns in any language, watches its own from any place on, in any language, and cancels them. Every
+message is one JSON object with an ``op``. What a turn says comes as ``events``: the ones that piled up since the last
+message, with the ``place`` behind them, so a client that lost its connection watches on from the last place it has.
+
+A watcher may give **credit**: how many messages of a turn it is ready for. At none it waits, which takes no memory,
+since everybody reads the one log. Who gives no credit is held back by the connection alone, and cut where it reads
+nothing for too long.
+
+A turn that was started here lingers when the connection is lost, as a resumable POST does (`gateway.watch`).
+
+What is sent of a turn does not depend on who watches it: watchers that are at one place share the message's bytes.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Final, Literal
+from weakref import WeakKeyDictionary
+
+import msgspec
+import trio
+from msgspec import Raw
+
+from kirostream.dialects import DIALECTS
+from kirostream.dialects.dialect import Writer
+from kirostream.dialects.jsontext import decode, encode
+from kirostream.errors import KirostreamError, MalformedRequest, RequestTooLarge
+from kirostream.gateway.callers import Callers
+from kirostream.gateway.media import Media
+from kirostream.gateway.responses_ws import SocketSettings
+from kirostream.gateway.sockets import SocketSession
+from kirostream.gateway.turns import JSON, GatewaySettings, new_request_id
+from kirostream.gateway.watch import check_language, place_behind, writer_of
+from kirostream.net.exchange import Exchange, HttpRequest
+from kirostream.net.websocket import MessageSocket, UpgradeRequired, accept, text_frame
+from kirostream.relay.live import LiveTurn
+from kirostream.relay.log import Cursor, Rendering
+from kirostream.relay.relay import Relay
+from kirostream.turn.events import TurnEvent, TurnFailed
+
+PATH: Final = "/v1/stream"
+MOST_AT_ONCE: Final = 8
+"""Messages of one connection that are served at once."""
+MOST_WATCHED: Final = 64
+"""Turns that one connection watches at once."""
+CHUNK: Final = 64 << 10
+"""Bytes of events in one message, about."""
+
+
+_NONE: Final = Raw()
+
+
+class WireOp(msgspec.Struct):
+    """A message from a client. `ref` comes back in what answers it; `into` is the language to watch a new turn in."""
+
+    op: Literal["start", "watch", "credit", "stop", "cancel"]
+    ref: str | int | None = None
+    dialect: str = ""
+    request: Raw = _NONE
+    turn: str = ""
+    after: str = ""
+    into: str = ""
+    credit: int | None = None
+    watch: bool = True
+
+
+class WireRef(msgspec.Struct):
+    """What a message is called, read first so that a complaint about the rest can name it."""
+
+    ref: str | int | None = None
+
+
+class JsonWriter:
+    """The data of each wire event of another writer, a comma behind each. An end mark that is no JSON is left out."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def write(self, event: TurnEvent) -> list[bytes]:
+        """The JSON texts that say `event`."""
+        blocks = (block for written in self._writer.write(event) for block in written.split(b"\n\n") if block)
+        texts = (block[block.index(b"data: ") + 6 :] for block in blocks)
+        return [text + b"," for text in texts if text[:1] == b"{"]
+
+    def heartbeat(self) -> bytes:
+        """Nothing: a socket has pings."""
+        return b""
+
+
+class Shared:
+    """The messages of one turn in one language. Watchers at one place get the same bytes."""
+
+    def __init__(self, live: LiveTurn, dialect: str) -> None:
+        self._log = live.log
+        self._rendering = Rendering(live.log, JsonWriter(writer_of(live, dialect)))
+        self._head = b'{"op":"events","turn":"%b","dialect":%b,"place":"%b.' % (
+            live.heading.turn.encode(),
+            encode(dialect),
+            live.heading.turn.encode(),
+        )
+        self._last: tuple[Cursor, int, bytes, Cursor] | None = None
+
+    def read(self, at: Cursor) -> tuple[bytes, Cursor]:
+        """The message with what was said since `at`, as a WebSocket frame, and the place behind it.
+
+        It is empty where nothing was said that this language has words for.
+        """
+        known = len(self._log.events)
+        if self._last is not None and self._last[:2] == (at, known):
+            return self._last[2:]
+        data, end = self._rendering.read(at, CHUNK)
+        message = b""
+        if data:
+            message = text_frame(self._head + b'%d.%d","data":[%b]}' % (end.event, end.block, data[:-1]))
+        self._last = at, known, message, end
+        return message, end
+
+
+class Watched:
+    """One turn that a connection watches."""
+
+    def __init__(self, live: LiveTurn, dialect: str, at: Cursor, credit: int | None) -> None:
+        self.live = live
+        self.dialect = dialect
+        self.at = at
+        self.credit = credit
+        self.stopped = False
+        self._woken = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Watched {self.live.heading.turn} in {self.dialect} at {self.at}>"
+
+    def grant(self, messages: int) -> None:
+        """Be ready for that many more."""
+        self.credit = (self.credit or 0) + messages
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Watch no more. A message that is being sent is sent to its end: half a frame would spoil the connection."""
+        self.stopped = True
+        self._woken.set()
+        self.live.log.nudge()
+
+    async def ready(self) -> bool:
+        """Wait for credit, and use it. False: it was stopped meanwhile."""
+        if self.credit is not None:
+            while not self.credit and not self.stopped:
+                self._woken = trio.Event()
+                await self._woken.wait()
+            self.credit -= 1
+        return not self.stopped
+
+
+class StreamSocket:
+    """Serves ``GET /v1/stream``."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        callers: Callers,
+        media: Media,
+        stopping: trio.Event,
+        settings: SocketSettings,
+        gateway: GatewaySettings,
+    ) -> None:
+        self.relay = relay
+        self.media = media
+        self.stopping = stopping
+        self.settings = settings
+        self.gateway = gateway
+        self._callers = callers
+        self._shared: WeakKeyDictionary[LiveTurn, dict[str, Shared]] = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        return "<StreamSocket>"
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Serve one connection."""
+        caller = self._callers.check(exchange.request)
+        try:
+            if not self.settings.enabled:
+                raise UpgradeRequired("WebSocket connections are switched off here. Use POST, and GET /v1/turns.")
+            async with accept(exchange, self.settings.connection) as socket:
+                await _Session(self, socket, exchange.request, caller).run()
+        except UpgradeRequired as error:
+            upgrade = (b"connection", b"upgrade"), (b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")
+            body = encode({"error": {"type": "UpgradeRequired", "message": error.message}})
+            await exchange.reply(error.status, (JSON, *upgrade), body)
+
+    def shared(self, live: LiveTurn, dialect: str) -> Shared:
+        """The messages of a turn in a language, made once."""
+        of_turn = self._shared.setdefault(live, {})
+        made = of_turn.get(dialect)
+        if made is None:
+            made = of_turn[dialect] = Shared(live, dialect)
+        return made
+
+
+class _Session(SocketSession):
+    """One connection."""
+
+    def __init__(self, server: StreamSocket, socket: MessageSocket, request: HttpRequest, caller: str) -> None:
+        super().__init__(socket, life=server.settings.life, most=MOST_AT_ONCE, stopping=server.stopping)
+        self._server = server
+        self._request = request
+        self._caller = caller
+        self._watched: dict[tuple[str, str], Watched] = {}
+
+    async def farewell(self, why: str) -> None:
+        await self._refuse(MalformedRequest(why, reason="connection_limit_reached"), None)
+
+    async def serve(self, message: str | bytes) -> None:
+        ref: str | int | None = None
+        op: WireOp | None = None
+        try:
+            body = message.encode("utf-8", "replace") if isinstance(message, str) else message
+            if len(body) > self._server.gateway.body_limit:
+                raise RequestTooLarge(f"A message is limited to {self._server.gateway.body_limit} bytes.")
+            ref = decode(body, WireRef).ref
+            op = decode(body, WireOp)
+            match op.op:
+                case "start":
+                    await self._start(op)
+                case "watch":
+                    live = self._find(op.turn)
+                    await self._watch(live, op, op.dialect or live.request.spoken_in)
+                case "credit":
+                    self._of(op).grant(_positive(op.credit))
+                case "stop":
+                    self._of(op).stop()
+                case "cancel":
+                    live = self._find(op.turn)
+                    live.cancel()
+                    await self._say({"op": "cancelled", "ref": ref, "turn": op.turn})
+        except KirostreamError as error:
+            await self._refuse(error, ref, op)
+
+    # Operations
+
+    async def _start(self, op: WireOp) -> None:
+        dialect = DIALECTS.get(op.dialect)
+        if dialect is None or dialect.path is None:
+            public = ", ".join(each.name for each in DIALECTS.values() if each.path)
+            raise MalformedRequest(f"dialect is {op.dialect!r}; a turn can be started in: {public}.", param="$.dialect")
+        if not bytes(op.request):
+            raise MalformedRequest("A turn needs a request: the body that a POST would have.", param="$.request")
+        into = op.into or op.dialect
+        check_language(into)
+        request = dialect.read_request(bytes(op.request), self._request.headers)
+        if request.choices > 1:
+            raise MalformedRequest("A turn is one answer. Start as many turns as you want answers.", param="$.n")
+        request = replace(await self._server.media.settle(request), stream=True, include_usage=True)
+        relay = self._server.relay
+        linger = relay.directory.settings.linger
+        request_id = new_request_id()
+        live = await relay.begin(request, request_id=request_id, scope=self._caller, linger=linger)
+        with live.watching():  # until its watcher is there
+            if op.watch:
+                await self._watch(live, op, into)
+            else:
+                await self._say({"op": "started", "ref": op.ref, "turn": live.heading.turn, "model": live.model.id})
+
+    async def _watch(self, live: LiveTurn, op: WireOp, dialect: str) -> None:
+        key = live.heading.turn, dialect
+        if key in self._watched:
+            raise MalformedRequest("This connection watches that turn in that language already.", param="$.turn")
+        if len(self._watched) >= MOST_WATCHED:
+            raise MalformedRequest(f"One connection watches at most {MOST_WATCHED} turns. Open another one.")
+        credit = None if op.credit is None else _positive(op.credit, least=0)
+        shared = self._server.shared(live, dialect)
+        watched = self._watched[key] = Watched(live, dialect, place_behind(live, op.after), credit)
+        watching = ExitStack()
+        watching.enter_context(live.watching())  # from now on, and not from when its task first runs
+        op_name = "started" if op.op == "start" else "watching"
+        await self._say({"op": op_name, "ref": op.ref, "turn": key[0], "dialect": dialect, "model": live.model.id})
+        self.start_soon(self._follow, watched, shared, watching)
+
+    async def _follow(self, watched: Watched, shared: Shared, watching: ExitStack) -> None:
+        """Send a turn until it is over, or the client wants no more of it."""
+        live, log = watched.live, watched.live.log
+        try:
+            with watching:
+                while not watched.stopped and (await log.beyond(watched.at.event) or not log.finished):
+                    message, at = shared.read(watched.at)
+                    if message and await watched.ready():
+                        await self.socket.send_frame(message)
+                    if not watched.stopped:
+                        watched.at = at
+        finally:
+            del self._watched[live.heading.turn, watched.dialect]
+        status = "failed" if isinstance(log.events[-1], TurnFailed) else "completed"
+        said: dict[str, object] = {"op": "ended", "turn": live.heading.turn, "dialect": watched.dialect}
+        await self._say(said | {"status": "stopped" if watched.stopped else status})
+
+    # Words
+
+    def _find(self, turn: str) -> LiveTurn:
+        return self._server.relay.directory.find(turn, self._caller)
+
+    def _of(self, op: WireOp) -> Watched:
+        dialect = op.dialect or self._find(op.turn).request.spoken_in
+        watched = self._watched.get((op.turn, dialect))
+        if watched is None:
+            raise MalformedRequest(f"This connection does not watch the turn {op.turn!r} in {dialect}.", param="$.turn")
+        return watched
+
+    async def _refuse(self, error: KirostreamError, ref: str | int | None, op: WireOp | None = None) -> None:
+        said: dict[str, object] = {"type": type(error).__name__, "message": error.message, "status": error.status}
+        if error.reason:
+            said["reason"] = error.reason
+        if error.retry_after is not None:
+            said["retry_after"] = error.retry_after
+        if isinstance(error, MalformedRequest) and error.param:
+            said["param"] = error.param
+        about = {"turn": op.turn, "dialect": op.dialect} if op is not None and op.turn else {}
+        await self._say({"op": "error", "ref": ref, **about, "error": said})
+
+    async def _say(self, said: dict[str, object]) -> None:
+        await self.socket.send(encode({name: value for name, value in said.items() if value is not None}).decode())
+
+
+def _positive(credit: int | None, *, least: int = 1) -> int:
+    if credit is None or credit < least:
+        raise MalformedRequest(f"credit is a number of messages, at least {least}.", param="$.credit")
+    return credit
