@@ -8,6 +8,7 @@ is too long for the model is the one thing that upstream alone can tell.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.bodies import BODIES
+from helpers.bodies import BODIES, WORN
 from helpers.requests import image
 from kirostream.accounts.account import NEVER, Account, AccountId, AuthMethod, Secret, Token
 from kirostream.dialects import DIALECTS
@@ -87,6 +88,21 @@ def test_any_body(language: str, data: st.DataObject) -> None:
         assert rule(asked) is asked, f"{rule.__name__} is not idempotent"
     variant, repairs = stricter(asked, MODEL)
     assert refusal_of(variant, picky=True) == "", f"after {repairs}"
+
+
+@pytest.mark.parametrize("language", WORN)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_nothing_that_was_said_is_lost(language: str, data: st.DataObject) -> None:
+    """Whatever became of a history: every text and every result in it reaches the model, in its place or as text."""
+    body = data.draw(WORN[language])
+    said = set(re.findall(rb'"(of \w+|look|done|thanks)"', body))
+    asked = fitted(settled(DIALECTS[language].read_request(body, ())))
+    sent = PROVIDER.prepare(asked, Call(MODEL, "c", "a", "i"), ACCOUNT, TOKEN).body
+    assert [text for text in said if text not in sent] == []
+    variant, _ = stricter(asked, MODEL)
+    sent = PROVIDER.prepare(variant, Call(MODEL, "c", "a", "i"), ACCOUNT, TOKEN).body
+    assert [text for text in said if text not in sent] == []
 
 
 @pytest.mark.parametrize("language", BODIES)

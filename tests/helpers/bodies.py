@@ -311,5 +311,110 @@ RESPONSES: Bodies = as_body(
     )
 )
 
-BODIES = {"anthropic": MESSAGES, "openai_chat": CHAT, "openai_responses": RESPONSES}
+# Conversations that were in order once
+
+
+def _worn(history: list[Any], wear: list[tuple[str, int, int]]) -> list[Any]:
+    """A history after what clients do to theirs: cut, trimmed, retried, put together again. It is never empty."""
+    for what, at, other in wear:
+        at, other = at % len(history), other % len(history)
+        match what:
+            case "cut":
+                history = history[at:]
+            case "trim" if len(history) > 1:
+                history = history[:at] + history[at + 1 :]
+            case "repeat":
+                history = [*history[: at + 1], *history[at:]]
+            case "move":
+                rest = history[:at] + history[at + 1 :]
+                history = [*rest[:other], history[at], *rest[other:]]
+            case _:
+                pass
+    return history
+
+
+WEAR = several(st.tuples(st.sampled_from(["cut", "trim", "repeat", "move"]), st.integers(0, 40), st.integers(0, 40)), 5)
+ROUNDS = several(st.integers(1, 3), 5)
+"""The calls of each round of an agent."""
+
+
+def _messages_history(rounds: list[int]) -> list[Any]:
+    history: list[Any] = [{"role": "user", "content": "look"}]
+    for number, calls in enumerate(rounds):
+        ids = [f"toolu_{number}_{nth}" for nth in range(calls)]
+        uses = [{"type": "tool_use", "id": one, "name": "read", "input": {"n": number}} for one in ids]
+        results = [{"type": "tool_result", "tool_use_id": one, "content": f"of {one}"} for one in reversed(ids)]
+        thought = {"type": "thinking", "thinking": "hm", "signature": "sig"}
+        history += [{"role": "assistant", "content": [thought, *uses]}, {"role": "user", "content": results}]
+    return [*history, {"role": "assistant", "content": "done"}, {"role": "user", "content": "thanks"}]
+
+
+def _chat_history(rounds: list[int]) -> list[Any]:
+    history: list[Any] = [{"role": "system", "content": "s"}, {"role": "user", "content": "look"}]
+    for number, calls in enumerate(rounds):
+        ids = [f"call_{number}_{nth}" for nth in range(calls)]
+        uses = [{"id": one, "type": "function", "function": {"name": "read", "arguments": "{}"}} for one in ids]
+        history.append({"role": "assistant", "content": None, "tool_calls": uses})
+        history += [{"role": "tool", "tool_call_id": one, "content": f"of {one}"} for one in reversed(ids)]
+    return [*history, {"role": "assistant", "content": "done"}, {"role": "user", "content": "thanks"}]
+
+
+def _responses_history(rounds: list[int]) -> list[Any]:
+    history: list[Any] = [{"role": "developer", "content": "s"}, {"role": "user", "content": "look"}]
+    for number, calls in enumerate(rounds):
+        ids = [f"call_{number}_{nth}" for nth in range(calls)]
+        history.append({"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]})
+        history += [{"type": "function_call", "call_id": one, "name": "read", "arguments": "{}"} for one in ids]
+        history += [{"type": "function_call_output", "call_id": one, "output": f"of {one}"} for one in reversed(ids)]
+    return [*history, {"role": "assistant", "content": "done"}, {"role": "user", "content": "thanks"}]
+
+
+READ: Json = {"name": "read", "description": "Reads."}
+OFFERS = st.sampled_from([[], ["read"], ["READ", "other"], ["other"], ["read", "read"]])
+"""Names of the tools that are still offered."""
+
+WORN_MESSAGES: Bodies = as_body(
+    st.builds(
+        lambda rounds, wear, names: {
+            "model": MODEL,
+            "max_tokens": 100,
+            "messages": _worn(_messages_history(rounds), wear),
+            "tools": [{**READ, "name": name, "input_schema": {"type": "object"}} for name in names],
+        },
+        ROUNDS,
+        WEAR,
+        OFFERS,
+    )
+)
+WORN_CHAT: Bodies = as_body(
+    st.builds(
+        lambda rounds, wear, names: {
+            "model": MODEL,
+            "messages": _worn(_chat_history(rounds), wear),
+            "tools": [{"type": "function", "function": {**READ, "name": name}} for name in names],
+        },
+        ROUNDS,
+        WEAR,
+        OFFERS,
+    )
+)
+WORN_RESPONSES: Bodies = as_body(
+    st.builds(
+        lambda rounds, wear, names: {
+            "model": MODEL,
+            "input": _worn(_responses_history(rounds), wear),
+            "tools": [{"type": "function", **READ, "name": name} for name in names],
+        },
+        ROUNDS,
+        WEAR,
+        OFFERS,
+    )
+)
+
+WORN = {"anthropic": WORN_MESSAGES, "openai_chat": WORN_CHAT, "openai_responses": WORN_RESPONSES}
+BODIES = {
+    "anthropic": st.one_of(MESSAGES, WORN_MESSAGES),
+    "openai_chat": st.one_of(CHAT, WORN_CHAT),
+    "openai_responses": st.one_of(RESPONSES, WORN_RESPONSES),
+}
 """By the name of the language."""
