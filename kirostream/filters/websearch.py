@@ -45,6 +45,7 @@ from kirostream.turn.events import (
     TurnEvent,
     TurnStarted,
     UsageKnown,
+    escape,
     unescape,
 )
 from kirostream.turn.request import (
@@ -130,18 +131,18 @@ class Wanted:
 
 
 class WebSearch:
-    """The searches of one turn, and the one turn made of its rounds. An `EventFilter` behind those of each round.
+    """The searches of one turn, and the one turn made of its rounds. The first filter of an answer (`EventFilter`).
 
     Args:
-        request: as the client asked it, with a `search`.
+        request: as the client asked it.
         settings: the operator's limits.
         seed: makes the id of a search that no model asked for; new for every turn.
     """
 
-    def __init__(self, request: TurnRequest, search: Search, settings: SearchSettings, seed: str) -> None:
+    def __init__(self, request: TurnRequest, settings: SearchSettings, seed: str) -> None:
         self._settings = settings
-        self._search = search
-        self._left = min(settings.most_uses, search.max_uses or settings.most_uses)
+        self._search = request.search or Search()
+        self._left = min(settings.most_uses, self._search.max_uses or settings.most_uses)
         self.tool = tool_name(request)
         """What the model calls the search."""
         self._asked = self._offering(request)
@@ -153,11 +154,12 @@ class WebSearch:
         self._open: dict[int, tuple[BlockStarted, list[bytes]]] = {}
         self._before: list[TurnEvent] = []
         self._started = False
-        self._first_is_over = False
         self._client_called = False
-        self._over_the_limit = 0
+        self._refused_rounds = 0
         self._spent = Usage()
+        """Cost of the rounds that are over, without their prompts."""
         self._usage = Usage()
+        """Cost of the turn so far."""
         self.wanted: list[Wanted] = []
         """The searches of this round, in the order of the calls, once it is over."""
         self.request = self._asked
@@ -238,7 +240,6 @@ class WebSearch:
         usage = self._cost(event.usage)
         if not self._calls or event.stop not in (Stop.END, Stop.TOOL_CALL):
             return [replace(event, usage=usage)]  # what broke off has no searches that are whole
-        self._first_is_over = True
         self.wanted = [self._wanted(*call) for call in self._calls]
         return []
 
@@ -249,7 +250,7 @@ class WebSearch:
 
     def _wanted(self, call_id: str, pieces: Sequence[bytes]) -> Wanted:
         try:
-            query = json.loads(unescape(pieces))["query"].strip()
+            query = _clean(json.loads(unescape(pieces))["query"]).strip()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             query = ""
         call = SearchCall("srvtoolu_" + _WORD.sub("", call_id.removeprefix("tooluse_")), query)
@@ -273,7 +274,6 @@ class WebSearch:
         outcome = SearchOutcome(call.id, kept, error)
         self._said.append(outcome)
         if not error:
-            self._spent = replace(self._spent, searches=self._spent.searches + 1)
             self._usage = replace(self._usage, searches=self._usage.searches + 1)
         events = list(found(self._blocks.fresh(), outcome))
         return self._tell([*events, UsageKnown(self._usage)] if self._started else events)
@@ -287,15 +287,13 @@ class WebSearch:
 
     def go_on(self) -> list[TurnEvent]:
         """The searches were run: the end of the turn; or nothing, where `request` is to be asked next."""
-        refused = all(wanted.error == "max_uses_exceeded" for wanted in self.wanted)
-        self._over_the_limit += refused
+        self._refused_rounds += all(wanted.error == "max_uses_exceeded" for wanted in self.wanted)
         self.wanted = []
-        if self._first_is_over:
-            if self._client_called:
-                return [TurnEnded(Stop.TOOL_CALL, self._usage)]
-            if self._over_the_limit > 1:
-                return [TurnEnded(Stop.PAUSED, self._usage)]
-            self._spent = replace(self._usage, input_tokens=0, cache_read_tokens=0, cache_write_tokens=0)
+        if self._client_called:
+            return [TurnEnded(Stop.TOOL_CALL, self._usage)]
+        if self._refused_rounds > 1:
+            return [TurnEnded(Stop.PAUSED, self._usage)]
+        self._spent = replace(self._usage, input_tokens=0, cache_read_tokens=0, cache_write_tokens=0)
         again = replace(
             self._asked,
             messages=(*self._asked.messages, Message(Role.ASSISTANT, tuple(self._said))),
@@ -321,9 +319,14 @@ def _plain_query(request: TurnRequest) -> str | None:
         return None
     match last.content:
         case (Text(text=text),) if (said := _PLAIN.fullmatch(text)) and len(said[1]) <= MAX_QUERY:
-            return said[1]
+            return _clean(said[1])
         case _:
             return None
+
+
+def _clean(text: str) -> str:
+    """`text` without half surrogate pairs, which UTF-8 cannot hold."""
+    return unescape((escape(text),))
 
 
 def _with_note(request: TurnRequest, note: str) -> TurnRequest:

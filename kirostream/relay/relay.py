@@ -269,6 +269,8 @@ class Relay:
         asked = live.request
         if self._truncations is not None:
             asked = self._truncations.remind(ids[0], asked, began)
+        if asked.search is not None and (not self._settings.search.enabled or asked.tool_choice.mode == "none"):
+            asked = replace(asked, search=None)
 
         def on_first_event() -> None:
             if live.first_event is None:
@@ -366,7 +368,7 @@ class Relay:
             filters: makes the filters of one try; None: those that `asked` needs.
             parts: where the answer is one of several that make a turn.
         """
-        if asked.search is not None and self._settings.search.enabled and asked.tool_choice.mode != "none":
+        if asked.search is not None:
             await self._ask_with_searches(live, asked, log, ids, on_first_event)
             return
         settings = self._settings.failover

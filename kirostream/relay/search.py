@@ -79,8 +79,7 @@ class Searcher:
         Raises:
             KirostreamError: as `ask` raises it. A search that fails raises nothing.
         """
-        assert asked.search is not None
-        search = WebSearch(asked, asked.search, self._settings, turn)
+        search = WebSearch(asked, self._settings, turn)
         chain: Sequence[EventFilter] = ()
 
         def of_a_try() -> Sequence[EventFilter]:

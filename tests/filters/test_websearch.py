@@ -78,8 +78,7 @@ class Turn:
     """A turn that is played against scripted rounds."""
 
     def __init__(self, request: TurnRequest, settings: SearchSettings | None = None) -> None:
-        assert request.search is not None
-        self.search = WebSearch(request, request.search, settings or SearchSettings(), SEED)
+        self.search = WebSearch(request, settings or SearchSettings(), SEED)
         self.asked: list[TurnRequest] = []
         self.ran: list[str] = []
         self.said: list[TurnEvent] = []
@@ -248,6 +247,7 @@ def test_a_try_that_said_nothing_uses_up_nothing() -> None:
         (b'{"query":"x', "invalid_tool_input"),
         (json.dumps({"query": "x" * (MAX_QUERY + 1)}).encode(), "query_too_long"),
         (json.dumps({"query": "é" * MAX_QUERY}).encode(), ""),
+        (b'{"query":"half \\ud83d a pair"}', ""),
     ],
 )
 def test_a_query_that_is_none_is_not_run_and_the_model_is_told(arguments: bytes, error: SearchError) -> None:
