@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +30,10 @@ from kirostream.turn.request import TurnRequest
 SUFFIX: Final = ".capture.json"
 SAVE: Final = 5.0
 """Seconds that keeping a capture may hold up a turn."""
+REMEMBERED: Final = 600.0
+"""Seconds after a refusal in which the conversation's turns begin with the stricter form."""
+MOST_REMEMBERED: Final = 1_000
+"""Conversations of which that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +73,9 @@ class Captures:
             return "", None
         made = datetime.fromtimestamp(self._clock(), UTC)
         name = f"{made:%Y%m%d-%H%M%S}-{turn[:8]}"
-        suspects = forms.suspects(body)
 
-        def write() -> Path:
+        def write() -> RequestCaptured:
+            suspects = forms.suspects(body)
             capture = {
                 "kirostream": __version__,
                 "at": made.isoformat(timespec="seconds"),
@@ -81,16 +86,17 @@ class Captures:
                 "bytes": len(body),
                 "request": forms.redacted(body, secrets.token_bytes(16)),
             }
-            return self._ring.keep(name, json.dumps(capture, indent=1, ensure_ascii=False).encode())
+            said = ", ".join(suspects)
+            try:
+                path = self._ring.keep(name, json.dumps(capture, indent=1, ensure_ascii=False).encode())
+            except StoreError as error:
+                return RequestCaptured(turn=turn, suspects=said, error=error.message)
+            return RequestCaptured(turn=turn, suspects=said, file=str(path))
 
         with trio.move_on_after(SAVE):
-            try:
-                path = await trio.to_thread.run_sync(write, abandon_on_cancel=True)
-            except StoreError as error:
-                return "", RequestCaptured(turn=turn, suspects=", ".join(suspects), error=error.message)
-            return name, RequestCaptured(turn=turn, suspects=", ".join(suspects), file=str(path))
-        late = f"it took longer than {SAVE:g} s"
-        return "", RequestCaptured(turn=turn, suspects=", ".join(suspects), error=late)
+            fact = await trio.to_thread.run_sync(write, abandon_on_cancel=True)
+            return (name if fact.file else ""), fact
+        return "", RequestCaptured(turn=turn, suspects="", error=f"it took longer than {SAVE:g} s")
 
 
 @dataclass(slots=True)
@@ -103,7 +109,7 @@ class Inquiry:
         capture: the id of what was kept of the first one.
         variant: the stricter request that may be tried.
         repairs: what differs in it; set as soon as one was looked for, since there is one a turn.
-        refused: why it was made.
+        refused: why it was made, in this turn or in one before it.
     """
 
     turn: str
@@ -128,8 +134,10 @@ class Refusals:
         self._captures = captures
         self._recorder = recorder
 
+        self._lately: OrderedDict[str, tuple[float, FormRefused]] = OrderedDict()
+
     def __repr__(self) -> str:
-        return f"<Refusals, {self._captures!r}>"
+        return f"<Refusals, {len(self._lately)} of late, {self._captures!r}>"
 
     async def look(
         self, inquiry: Inquiry, refused: FormRefused, request: TurnRequest, model: Model, body: bytes
@@ -159,11 +167,29 @@ class Refusals:
         self._recorder.record(RequestRepaired(turn=inquiry.turn, repairs=", ".join(inquiry.repairs or ())))
         return variant
 
+    def remember(self, inquiry: Inquiry, conversation: str, now: float) -> None:
+        """An answer came. Where it took the variant, the conversation's next turns begin with theirs, for a while."""
+        if inquiry.refused is not None and inquiry.repairs and inquiry.variant is None and inquiry.body:
+            self._lately.pop(conversation, None)
+            self._lately[conversation] = (now, inquiry.refused)
+            while len(self._lately) > MOST_REMEMBERED:
+                self._lately.popitem(last=False)
+
+    def recall(self, inquiry: Inquiry, conversation: str, now: float) -> None:
+        """A turn of a conversation begins."""
+        then, refused = self._lately.get(conversation, (0.0, None))
+        if refused is not None and now - then < REMEMBERED:
+            inquiry.refused = refused
+
     def as_before(self, inquiry: Inquiry, request: TurnRequest, model: Model) -> TurnRequest:
-        """Another request of the turn, repaired from the start where the first one had to be."""
+        """A request of the turn, repaired from the start where one before it had to be."""
         if self._forms is None or inquiry.refused is None or inquiry.variant is not None:
             return request
-        return self._forms.stricter(request, model, inquiry.refused)[0]
+        variant, repairs = self._forms.stricter(request, model, inquiry.refused)
+        if inquiry.repairs is None and repairs:
+            inquiry.repairs = repairs
+            self._recorder.record(RequestRepaired(turn=inquiry.turn, repairs=", ".join(repairs)))
+        return variant
 
     def verdict(self, inquiry: Inquiry, refused: FormRefused) -> UpstreamError:
         """What the client is told."""

@@ -224,6 +224,7 @@ class Relay:
         )
         live.spares = fallbacks_of(model, known.models, self._settings.models)
         live.agentic = "agentic" in named.wishes
+        self._refusals.recall(live.inquiry, ids[0], trio.current_time())
         self.directory.add(live)
         self._started += 1
         self._nursery.start_soon(self._pump, live, ids)
@@ -428,6 +429,7 @@ class Relay:
                 await trio.sleep(decision.delay)
             else:
                 self._calibration.watch(live.model, log.events)
+                self._refusals.remember(live.inquiry, ids[0], trio.current_time())
                 return
 
     def _fitted(self, live: LiveTurn, asked: TurnRequest) -> TurnRequest:

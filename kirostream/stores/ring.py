@@ -47,8 +47,11 @@ class FileRing:
         count = size = 0
         try:
             for path in sorted(self._folder.glob(f"*{self._suffix}"), reverse=True):
+                try:
+                    size += path.stat().st_size
+                except FileNotFoundError:  # somebody else prunes too
+                    continue
                 count += 1
-                size += path.stat().st_size
                 if count > self._most or size > self._most_bytes:
                     path.unlink(missing_ok=True)
         except OSError as error:

@@ -72,6 +72,17 @@ async def test_a_stricter_form_is_answered(language: Language, directive: str, s
 
 
 @both
+async def test_the_next_turn_of_the_conversation_is_not_refused_first(language: Language, tmp_path: Path) -> None:
+    async with running(tmp_path) as (gateway, facts):
+        for _ in range(3):
+            status, body = await ask(gateway, language, "[[picky]][[say:fine]]")
+            assert (status, language.text(body)) == (200, "fine")
+        assert [turn.attempts for turn in of(TurnFinished, facts)] == [2, 1, 1]
+        assert len(of(RequestRepaired, facts)) == 3
+        assert len(captures(tmp_path)) == 1
+
+
+@both
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_a_form_that_is_refused_twice_is_a_clear_400(language: Language, stream: bool, tmp_path: Path) -> None:
     async with running(tmp_path) as (gateway, facts):

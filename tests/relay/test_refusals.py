@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kirostream.errors import FormRefused, LocalProtocolError, UpstreamError
-from kirostream.relay.refusals import Captures, CaptureSettings, Inquiry, Refusals
+from kirostream.relay.refusals import MOST_REMEMBERED, REMEMBERED, Captures, CaptureSettings, Inquiry, Refusals
 from kirostream.telemetry.facts import Fact, RequestCaptured, RequestRepaired
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.model import Model
@@ -97,6 +97,40 @@ async def test_later_requests_of_the_turn_are_repaired_from_the_start(tmp_path: 
     assert refusals.as_before(case, ASKED, MODEL) is ASKED
     refusals.stricter(case)
     assert refusals.as_before(case, ASKED, MODEL) is VARIANT
+
+
+async def test_a_conversation_begins_with_the_stricter_form_for_a_while(tmp_path: Path) -> None:
+    refusals, case, facts = desk(tmp_path, FakeForms(), keep=0)
+    refusals.remember(case, "talk", 0.0)
+    await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
+    refusals.stricter(case)
+    refusals.remember(case, "talk", 100.0)
+    facts.clear()
+
+    def begun(conversation: str, now: float) -> TurnRequest:
+        later = Inquiry("later")
+        refusals.recall(later, conversation, now)
+        asked = refusals.as_before(later, ASKED, MODEL)
+        refusals.remember(later, conversation, now)  # an answer that needed no repair of its own
+        return asked
+
+    assert begun("another talk", 101.0) is ASKED
+    assert begun("talk", 100.0 + REMEMBERED - 1) is VARIANT
+    assert facts == [RequestRepaired(turn="later", repairs="made stricter")]
+    assert begun("talk", 100.0 + REMEMBERED) is ASKED, "the usual form is tried again"
+
+
+async def test_not_every_conversation_is_remembered(tmp_path: Path) -> None:
+    refusals, case, _ = desk(tmp_path, FakeForms(), keep=0)
+    await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
+    refusals.stricter(case)
+    for number in range(MOST_REMEMBERED + 1):
+        refusals.remember(case, f"talk {number}", 0.0)
+    later = Inquiry("later")
+    refusals.recall(later, "talk 0", 1.0)
+    assert later.refused is None
+    refusals.recall(later, "talk 1", 1.0)
+    assert later.refused is REFUSED
 
 
 async def test_a_request_without_a_variant(tmp_path: Path) -> None:
