@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kirostream._version import __version__
+from kirostream.cli_accounts import accounts
+from kirostream.cli_login import login
 from kirostream.errors import KirostreamError, SettingsError
 
 if TYPE_CHECKING:
@@ -108,6 +110,10 @@ def version() -> None:
     from kirostream.evstream import CORE
 
     typer.echo(f"kirostream {__version__} (event stream core: {CORE}, Python {platform.python_version()})")
+
+
+app.command()(login)
+app.add_typer(accounts)
 
 
 def main() -> None:

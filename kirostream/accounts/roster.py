@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
 import trio
 
-from kirostream.accounts.account import BUILDER_ID_START_URL, AccountId, Credential, account_id, account_label
+from kirostream.accounts.account import BUILDER_ID_START_URL, AccountId, Credential, Secret, account_id, account_label
 from kirostream.accounts.profiles import is_builder_id
 from kirostream.accounts.sources.own import OwnAccount
 from kirostream.errors import SettingsError, StoreError
@@ -53,10 +53,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What became of a credential: its entry, and whether it took the place of an older sign-in."""
+    """What became of a credential.
+
+    `replaced`: there was a sign-in of the same person already. `older`: that one was the newer, and was left alone.
+    """
 
     entry: Entry
     replaced: bool
+    older: bool = False
 
 
 class Roster:
@@ -114,10 +118,22 @@ class Roster:
             api_region=api_region,
         )
 
-    async def keep(self, credential: Credential, *, persons: Sequence[str] = (), label: str = "", now: float) -> Kept:
+    async def keep(
+        self,
+        credential: Credential,
+        *,
+        persons: Sequence[str] = (),
+        label: str = "",
+        only_newer: bool = False,
+        now: float,
+    ) -> Kept:
         """Keep a credential. A sign-in of the same person at the same service is replaced, and keeps its id.
 
+        Tokens and registration are replaced as one unit. What the new credential does not say beside them, and what
+        the same token was known to come with, stays.
+
         Args:
+            only_newer: leave a sign-in of the same person alone unless this one is known to be younger.
             persons: what is known of who signed in (user id, e-mail address): any of it tells two apart. Without it,
                 only the same refresh token is the same person.
             label: what people shall call it; empty: what it was called, or what the credential says.
@@ -131,7 +147,10 @@ class Roster:
         def change(entries: list[Entry]) -> Kept:
             same = next((entry for entry in entries if self._is_same(entry, credential, digests)), None)
             if same is not None:
-                self.source(same).write(credential)
+                held = self._held(same)
+                if only_newer and held is not None and not _is_newer(credential, held):
+                    return Kept(same, True, older=True)
+                self.source(same).write(credential if held is None else _completed(credential, held))
                 entry = replace(
                     same,
                     label=label or same.label,
@@ -234,14 +253,14 @@ class Roster:
             return True
         if persons and entry.persons:
             return False
+        held = self._held(entry)
+        return held is not None and held.auth is credential.auth and _token(held) == _token(credential)
+
+    def _held(self, entry: Entry) -> Credential | None:
         try:
-            held = self.source(entry).read()
-        except (SettingsError, StoreError):  # a record that cannot be read is nobody's: a new one is made beside it
-            return False
-        if held.auth is not credential.auth:
-            return False
-        one, other = held.refresh_token or held.access_token, credential.refresh_token or credential.access_token
-        return one == other
+            return self.source(entry).read()
+        except (SettingsError, StoreError):  # a record that cannot be read is nobody's, and may be replaced
+            return None
 
     @staticmethod
     def _free_label(wanted: str, entries: Iterable[Entry]) -> str:
@@ -304,6 +323,39 @@ def _with_id(entries: Iterable[Entry], account: AccountId) -> Entry:
         if entry.id == account:
             return entry
     raise SettingsError(f"The account {account} is not there any more.")
+
+
+def _token(credential: Credential) -> Secret:
+    return credential.refresh_token or credential.access_token
+
+
+def _is_newer(one: Credential, other: Credential) -> bool:
+    """Whether `one` is the younger sign-in. The same token is no older than itself."""
+    return _token(one) == _token(other) or (one.expires_at or 0.0) > (other.expires_at or 0.0)
+
+
+def _completed(credential: Credential, held: Credential) -> Credential:
+    """`credential`, with what is known of the same account and does not end with a token."""
+    whole = replace(
+        credential,
+        profile_arn=credential.profile_arn or held.profile_arn,
+        api_region=credential.api_region or held.api_region,
+        provider=credential.provider or held.provider,
+        extra={**held.extra, **credential.extra},
+    )
+    if _token(credential) != _token(held):
+        return whole
+    fresh = credential if credential.valid_until() >= held.valid_until() else held
+    registered = credential if credential.client_id else held
+    return replace(
+        whole,
+        access_token=fresh.access_token,
+        expires_at=fresh.expires_at,
+        client_id=registered.client_id,
+        client_secret=registered.client_secret,
+        registration_expires_at=registered.registration_expires_at,
+        start_url=credential.start_url or held.start_url,
+    )
 
 
 def _person(credential: Credential, who: str) -> str:

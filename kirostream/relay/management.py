@@ -30,6 +30,7 @@ from kirostream.providers.kiro_management import (
     read_usage,
 )
 from kirostream.providers.provider import UpstreamRequest
+from kirostream.turn.model import Model
 
 T = TypeVar("T")
 
@@ -69,6 +70,21 @@ class Management:
             if refused.reason == "FEATURE_NOT_SUPPORTED":
                 return AccountUsage()
             raise
+
+    async def models(self, account: Account, token: Token) -> Sequence[Model]:
+        """The models that the account has.
+
+        Raises:
+            UpstreamError, ProtocolError: there is no answer.
+        """
+        found: list[Model] = []
+        page = ""
+        for _ in range(PAGES):
+            models, page = self._provider.read_models(await self._ask(self._provider.list_models(account, token, page)))
+            found += models
+            if not page:
+                break
+        return found
 
     async def plans(self, account: Account, token: Token) -> Sequence[Plan]:
         """The plans that can be had.

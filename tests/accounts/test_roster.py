@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from helpers.cancel import every_checkpoint
 from kirostream.accounts.account import AuthMethod, Credential, Secret, account_id
-from kirostream.accounts.roster import Roster
+from kirostream.accounts.roster import Kept, Roster
 from kirostream.accounts.sources.record import read_credential, write_credential
 from kirostream.accounts.sources.source import StaleCredential
 from kirostream.errors import SettingsError, StoreError
@@ -81,6 +81,30 @@ async def test_the_same_person_is_replaced_and_keeps_id_and_label(tmp_path: Path
     assert (second.entry.id, second.entry.label) == (first.entry.id, "work")
     assert len(await held.entries()) == 1
     assert await held.source(second.entry).load() == [again]
+
+
+async def test_a_poorer_copy_of_the_same_token_takes_nothing_away(tmp_path: Path) -> None:
+    """A list of refresh tokens says nothing else; what was known of the account stays."""
+    held = roster(tmp_path)
+    entry = (await held.keep(BUILDER, persons=["user-1"], now=NOW)).entry
+    bare = Credential(auth=AuthMethod.IDC, refresh_token=BUILDER.refresh_token, provider="BuilderId")
+    assert (await held.keep(bare, only_newer=True, now=NOW)) == Kept(entry, True)
+    assert await held.source(entry).load() == [BUILDER]
+    assert (await held.source(entry).load())[0].extra == BUILDER.extra
+
+
+async def test_an_older_sign_in_does_not_replace_a_newer_one_by_an_import(tmp_path: Path) -> None:
+    held = roster(tmp_path)
+    entry = (await held.keep(BUILDER, persons=["user-1"], now=NOW)).entry
+    for at in (NOW + 3599, None):
+        older = replace(OTHER, expires_at=at)
+        assert (await held.keep(older, persons=["user-1"], only_newer=True, now=NOW)) == Kept(entry, True, older=True)
+    assert await held.source(entry).load() == [BUILDER]
+    newer = replace(OTHER, expires_at=NOW + 3601, profile_arn="", client_id="CLIENT-2")
+    assert not (await held.keep(newer, persons=["user-1"], only_newer=True, now=NOW)).older
+    (now_held,) = await held.source(entry).load()
+    assert (now_held.refresh_token, now_held.client_id) == (OTHER.refresh_token, "CLIENT-2")
+    assert now_held.profile_arn == BUILDER.profile_arn
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,501 @@
+"""The composition root of everything that is done with accounts outside a running gateway: signing in, importing,
+exporting, asking what is left.
+
+It shares the data folder, and with it the locks, with a gateway that may be running: one of them at a time refreshes a
+token, and what one writes the other reads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trio
+
+from kirostream._version import __version__
+from kirostream.accounts.account import NEVER, Account, AuthMethod, Credential, Secret, Token, account_id, account_label
+from kirostream.accounts.devices import Devices, random_machine_id
+from kirostream.accounts.discovery import Discovery, Found, discover, from_environment
+from kirostream.accounts.formats import FORMATS, detect
+from kirostream.accounts.formats.portable import Format, Portable, Written
+from kirostream.accounts.keeper import Post, TokenKeeper
+from kirostream.accounts.login import Login, Screen
+from kirostream.accounts.profiles import is_builder_id, profile_arn
+from kirostream.accounts.roster import Entry, Kept, Roster
+from kirostream.accounts.sources.cli_sqlite import CliDatabase
+from kirostream.accounts.sources.fields import expand
+from kirostream.accounts.sources.ide_json import IdeFile
+from kirostream.accounts.sources.source import CredentialSource, check_refresh_token
+from kirostream.errors import KirostreamError, ProtocolError, SettingsError, StoreError, UpstreamError
+from kirostream.net.client import HttpClient
+from kirostream.net.exchange import Headers
+from kirostream.providers.kiro import KiroProvider
+from kirostream.providers.kiro_management import AccountUsage
+from kirostream.relay.management import Management, with_token
+from kirostream.settings import Settings
+from kirostream.stores.files import atomic_write, read_if_there
+from kirostream.stores.sealed import SealedStore
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """Who has signed in. `notes` are what could not be found out, for a person."""
+
+    kept: Kept
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import came to."""
+
+    format: str
+    added: tuple[Entry, ...]
+    replaced: tuple[Entry, ...]
+    older: tuple[Entry, ...]
+    trouble: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to a peer's file: names of accounts, and what it cannot hold."""
+
+    added: tuple[str, ...]
+    updated: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: int
+    left_out: tuple[str, ...]
+    text: str
+
+    @property
+    def changes(self) -> bool:
+        """Whether the file is to be written."""
+        return bool(self.added or self.updated or self.removed)
+
+    def __repr__(self) -> str:
+        return f"<Change: {len(self.added)} added, {len(self.updated)} updated, {len(self.removed)} removed>"
+
+
+class Desk:
+    """What the account commands work with. Make one with `open_desk`.
+
+    Args:
+        now: unix seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        env: Mapping[str, str],
+        data_dir: Path,
+        management: Management,
+        keeper: TokenKeeper,
+        post: Post,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._env = env
+        self._home = Path(env.get("HOME") or Path.home())
+        self._data_dir = data_dir
+        self._keeper = keeper
+        self._post = post
+        self._now = now
+        self.roster = Roster(data_dir, SealedStore(data_dir / "sealed"))
+        self.management = management
+
+    def __repr__(self) -> str:
+        return f"<Desk {self._data_dir}>"
+
+    # -- signing in
+
+    async def log_in(self, template: Credential, screen: Screen, *, browser: bool, label: str = "") -> LoggedIn:
+        """Sign a person in, and keep what comes of it.
+
+        Args:
+            template: who is asked (see `accounts.login`).
+            browser: by a page that comes back here, in place of a device code.
+            label: what the account shall be called; empty: its address, masked.
+
+        Raises:
+            KirostreamError: it did not work; nothing was changed.
+        """
+        login = Login(
+            self._post,
+            screen,
+            self._settings.login,
+            self._settings.keeper.hosts,
+            user_agent=f"kirostream/{__version__}",
+        )
+        credential = await (login.by_browser(template) if browser else login.by_device_code(template))
+        credential, persons, notes = await self._look_up(credential)
+        # Without a name of their own, all unknown people of a service are one: who signs in again replaces himself.
+        kept = await self.roster.keep(credential, persons=persons or [f"?{label}"], label=label, now=self._now())
+        return LoggedIn(kept, tuple(notes))
+
+    async def _look_up(self, credential: Credential) -> tuple[Credential, list[str], list[str]]:
+        """The credential with its profile, who signed in, and what could not be found out."""
+        machine = random_machine_id()
+        account = Account(
+            id=account_id("own", "sign-in"),
+            label=account_label(credential),
+            auth=credential.auth,
+            region=credential.region,
+            machine_id=machine,
+        )
+        notes: list[str] = []
+        if needs_profile(credential):
+            try:
+                arn = await self.management.profile(account, _token(credential, account))
+            except (UpstreamError, ProtocolError) as error:
+                notes.append(f"the profile could not be looked up: {error.message}")
+            else:
+                credential = replace(credential, profile_arn=arn)
+                if not arn:
+                    notes.append(
+                        "the organisation has given you no profile yet: ask its administrator for access to Kiro"
+                    )
+        usage = AccountUsage()
+        try:
+            usage = await self.management.usage(account, _token(credential, account))
+        except (UpstreamError, ProtocolError) as error:
+            notes.append(f"who signed in could not be looked up: {error.message}")
+        extra: dict[str, object] = {"machineId": machine}
+        extra |= {name: said for name, said in (("email", usage.email), ("userId", usage.user_id)) if said}
+        return replace(credential, extra=extra), [who for who in (usage.user_id, usage.email) if who], notes
+
+    # -- what there is
+
+    async def discover(self) -> Discovery:
+        """The accounts that a gateway would use.
+
+        Raises:
+            SettingsError, StoreError: what was chosen cannot be used.
+        """
+        return await discover(
+            ("the environment", from_environment(self._env)),
+            ("the settings", self._settings.account),
+            env=self._env,
+            home=self._home,
+            data_dir=self._data_dir,
+            time_source=self._now,
+        )
+
+    async def find(self, name: str = "") -> Sequence[Found]:
+        """The accounts that a person means; without a name, all.
+
+        Raises:
+            SettingsError: none is called so; or there are none.
+        """
+        discovery = await self.discover()
+        if not name:
+            discovery.require()
+            return discovery.found
+        for fits in (
+            [each for each in discovery.found if name in (each.account.id, each.account.label)],
+            [each for each in discovery.found if each.account.id.startswith(name)],
+            [each for each in discovery.found if each.account.label.lower().startswith(name.lower())],
+        ):
+            if len(fits) == 1:
+                return fits
+            if fits:
+                which = ", ".join(f"{each.account.id} ({each.account.label})" for each in fits)
+                raise SettingsError(f"{name!r} means several accounts: {which}. Name one by its id.")
+        known = ", ".join(f"{each.account.id} ({each.account.label})" for each in discovery.found) or "there are none"
+        raise SettingsError(f"No account in use is called {name!r}. In use: {known}.")
+
+    async def usage(self, found: Found) -> AccountUsage:
+        """What an account has used.
+
+        Raises:
+            UpstreamError, ProtocolError, StoreError: there is no answer.
+        """
+        return await with_token(self.keeper_of(found), found.account, self.management.usage)
+
+    async def refresh(self, found: Found) -> Token:
+        """A fresh token, and the old one thrown away.
+
+        Raises:
+            UpstreamError, StoreError: there is none.
+        """
+        keeper = self.keeper_of(found)
+        keeper.reject(await keeper.token(found.account))
+        return await keeper.token(found.account)
+
+    async def models(self, found: Found) -> list[str]:
+        """The ids of the models that an account has.
+
+        Raises:
+            UpstreamError, ProtocolError, StoreError: there is no answer.
+        """
+        models = await with_token(self.keeper_of(found), found.account, self.management.models)
+        return [model.id for model in models]
+
+    def keeper_of(self, found: Found) -> TokenKeeper:
+        """The keeper, with this account in it."""
+        self._keeper.add(found.account, found.source, found.credential)
+        return self._keeper
+
+    # -- adding, importing, exporting
+
+    async def add_place(self, kind: str, path: str, label: str = "") -> Kept:
+        """Use what another program keeps. Its file is read once, so that a mistake is told now.
+
+        Raises:
+            SettingsError, StoreError: there is nothing usable.
+        """
+        place = expand(path, self._home)
+        source: CredentialSource
+        if kind == "ide":
+            source = IdeFile(place, home=self._home)
+            await source.load()
+            return await self.roster.refer("ide", place, label=label, now=self._now())
+        source = CliDatabase(place)
+        await source.load()
+        return await self.roster.refer("cli", place, label=label, now=self._now())
+
+    async def add_secret(self, secret: str, *, api_key: bool, region: str, label: str = "") -> Kept:
+        """Keep a refresh token of a social sign-in, or an API key.
+
+        Raises:
+            SettingsError: it is empty, or shortened.
+            StoreError: it cannot be kept.
+        """
+        given = Secret(secret.strip())
+        if not given:
+            raise SettingsError("Nothing was given. Paste the token, and press Enter.")
+        check_refresh_token(given, "the input")
+        credential = (
+            Credential(auth=AuthMethod.API_KEY, access_token=given, region=region)
+            if api_key
+            else Credential(auth=AuthMethod.SOCIAL, refresh_token=given, region=region)
+        )
+        return await self.roster.keep(credential, label=label, now=self._now())
+
+    async def import_text(self, text: str, format_name: str = "") -> Imported:
+        """Keep every account of a file.
+
+        Raises:
+            SettingsError: it is in no format that is known, or not in the one that was named.
+            StoreError: an account cannot be kept; those before it are.
+        """
+        form = named_format(format_name) if format_name else detect(text)
+        read = form.read(text)
+        added: list[Entry] = []
+        replaced: list[Entry] = []
+        older: list[Entry] = []
+        trouble = list(read.trouble)
+        for portable in read.accounts:
+            try:
+                kept = await self._keep_portable(portable)
+            except (SettingsError, StoreError) as error:
+                if portable.place is None and isinstance(error, StoreError):
+                    raise
+                trouble.append(f"{portable.name}: {error.message}")
+                continue
+            if not portable.enabled and kept.entry.enabled and not kept.replaced:
+                kept = Kept(await self.roster.enable(kept.entry.id, False), kept.replaced)
+            (older if kept.older else replaced if kept.replaced else added).append(kept.entry)
+        return Imported(form.name, tuple(added), tuple(replaced), tuple(older), tuple(trouble))
+
+    async def _keep_portable(self, portable: Portable) -> Kept:
+        if portable.place is not None:
+            return await self.add_place(*portable.place, portable.label)
+        credential = portable.credential
+        assert credential is not None
+        extra = dict(credential.extra)
+        for name, said in (("email", portable.email), ("userId", portable.user_id), ("machineId", portable.machine_id)):
+            if said:
+                extra[name] = said
+        return await self.roster.keep(
+            replace(credential, extra=extra),
+            persons=[who for who in (portable.user_id, portable.email) if who],
+            label=portable.label,
+            only_newer=True,
+            now=self._now(),
+        )
+
+    async def portables(self) -> tuple[list[Portable], list[str]]:
+        """The accounts of the list as they are now, and why some cannot be read."""
+        devices = Devices(self._data_dir)
+        accounts: list[Portable] = []
+        trouble: list[str] = []
+        for entry in await self.roster.entries():
+            if entry.kind != "own":
+                accounts.append(Portable(place=(entry.kind, entry.place), label=entry.label, enabled=entry.enabled))
+                continue
+            try:
+                (credential,) = await self.roster.source(entry).load()
+            except (SettingsError, StoreError) as error:
+                trouble.append(error.message)
+                continue
+            email, user_id, kept = (credential.extra.get(name) for name in ("email", "userId", "machineId"))
+            machine = await devices.machine_id(entry.id, kept if isinstance(kept, str) else "")
+            accounts.append(
+                Portable(
+                    credential=credential,
+                    label=entry.label,
+                    email=email if isinstance(email, str) else "",
+                    user_id=user_id if isinstance(user_id, str) else "",
+                    machine_id=machine,
+                    enabled=entry.enabled,
+                )
+            )
+        return accounts, trouble
+
+    async def plan_sync(self, format_name: str, target: Path, source: Path | None = None) -> Change:
+        """What a peer's file would become.
+
+        Args:
+            format_name: its format; empty: the one it is in.
+            target: the peer's file; it need not be there.
+            source: another peer's file to take the accounts from; None: our own list. Disabled accounts are left out.
+
+        Raises:
+            SettingsError, StoreError: a file cannot be read, or is in another format.
+        """
+        before = await trio.to_thread.run_sync(text_of, target, True)
+        if not format_name and not before.strip() and target.name != ".env":
+            raise SettingsError(f"{target} is not there or is empty: say with --format what it shall be.")
+        form = named_format(format_name) if format_name else _form_of(target, before)
+        if source is None:
+            accounts, trouble = await self.portables()
+        else:
+            said = await trio.to_thread.run_sync(text_of, source)
+            read = detect(said).read(said)
+            accounts, trouble = list(read.accounts), list(read.trouble)
+        enabled = [account for account in accounts if account.enabled]
+        written = write_as(form, enabled, before, self._now())
+        return _change(form, before, written, enabled, trouble)
+
+    async def write(self, target: Path, text: str) -> None:
+        """Put `text` in the place of a peer's file: whole, and for this user alone.
+
+        Raises:
+            StoreError: the old file is still there.
+        """
+        await trio.to_thread.run_sync(atomic_write, target, text.encode())
+
+
+def needs_profile(credential: Credential) -> bool:
+    """Whether only the upstream knows the profile of this account (kiro-protocol.md section 1.5)."""
+    organisation = credential.auth is AuthMethod.IDC and not is_builder_id(credential)
+    return not credential.profile_arn and (organisation or credential.auth is AuthMethod.EXTERNAL_IDP)
+
+
+def named_format(name: str) -> Format:
+    """A format by its name.
+
+    Raises:
+        SettingsError: there is none of this name.
+    """
+    if name not in FORMATS:
+        raise SettingsError(f"There is no format {name!r}; known are {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def _form_of(target: Path, before: str) -> Format:
+    return FORMATS["env"] if target.name == ".env" else detect(before)
+
+
+def write_as(form: Format, accounts: Sequence[Portable], before: str, now: float) -> Written:
+    """The accounts in a format.
+
+    Raises:
+        SettingsError: it is only read; or `before` is in another one.
+    """
+    if form.write is None:
+        able = ", ".join(each.name for each in FORMATS.values() if each.write is not None)
+        raise SettingsError(f"The format {form.name} is only read; written are {able}.")
+    return form.write(accounts, before, now)
+
+
+def text_of(path: Path, may_be_missing: bool = False) -> str:
+    """The text of a file, empty where it may be missing and is.
+
+    Raises:
+        SettingsError, StoreError: it cannot be read.
+    """
+    data = read_if_there(path)
+    if data is None:
+        if may_be_missing:
+            return ""
+        raise SettingsError(f"cannot read {path}: it does not exist: check the path")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise SettingsError(f"cannot read {path}: it is not UTF-8 text") from None
+
+
+def _change(
+    form: Format, before: str, written: Written, accounts: Sequence[Portable], trouble: Sequence[str]
+) -> Change:
+    def name(account: Portable) -> str:  # what we call it: the file may not say
+        return next((each.name for each in accounts if _is_same(each, account)), account.name)
+
+    old = form.read(before).accounts if before.strip() else ()
+    new = form.read(written.text).accounts
+    fresh = [account for account in new if account not in old]
+    updated = [name(account) for account in fresh if any(_is_same(account, each) for each in old)]
+    added = [name(account) for account in fresh if not any(_is_same(account, each) for each in old)]
+    removed = [account.name for account in old if not any(_is_same(account, each) for each in new)]
+    return Change(
+        tuple(added),
+        tuple(updated),
+        tuple(removed),
+        len(new) - len(fresh),
+        (*written.left_out, *trouble),
+        written.text,
+    )
+
+
+def _is_same(one: Portable, other: Portable) -> bool:
+    """Whether two entries are one account: the same place, token or person."""
+    if one.credential is None or other.credential is None:
+        return one.place == other.place
+    tokens = [each.refresh_token or each.access_token for each in (one.credential, other.credential)]
+    people = [(each.user_id or each.email).lower() for each in (one, other)]
+    return tokens[0] == tokens[1] or (bool(people[0]) and people[0] == people[1])
+
+
+def _token(credential: Credential, account: Account) -> Token:
+    expires_at = credential.expires_at if credential.expires_at is not None else NEVER
+    return Token(credential.access_token, expires_at, profile_arn(credential), account.id)
+
+
+@asynccontextmanager
+async def open_desk(
+    settings: Settings,
+    env: Mapping[str, str],
+    data_dir: Path,
+    on_failed: Callable[[KirostreamError], None] = lambda error: None,
+) -> AsyncIterator[Desk]:
+    """A desk, until the context ends.
+
+    Args:
+        on_failed: told of what is wrong in passing, such as a token that cannot be written back.
+    """
+    failure: KirostreamError | None = None
+    async with HttpClient(settings.upstream) as client, trio.open_nursery() as nursery:
+
+        async def post(method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
+            status, _, answer = await client.fetch(method, url, headers, body)
+            return status, answer
+
+        keeper = TokenKeeper(
+            post,
+            settings.keeper,
+            ide_version=settings.kiro.ide_version,
+            lock_folder=data_dir / "locks",
+            on_failed=lambda account, error: on_failed(error),
+        )
+        await nursery.start(keeper.run)
+        try:
+            yield Desk(settings, env, data_dir, Management(KiroProvider(settings.kiro), client), keeper, post)
+        except KirostreamError as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
