@@ -39,6 +39,7 @@ from kirostream.net.door import ExchangeRecord, open_listeners
 from kirostream.net.exchange import Headers, HttpRequest
 from kirostream.net.http1 import Http1Door
 from kirostream.providers.kiro import KiroProvider
+from kirostream.relay.calibration_store import open_calibration
 from kirostream.relay.catalogue import Catalogue
 from kirostream.relay.refusals import Captures
 from kirostream.relay.relay import Relay
@@ -153,6 +154,7 @@ async def open_gateway(
     key, new_key = (settings.server.key, False) if settings.server.key else load_or_make_key(data_dir)
     async with AsyncExitStack() as owners:
         database = await owners.enter_async_context(open_database(data_dir / DATABASE))
+        calibration = await owners.enter_async_context(open_calibration(database, recorder.record))
         simulator: Simulator | None = None
         if found is None:
             demo, upstream = await owners.enter_async_context(open_simulator(settings, recorder))
@@ -190,6 +192,7 @@ async def open_gateway(
             recorder=recorder,
             settings=settings.relay,
             clock=time.time,
+            calibration=calibration,
             captures=Captures(data_dir / "captures", settings.relay.captures, time.time),
         )
         heartbeats = Heartbeats(settings.server.stream.heartbeat)
