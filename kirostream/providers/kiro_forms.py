@@ -16,6 +16,8 @@ from kirostream.turn.request import TurnRequest
 
 MOST_NAMED: Final = 3
 """Suspects that one message names."""
+LONGEST: Final = 300
+"""Characters of what it says of one; a detail may list every id of a message."""
 MOST_FOUND: Final = 200
 """Findings that are looked at; a long history may hold one in every message."""
 BARE: Final = frozenset(("", "ValidationException"))
@@ -80,4 +82,4 @@ def _first_of_each(found: Iterator[Finding]) -> list[Finding]:
 
 
 def _named(found: Sequence[Finding]) -> str:
-    return "; ".join(f"{each.rule}: {each.detail}" for each in found[:MOST_NAMED])
+    return "; ".join(f"{each.rule}: {each.detail}"[:LONGEST] for each in found[:MOST_NAMED])

@@ -105,7 +105,7 @@ class Inquiry:
 
     Attributes:
         turn: its id.
-        body: what was refused last.
+        body: what was refused last, as long as it is of use.
         capture: the id of what was kept of the first one.
         variant: the stricter request that may be tried.
         repairs: what differs in it; set as soon as one was looked for, since there is one a turn.
@@ -145,12 +145,12 @@ class Refusals:
         """Take notice of a refusal of `request`, which was sent as `body`. The first one of a turn is kept."""
         if self._forms is None:
             return
-        first, inquiry.body = not inquiry.body, body
+        inquiry.body = body
         if inquiry.repairs is None:
             inquiry.refused = refused
             variant, inquiry.repairs = self._forms.stricter(request, model, refused)
             inquiry.variant = variant if inquiry.repairs else None
-        if first and self._captures is not None:
+        if self._captures is not None and not inquiry.capture:
             inquiry.capture, fact = await self._captures.keep(inquiry.turn, self._forms, refused, body)
             if fact:
                 self._recorder.record(fact)
@@ -174,6 +174,7 @@ class Refusals:
             self._lately[conversation] = (now, inquiry.refused)
             while len(self._lately) > MOST_REMEMBERED:
                 self._lately.popitem(last=False)
+        inquiry.body = b""  # a turn that is over may be kept for a while, and this is large
 
     def recall(self, inquiry: Inquiry, conversation: str, now: float) -> None:
         """A turn of a conversation begins."""
@@ -192,8 +193,9 @@ class Refusals:
         return variant
 
     def verdict(self, inquiry: Inquiry, refused: FormRefused) -> UpstreamError:
-        """What the client is told."""
-        if self._forms is None or not inquiry.body:
+        """What the client is told, once a turn."""
+        body, inquiry.body = inquiry.body, b""
+        if self._forms is None or not body:
             return refused
         tried = inquiry.repairs if inquiry.variant is None else None
-        return self._forms.explain(refused, inquiry.body, repairs=tried or (), capture=inquiry.capture)
+        return self._forms.explain(refused, body, repairs=tried or (), capture=inquiry.capture)

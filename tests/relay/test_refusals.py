@@ -68,6 +68,7 @@ async def test_the_first_refusal_is_kept_without_its_contents(tmp_path: Path) ->
     assert len(list((tmp_path / "captures").iterdir())) == 1
     assert refusals.verdict(case, REFUSED).message == "explained"
     assert forms.asked == [(b"the variant", ("made stricter",), "20010909-014640-01234567")]
+    assert case.body == b"", "a turn that is over holds no body"
 
 
 async def test_a_variant_is_tried_once(tmp_path: Path) -> None:
@@ -105,6 +106,7 @@ async def test_a_conversation_begins_with_the_stricter_form_for_a_while(tmp_path
     await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
     refusals.stricter(case)
     refusals.remember(case, "talk", 100.0)
+    assert case.body == b""
     facts.clear()
 
     def begun(conversation: str, now: float) -> TurnRequest:
@@ -125,6 +127,7 @@ async def test_not_every_conversation_is_remembered(tmp_path: Path) -> None:
     await refusals.look(case, REFUSED, ASKED, MODEL, b"x")
     refusals.stricter(case)
     for number in range(MOST_REMEMBERED + 1):
+        case.body = b"x"
         refusals.remember(case, f"talk {number}", 0.0)
     later = Inquiry("later")
     refusals.recall(later, "talk 0", 1.0)
