@@ -232,7 +232,7 @@ OPENAI_RESPONSES: Final = (
     Row("item `reasoning`", IGNORED, "read; Kiro refuses most thoughts of earlier turns", {"input": [_ASKED, {"type": "reasoning", "summary": [], "encrypted_content": _SEALED}, _ANSWERED, _ASKED]}),
     Row("item `item_reference`", SUPPORTED, "an item of a stored answer", {"input": [_ASKED, {"type": "item_reference", "id": f"msg_{'0' * 36}"}, _ASKED]}),
     Row("item `compaction`", SUPPORTED, "of this gateway; another server's cannot be read", _items({"type": "compaction", "encrypted_content": pack_summary("seven", PLAIN)})),
-    Row("item `compaction_trigger`, at the end", EMULATED, "the model writes a summary", _items({"type": "compaction_trigger"})),
+    Row("item `compaction_trigger`, at the end", EMULATED, "the model writes a summary; one item and `response.compaction.compacting` answer", _items({"type": "compaction_trigger"})),
     Row("item `configuration_update`", SUPPORTED, "", _items({"type": "configuration_update", "reasoning": {"effort": "high"}})),
     Row("item `web_search_call`", SUPPORTED, "a call and its result; of a stored answer with what was found", _items({"type": "web_search_call", "id": "w", "status": "completed", "action": {"type": "search", "query": "x"}})),
     Row("items `file_search_call`, `computer_call`, `image_generation_call`, `mcp_*`", IGNORED, "the model has no such tool", _items({"type": "file_search_call", "id": "x", "queries": []})),

@@ -200,7 +200,12 @@ def test_how_it_ended(stop: Stop, status: str, details: object) -> None:
 
 def test_usage_and_what_the_client_set_are_repeated() -> None:
     request = asked(
-        metadata={"a": "b"}, instructions="Be %s.", store=False, tool_choice="none", text={"verbosity": "low"}
+        metadata={"a": "b"},
+        instructions="Be %s.",
+        store=False,
+        tool_choice="none",
+        text={"verbosity": "low"},
+        service_tier="flex",
     )
     request = dataclasses.replace(request, sampling=dataclasses.replace(request.sampling, temperature=0.5))
     response = write(unfold(turn(Text("100 %d"))), request)[-1]["response"]
@@ -214,6 +219,7 @@ def test_usage_and_what_the_client_set_are_repeated() -> None:
     assert (response["metadata"], response["instructions"], response["store"]) == ({"a": "b"}, "Be %s.", False)
     assert (response["temperature"], response["tool_choice"], response["text"]) == (0.5, "none", {"verbosity": "low"})
     assert response["tools"] == TOOLS
+    assert response["service_tier"] == "default"  # the one that was used
 
 
 def test_pretty_json_of_a_client_stays_on_one_line() -> None:

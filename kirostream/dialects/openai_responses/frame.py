@@ -42,6 +42,7 @@ class ResponseFrame:
         said = {
             name: _one_line(extras[name]) if extras.get(name, b"null") != b"null" else usual for name, usual in ECHOED
         }
+        said["service_tier"] = b'"default"'  # the one that was used, whatever was asked for
         said["model"] = encode(request.model)
         said["temperature"] = encode(sampling.temperature)
         said["top_p"] = encode(sampling.top_p)
