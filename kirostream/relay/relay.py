@@ -428,7 +428,8 @@ class Relay:
                     tried = Tried(tried.attempts, refreshed=True)
                 await trio.sleep(decision.delay)
             else:
-                self._calibration.watch(live.model, log.events)
+                if not before:  # else its first event is of another prompt than its last
+                    self._calibration.watch(live.model, log.events)
                 self._refusals.remember(live.inquiry, ids[0], trio.current_time())
                 return
 
