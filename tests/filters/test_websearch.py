@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.turns import RESULT, cut_finer
+from helpers.turns import RESULT, cut_finer, through
+from kirostream.filters.limits import Limits
 from kirostream.filters.request_rules import apply_rules
 from kirostream.filters.websearch import (
     ERRORS,
@@ -253,6 +254,8 @@ def test_a_try_that_said_nothing_uses_up_nothing() -> None:
 def test_a_query_that_is_none_is_not_run_and_the_model_is_told(arguments: bytes, error: SearchError) -> None:
     turn = Turn(asking()).play(a_round(ToolCall("tooluse_1", "web_search", arguments)), a_round("x"))
     assert bool(turn.ran) is not bool(error)
+    for query in turn.ran:
+        query.encode()  # what is sent is UTF-8
     (outcome,) = [block for block in turn.result.content if isinstance(block, SearchOutcome)]
     assert outcome.error == error
     told = turn.asked[1].messages[-1].content[0]
@@ -412,6 +415,14 @@ def test_an_answer_that_was_paused_goes_on_where_it_stands() -> None:
     ruled = apply_rules(TurnRequest(model="m", messages=history, tools=(READ,)))
     assert ruled.messages[-1].role is Role.USER
     assert [type(block) for block in ruled.messages[-1].content] == [ToolResult]
+
+
+def test_a_limit_cuts_no_query_in_half() -> None:
+    call = SearchCall("s", "a long query")
+    result = TurnResult((Text("a"), call, SearchOutcome("s", HITS), Text("b")), Stop.END)
+    limited = fold(through(Limits(max_tokens=1), unfold(result)))
+    assert limited.content == (Text("a"), call)
+    assert limited.stop is Stop.MAX_TOKENS
 
 
 def test_a_block_that_opens_for_the_client_is_never_the_search() -> None:

@@ -228,12 +228,12 @@ async def test_who_leaves_ends_the_search(autojump_clock: trio.abc.Clock) -> Non
 
 
 async def test_the_limits_of_the_client_hold_for_the_whole_turn(autojump_clock: trio.abc.Clock) -> None:
-    request = replace(SEARCH, sampling=Sampling(max_tokens=2))  # ten bytes: "hello" once, and its search
+    request = replace(SEARCH, sampling=Sampling(max_tokens=5))  # 25 bytes: "hello", the query in JSON, "hell"
     async with stage(ok(FIRST, MORE, calling(), END), ok(*HELLO)) as staged:
         result = await played(staged, request)
     assert result.stop is Stop.MAX_TOKENS
     assert result.content[0] == Text("hello")
-    assert Text("hello") not in result.content[1:]
+    assert result.content[-1] == Text("hell")
 
 
 @pytest.mark.parametrize("change", ["off", "none"])
@@ -252,7 +252,9 @@ async def test_an_answer_in_a_shape_may_be_searched_for(autojump_clock: trio.abc
         result = await played(staged, request)
     assert [type(block) for block in result.content] == [SearchCall, SearchOutcome, Text]
     assert result.content[-1] == Text('{"query":"yes"}')
-    assert [tool.name for tool in staged.provider.fitted[0].tools] == ["final_answer", "web_search"]
+    first = staged.provider.fitted[0]
+    assert [tool.name for tool in first.tools] == ["final_answer", "web_search"]
+    assert first.tool_choice.mode == "auto", "an answer that is forced could not be searched for"
 
 
 def test_the_settings_have_names_of_their_own() -> None:
