@@ -51,8 +51,10 @@ def serve(
     import trio
 
     from kirostream.app import serve as run
-    from kirostream.settings import data_dir, load
+    from kirostream.settings import data_dir, load, unread
 
+    for line in unread(os.environ):
+        typer.echo(f"kirostream: {line}", err=True)
     settings = load(
         os.environ,
         path=config,

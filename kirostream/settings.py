@@ -2,8 +2,9 @@
 
 A room's settings are a frozen dataclass whose fields carry help (and unit). `Settings` names one section for each; the
 same names serve everywhere: ``[relay.deadlines] idle = 300`` in the file, ``KIROSTREAM_RELAY_DEADLINES_IDLE=300`` in
-the environment. Priority: arguments > environment > file > defaults. Nothing is guessed: an unknown key, a wrong type
-or an unreadable file is a `SettingsError` that names the place and the nearest match.
+the environment, where a table stands on one line, as TOML writes it inline. Priority: arguments > environment > file >
+defaults. Nothing is guessed: an unknown key, a wrong type or an unreadable file is a `SettingsError` that names the
+place and the nearest match.
 
 The environment variables of earlier tools (`LEGACY`) are read too; where both are set, ours wins.
 """
@@ -76,6 +77,29 @@ LEGACY: Final[Mapping[str, str]] = {
     "LOG_LEVEL": "log.level",
 }
 """Variables of the tools kirostream follows, and the settings they mean."""
+
+MEANT_FOR_US: Final = ("KIROSTREAM_", "FAKE_REASONING_")
+"""What the variables begin with that nobody else reads."""
+NO_SETTINGS: Final = frozenset(
+    f"KIROSTREAM_{name}" for name in ("DATA_DIR", "CONFIG_DIR", "CORE", "KEY", "REQUIRE_EXT", "CFLAGS")
+)
+"""Ours, and no settings: folders, the build, and the key as the README hands it to clients."""
+
+
+def unread(env: Mapping[str, str]) -> list[str]:
+    """A line for each variable that is meant for us and that nothing reads: a typing error, or a switch we lack."""
+    known = [*LEGACY, *map(_variable, _leaves(Settings, ""))]
+    lines = []
+    for name in sorted(env):
+        if name.startswith(MEANT_FOR_US) and name not in NO_SETTINGS and name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            lines.append(f"{name} is set, and no setting reads it.{f' Did you mean {near[0]}?' if near else ''}")
+    return lines
+
+
+def _variable(name: str) -> str:
+    """The variable of a setting."""
+    return "KIROSTREAM_" + name.upper().replace(".", "_")
 
 
 def data_dir(env: Mapping[str, str]) -> Path:
@@ -158,7 +182,7 @@ def _from_env(env: Mapping[str, str]) -> dict[str, tuple[object, str]]:
         name: (env[variable], variable) for variable, name in LEGACY.items() if env.get(variable)
     }
     for name in _leaves(Settings, ""):
-        variable = "KIROSTREAM_" + name.upper().replace(".", "_")
+        variable = _variable(name)
         if env.get(variable):
             found[name] = (env[variable], variable)
     return found
@@ -218,6 +242,11 @@ def _convert(name: str, kind: Any, value: object, origin: str) -> object:
         try:
             return wanted(value)
         except ValueError:
+            pass
+    elif wanted is Mapping and isinstance(value, str):
+        try:
+            return tomllib.loads(f"value = {{{value.strip().removeprefix('{').removesuffix('}')}}}")["value"]
+        except tomllib.TOMLDecodeError:
             pass
     elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

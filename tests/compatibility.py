@@ -69,7 +69,7 @@ ANTHROPIC: Final = (
     Row("`stop_sequences`", EMULATED, "on the stream, in text blocks", {"stop_sequences": ["x"]}),
     Row("`stream`", SUPPORTED, "", {"stream": True}),
     Row("`temperature`, `top_p`, `top_k`", IGNORED, "Kiro has none", {"temperature": 0.5, "top_k": 5}),
-    Row("`thinking`", SUPPORTED, "`enabled`, `adaptive`, `disabled`", {"thinking": {"type": "adaptive"}}),
+    Row("`thinking`", SUPPORTED, "`enabled`, `adaptive`, `disabled`; where it is absent, a beta for thinking asks for it, but for Claude Code's", {"thinking": {"type": "adaptive"}}),
     Row("`output_config.effort`", SUPPORTED, "", {"output_config": {"effort": "high"}}),
     Row(
         "`output_config.format`",
@@ -119,7 +119,7 @@ OPENAI_CHAT: Final = (
     Row("`stop`", EMULATED, "on the stream", {"stop": "x"}),
     Row("`n`", EMULATED, "as many turns side by side, up to `server.most_choices`", {"n": 2}),
     Row("`temperature`, `top_p`", IGNORED, "Kiro has none", {"temperature": 0.5}),
-    Row("`reasoning_effort`", SUPPORTED, "", {"reasoning_effort": "high"}),
+    Row("`reasoning_effort`", SUPPORTED, "thoughts come as `reasoning_content`, or as `server.chat_thoughts` says", {"reasoning_effort": "high"}),
     Row("`response_format`", EMULATED, "a forced tool, checked against the schema, one retry", {"response_format": {"type": "json_object"}}),
     Row("`tools`: function", SUPPORTED, "", {"tools": [_FUNCTION]}),
     Row("`tools`: custom", EMULATED, "a function of one string; its grammar is told, not enforced", {"tools": [{"type": "custom", "custom": {"name": "p"}}]}),

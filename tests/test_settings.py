@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kirostream.errors import SettingsError
-from kirostream.settings import LEGACY, Settings, config_file, data_dir, load
+from kirostream.settings import LEGACY, Settings, config_file, data_dir, load, unread
 
 
 def write(tmp_path: Path, text: str) -> dict[str, str]:
@@ -106,6 +106,28 @@ def test_what_cannot_be_used_is_named(text: str, said: str, tmp_path: Path) -> N
 def test_a_bad_variable_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="SERVER_PORT says 'x'"):
         load({"KIROSTREAM_CONFIG_DIR": str(tmp_path), "SERVER_PORT": "x"})
+
+
+@pytest.mark.parametrize("written", ["a = 'b', \"c.d\" = 'e'", "{ a = 'b', \"c.d\" = 'e' }"])
+def test_a_table_in_a_variable(written: str, tmp_path: Path) -> None:
+    env = {"KIROSTREAM_CONFIG_DIR": str(tmp_path), "KIROSTREAM_RELAY_MODELS_ALIASES": written}
+    assert load(env).relay.models.aliases == {"a": "b", "c.d": "e"}
+    with pytest.raises(SettingsError, match="KIROSTREAM_RELAY_MODELS_ALIASES says 'a: b'"):
+        load({**env, "KIROSTREAM_RELAY_MODELS_ALIASES": "a: b"})
+
+
+def test_variables_that_nothing_reads_are_named() -> None:
+    env = {
+        **dict.fromkeys(LEGACY, "1"),
+        "PATH": "/bin",
+        "KIROSTREAM_DATA_DIR": "/d",
+        "KIROSTREAM_SERVER_PORT": "1",
+        "KIROSTREAM_SERVER_PROT": "1",
+        "FAKE_REASONING_OPEN_TAGS": "<x>",
+    }
+    first, second = unread(env)
+    assert first == "FAKE_REASONING_OPEN_TAGS is set, and no setting reads it."
+    assert second == "KIROSTREAM_SERVER_PROT is set, and no setting reads it. Did you mean KIROSTREAM_SERVER_PORT?"
 
 
 def test_a_file_that_was_asked_for_has_to_exist(tmp_path: Path) -> None:
