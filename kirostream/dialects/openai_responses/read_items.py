@@ -138,7 +138,6 @@ class WireReasoningItem(msgspec.Struct):
 class WireCompaction(msgspec.Struct):
     """``compaction``."""
 
-    type: str | None = None
     encrypted_content: str | None = None
 
 
@@ -180,10 +179,10 @@ class WireUrl(msgspec.Struct):
 def read_items(
     items: Sequence[Raw], more_tools: list[tuple[Raw, str]], seal: Seal, at: str = "$.input"
 ) -> Iterable[Message]:
-    compacted, summary = _last_summary(items, seal, at)
-    for i, item in enumerate(items):
+    kinds = [part(item, WireKind, f"{at}[{i}]") for i, item in enumerate(items)]
+    compacted, summary = _last_summary(items, kinds, seal, at)
+    for i, (item, kind) in enumerate(zip(items, kinds, strict=True)):
         here = f"{at}[{i}]"
-        kind = part(item, WireKind, here)
         name = kind.type or "message"
         if name in ("additional_tools", "tool_search_output"):
             tools = part(item, WireToolList, here).tools or ()
@@ -201,12 +200,12 @@ def read_items(
             yield Message(Role.ASSISTANT, (Text(raw(item, here).decode()),))
 
 
-def _last_summary(items: Sequence[Raw], seal: Seal, at: str) -> tuple[int, str]:
+def _last_summary(items: Sequence[Raw], kinds: Sequence[WireKind], seal: Seal, at: str) -> tuple[int, str]:
     """Where the last compaction that we sealed stands, and what it says; -1 where there is none."""
     for i in range(len(items) - 1, -1, -1):
-        if b'"compaction"' in bytes(items[i]):
+        if kinds[i].type == "compaction":
             wire = part(items[i], WireCompaction, f"{at}[{i}]")
-            summary = unpack_summary(wire.encrypted_content or "", seal) if wire.type == "compaction" else None
+            summary = unpack_summary(wire.encrypted_content or "", seal)
             if summary is not None:
                 return i, SUMMARY.format(summary)
     return -1, ""
