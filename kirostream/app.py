@@ -235,6 +235,7 @@ async def open_gateway(
         )
         serving = await owners.enter_async_context(trio.open_nursery())
         serving.start_soon(heartbeats.run)
+        serving.start_soon(relay.directory.run)
         serving.start_soon(_aging, memory)
         await serving.start(responses.run)
         serving.start_soon(relay.models)  # so that the first request need not wait for the list, nor for the connection

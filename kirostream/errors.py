@@ -10,7 +10,7 @@
     │   ├── NoSuchRoute              404       nothing at this path
     │   ├── UnknownModel             404       no such model, and what there is
     │   ├── NoSuchTurn               404       no turn of this id, or it is forgotten, or somebody else's
-    │   ├── KeyReused                409       an idempotency key that came before with another body
+    │   ├── KeyReused                422       an idempotency key that came before with another body
     │   ├── MethodNotAllowed         405       the path exists, the method does not
     │   ├── RequestTooSlow           408       head or body did not arrive within the deadline
     │   └── RequestTooLarge          413       head or body over the limit
@@ -129,9 +129,9 @@ class NoSuchTurn(RequestError):
 
 
 class KeyReused(RequestError):
-    """An idempotency key that came before, with another body."""
+    """An idempotency key that came before, with another body. Not 409: the SDKs repeat a request that is refused so."""
 
-    status = 409
+    status = 422
 
 
 class MethodNotAllowed(RequestError):

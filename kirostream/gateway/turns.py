@@ -17,6 +17,7 @@ import trio
 from kirostream.dialects.dialect import Dialect
 from kirostream.dialects.openai_chat.thoughts import ThoughtForm
 from kirostream.errors import KirostreamError, LocalProtocolError, MalformedRequest
+from kirostream.gateway.attach import Attachments, Claim
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.choices import ask_several, pump_several, raise_early_failure, until_all_speak
 from kirostream.gateway.media import Media
@@ -74,6 +75,10 @@ class GatewaySettings:
     most_choices: int = field(
         default=8, metadata={"help": "Most answers that one chat request may ask for (n). Each is a turn of its own."}
     )
+    coalesce: bool = field(
+        default=False,
+        metadata={"help": "Requests that are byte for byte the same share one turn while it runs."},
+    )
     key_in_query: bool = field(
         default=False, metadata={"help": "Also take the key from ?key=. Logs of proxies may then hold it."}
     )
@@ -125,6 +130,7 @@ class TurnsHandler:
         self._callers = callers
         self._heartbeats = heartbeats
         self._settings = settings
+        self._attachments = Attachments[LiveTurn](lambda live: live, coalesce=settings.coalesce)
 
     def __repr__(self) -> str:
         return f"<TurnsHandler {self._dialect.name}>"
@@ -135,19 +141,13 @@ class TurnsHandler:
         try:
             caller = self._callers.check(exchange.request)
             body = await exchange.body(self._settings.body_limit)
-            request = self._dialect.read_request(body, exchange.request.headers)
-            del body  # up to 32 MiB, not needed while the turn runs
-            request = await self._media.settle(request)
-            if request.choices > 1:
-                await self._several(exchange, request, request_id, caller)
-                return
-            resumable = wants_resumable(exchange.request)
-            linger = self._relay.directory.settings.linger if resumable else 0.0
-            async with self._relay.turn(request, request_id=request_id, scope=caller, linger=linger) as live:
-                if request.stream:
-                    await self._stream(exchange, request, live, resumable=resumable)
-                else:
-                    await self._reply(exchange, request, live)
+            async with self._attachments.claim(caller, exchange.request, body) as claim:
+                if claim is not None and claim.found is not None:
+                    await self._follow(exchange, claim.found)
+                    return
+                request = self._dialect.read_request(body, exchange.request.headers)
+                del body  # up to 32 MiB, not needed while the turn runs
+                await self._begin(exchange, request, request_id, caller, claim)
         except (PeerGone, PeerStalled):
             raise
         except KirostreamError as error:
@@ -155,6 +155,31 @@ class TurnsHandler:
                 raise
             reply = self._dialect.write_error(error, request_id)
             await exchange.reply(reply.status, reply.headers, reply.body)
+
+    async def _begin(
+        self, exchange: Exchange, request: TurnRequest, request_id: str, caller: str, claim: Claim[LiveTurn] | None
+    ) -> None:
+        request = await self._media.settle(request)
+        if request.choices > 1:  # several turns, which nobody can come back to
+            await self._several(exchange, request, request_id, caller)
+            return
+        lingers = (claim is not None and claim.named) or wants_resumable(exchange.request)
+        linger = self._relay.directory.settings.linger if lingers else 0.0
+        async with self._relay.turn(request, request_id=request_id, scope=caller, linger=linger) as live:
+            if claim is not None:
+                claim.settle(live)
+            if request.stream:
+                await self._stream(exchange, live)
+            else:
+                await self._reply(exchange, live)
+
+    async def _follow(self, exchange: Exchange, live: LiveTurn) -> None:
+        """Answer a request that came before with the turn it has."""
+        with live.watching():
+            if live.request.stream:
+                await self._stream(exchange, live, follows=True)
+            else:
+                await self._reply(exchange, live)
 
     async def _several(self, exchange: Exchange, request: TurnRequest, request_id: str, caller: str) -> None:
         dialect, settings = self._dialect, self._settings
@@ -183,14 +208,14 @@ class TurnsHandler:
             await pump_several(exchange, lives, dialect.choices_writer(request, heading), settings.stream.heartbeat)
             await exchange.finish()
 
-    async def _reply(self, exchange: Exchange, request: TurnRequest, live: LiveTurn) -> None:
+    async def _reply(self, exchange: Exchange, live: LiveTurn) -> None:
         await live.over.wait()
         result = whole_calls(fold(live.log.events))
-        body = self._dialect.write_result(request, result, live.heading)
+        body = self._dialect.write_result(live.request, result, live.heading)
         await exchange.reply(200, (JSON, *id_headers(live.heading.request_id)), body)
 
-    async def _stream(self, exchange: Exchange, request: TurnRequest, live: LiveTurn, *, resumable: bool) -> None:
-        log, dialect = live.log, self._dialect
+    async def _stream(self, exchange: Exchange, live: LiveTurn, *, follows: bool = False) -> None:
+        log, dialect, resumable = live.log, self._dialect, wants_resumable(exchange.request)
         with trio.move_on_after(self._settings.stream.hold_head):
             await log.beyond(0)
         if log.events and isinstance(log.events[0], TurnFailed):
@@ -198,5 +223,5 @@ class TurnsHandler:
         headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(live.heading.request_id))
         if resumable:
             headers = (*headers, (TURN_HEADER, live.heading.turn.encode()))
-        rendering = live.rendering(dialect.name, lambda: dialect.writer(request, live.heading), ids=resumable)
-        await Pump(exchange, log, rendering).run(headers, self._heartbeats)
+        rendering = live.rendering(dialect.name, lambda: dialect.writer(live.request, live.heading), ids=resumable)
+        await Pump(exchange, log, rendering, follows=follows).run(headers, self._heartbeats)

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import trio
+
 from kirostream.errors import NoSuchTurn
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import CAP
@@ -76,27 +78,29 @@ class Directory:
         """A turn began."""
         self._in_flight[live.heading.turn] = live
 
-    def close(self, live: LiveTurn, now: float) -> None:
-        """A turn is over; from now on it can be replayed, if it came to an end of its own.
+    async def run(self) -> None:
+        """Forget what is due, until cancelled."""
+        while True:
+            await trio.sleep(max(1.0, self.settings.replay / 20))
+            self.forget()
 
-        Args:
-            live: the turn.
-            now: seconds, on a clock that does not go back.
-        """
+    def close(self, live: LiveTurn) -> None:
+        """A turn is over; from now on it can be replayed, if it came to an end of its own."""
         turn = live.heading.turn
         self._in_flight.pop(turn, None)
-        self.forget(now)
+        self.forget()
         if self.settings.replay <= 0 or not live.log.finished:
             return
         live.slim()
-        self._over[turn] = live, now + self.settings.replay
+        self._over[turn] = live, trio.current_time() + self.settings.replay
         self._size += live.log.size
         while self._size > self.settings.total:
             self._drop()
             self._dropped += 1
 
-    def forget(self, now: float) -> None:
+    def forget(self) -> None:
         """Let go of what was kept long enough."""
+        now = trio.current_time()
         while self._over and next(iter(self._over.values()))[1] <= now:
             self._drop()
 

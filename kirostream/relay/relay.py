@@ -251,7 +251,7 @@ class Relay:
                 self._truncations.learn(ids[0], live.request, live.log.events, trio.current_time())
             self._settle(live, trio.current_time() - began)
             live.over.set()
-            self.directory.close(live, trio.current_time())
+            self.directory.close(live)
             live.left.unpark_all()
 
     async def _linger(self, live: LiveTurn) -> None:

@@ -124,37 +124,39 @@ def test_a_turn_is_found_by_its_caller_alone() -> None:
     assert directory.of("you") == []
 
 
-def test_a_turn_can_be_replayed_for_a_while() -> None:
+async def test_a_turn_can_be_replayed_for_a_while(autojump_clock: trio.testing.MockClock) -> None:
     directory = Directory(TurnsSettings(replay=10.0))
     live = over(a_turn())
     directory.add(live)
-    directory.close(live, 100.0)
+    directory.close(live)
     assert directory.find(live.heading.turn, "me") is live
     assert directory.of("me") == [live]
     assert len(directory) == 0
-    directory.forget(109.9)
+    with trio.move_on_after(9.5):
+        await directory.run()
     assert directory.snapshot().over == 1
-    directory.forget(110.0)
+    with trio.move_on_after(2):
+        await directory.run()
     assert directory.snapshot().over == directory.snapshot().size == 0
     with pytest.raises(NoSuchTurn):
         directory.find(live.heading.turn, "me")
 
 
-def test_a_turn_that_was_broken_off_cannot_be_replayed() -> None:
+async def test_a_turn_that_was_broken_off_cannot_be_replayed() -> None:
     directory = Directory(TurnsSettings())
     live = a_turn()
     live.log.append([TurnStarted("m")])
     directory.add(live)
-    directory.close(live, 0.0)
+    directory.close(live)
     assert directory.snapshot().over == 0
 
 
-def test_the_oldest_goes_first_where_there_is_too_much() -> None:
+async def test_the_oldest_goes_first_where_there_is_too_much() -> None:
     directory = Directory(TurnsSettings(total=2_000))
     lives = [over(a_turn(number), BlockDelta.of(0, "x" * 500)) for number in range(5)]
     for live in lives:
         directory.add(live)
-        directory.close(live, 0.0)
+        directory.close(live)
     snapshot = directory.snapshot()
     assert 0 < snapshot.size <= 2_000
     assert snapshot.over + snapshot.dropped == 5
