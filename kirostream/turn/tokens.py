@@ -25,6 +25,7 @@ from kirostream.turn.request import (
     SearchOutcome,
     Text,
     Thought,
+    Tool,
     ToolCall,
     ToolResult,
     TurnRequest,
@@ -80,13 +81,30 @@ def estimate(request: TurnRequest) -> int:
 def estimate_head(request: TurnRequest) -> int:
     """Tokens of what stands before the messages: system and tools."""
     total = sum(estimate_text(part.text) for part in request.system)
-    for tool in request.tools:
-        total += estimate_text(tool.name) + estimate_text(tool.description) + estimate_text(tool.schema)
-    return total
+    return total + sum(map(_estimate_tool, request.tools))
+
+
+def _estimate_tool(tool: Tool) -> int:
+    found: int | None = tool.kept.get(_TOKENS)
+    if found is None:
+        found = estimate_text(tool.name) + estimate_text(tool.description) + estimate_text(tool.schema)
+        tool.kept[_TOKENS] = found
+    return found
+
+
+_TOKENS: Final = "tokens"
+"""In `kept`: an agent sends the same messages and tools with every turn, and asks for their count in between."""
 
 
 def estimate_message(message: Message) -> int:
     """Tokens of one message."""
+    found: int | None = message.kept.get(_TOKENS)
+    if found is None:
+        found = message.kept[_TOKENS] = _estimate_message(message)
+    return found
+
+
+def _estimate_message(message: Message) -> int:
     total = MESSAGE_TOKENS
     for block in message.content:
         match block:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.images import png_header
-from kirostream.turn.request import Attachment, Image, Message, Role, Text, Thought, ToolResult, TurnRequest
+from kirostream.turn.request import Attachment, Image, Message, Role, Text, Thought, Tool, ToolResult, TurnRequest
 from kirostream.turn.tokens import (
     _KINDS,
     IMAGE_TOKENS,
@@ -295,3 +296,16 @@ def test_every_part_of_a_message_counts() -> None:
     request = TurnRequest(model="m", messages=(message, message), system=(Text("d" * 1000),))
     assert estimate(request) == estimate_head(request) + 2 * estimate_message(message)
     assert estimate_head(request) == 195
+
+
+def test_what_was_counted_stays_with_message_and_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = Message(Role.USER, (Text("Hello there"),))
+    request = TurnRequest(model="m", messages=(message,), tools=(Tool("read", "Reads.", b"{}"),))
+    counted = estimate(request)
+    longer = replace(request, messages=(message, message))
+    both = counted + estimate_message(message)
+    monkeypatch.setattr("kirostream.turn.tokens.estimate_text", None)
+    assert estimate(replace(request, model="n")) == counted
+    assert estimate(longer) == both
+    with pytest.raises(TypeError):
+        estimate(replace(request, messages=(replace(message, content=(Text("Other"),)),)))
