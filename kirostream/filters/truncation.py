@@ -165,7 +165,10 @@ class _Notes:
                 content.insert(results, Text(note))
             spoken = []
             noted = tuple(content)
-            changed = changed or noted != message.content
+            if noted == message.content:
+                messages.append(message)
+                continue
+            changed = True
             messages.append(replace(message, content=noted))
         if note := self._asked_again():
             last = messages[-1]

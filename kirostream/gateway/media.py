@@ -256,16 +256,20 @@ def _attachments(request: TurnRequest) -> list[Attachment]:
 
 
 def _replaced(request: TurnRequest, settled: dict[Attachment, Text | Image]) -> TurnRequest:
-    def content(message: Message) -> tuple[ContentBlock, ...]:
-        blocks: list[ContentBlock] = []
+    def result(block: ToolResult) -> ToolResult:
+        if not any(isinstance(part, Attachment) for part in block.content):
+            return block
+        inner = (settled.get(part, part) if isinstance(part, Attachment) else part for part in block.content)
+        return replace(block, content=tuple(inner))
+
+    def replaced(message: Message) -> Message:
+        content: list[ContentBlock] = []
         for block in message.content:
             if isinstance(block, Attachment):
-                blocks.append(settled.get(block, block))
-            elif isinstance(block, ToolResult):
-                inner = (settled.get(p, p) if isinstance(p, Attachment) else p for p in block.content)
-                blocks.append(replace(block, content=tuple(inner)))
+                content.append(settled.get(block, block))
             else:
-                blocks.append(block)
-        return tuple(blocks)
+                content.append(result(block) if isinstance(block, ToolResult) else block)
+        same = all(new is old for new, old in zip(content, message.content, strict=True))
+        return message if same else replace(message, content=tuple(content))
 
-    return replace(request, messages=tuple(replace(m, content=content(m)) for m in request.messages))
+    return replace(request, messages=tuple(map(replaced, request.messages)))

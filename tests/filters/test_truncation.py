@@ -78,6 +78,12 @@ def test_a_whole_call_beside_a_cut_one_keeps_its_result() -> None:
     assert asked.messages[-1].content == (result,)
 
 
+def test_messages_without_a_note_stay_the_objects_they_are() -> None:
+    request = after_result()
+    asked = watch(answered(SAID, HALF)).remind("here", request, 1.0)
+    assert [new is old for new, old in zip(asked.messages, request.messages, strict=True)] == [True, True, False]
+
+
 def test_the_same_question_again_after_a_cut_call() -> None:
     asked = watch(list(broken(HALF))).remind("here", ASK, 1.0)
     assert asked.messages == (Message(USER, (Text("write a book"), Text(cut_calls(["Write"])))),)

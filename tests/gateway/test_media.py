@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
@@ -88,6 +88,14 @@ def document(data: bytes, title: str = "") -> Attachment:
 async def test_a_request_without_attachments_is_left_alone() -> None:
     request = ask(Text("hi"))
     assert await Web().media().settle(request) is request
+
+
+async def test_messages_without_attachments_stay_the_objects_they_are() -> None:
+    texts = (Message(Role.USER, (Text("a"),)), Message(Role.USER, (ToolResult("1", (Text("r"),)),)))
+    asked = ask(Attachment("image/*", url="https://x.example/a.png"))
+    settled = await Web().media().settle(replace(asked, messages=(*texts, *asked.messages)))
+    assert [settled.messages[0] is texts[0], settled.messages[1] is texts[1]] == [True, True]
+    assert settled.messages[2].content == (AN_IMAGE,)
 
 
 async def test_an_image_comes_from_the_address_that_was_checked() -> None:
