@@ -17,6 +17,7 @@ from typing import Any, Final
 import pytest
 
 from e2e.conftest import Running
+from kirostream.simulator.websearch import HOSTS
 
 JS: Final = Path(__file__).parent / "js"
 PATIENCE: Final = 50.0
@@ -180,18 +181,15 @@ DRIVERS: Final = {
 }
 
 
-@pytest.fixture(scope="module", params=DRIVERS)
-def played(request: pytest.FixtureRequest, gateway: Running) -> tuple[Driver, dict[str, Any]]:
-    """A driver, and what came of each scenario."""
+def drive(gateway: Running, command: tuple[str, ...], asked: list[dict[str, Any]]) -> dict[str, Any]:
+    """What came of each scenario, by its name."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed: the JavaScript SDKs cannot be driven")
     if not (JS / "node_modules").is_dir():
         pytest.skip("the JavaScript SDKs are not installed: `make js` installs them")
-    driver = DRIVERS[request.param]
-    asked = [{"name": scenario.name, "prompt": scenario.prompt, **scenario.asks} for scenario in SCENARIOS]
     done = subprocess.run(
-        [node, driver.script, *driver.arguments],
+        [node, *command],
         cwd=JS,
         input=json.dumps(asked),
         env={"PATH": os.environ["PATH"], "GATEWAY_URL": gateway.url, "GATEWAY_KEY": gateway.key},
@@ -201,7 +199,15 @@ def played(request: pytest.FixtureRequest, gateway: Running) -> tuple[Driver, di
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return driver, {outcome["name"]: outcome for outcome in json.loads(done.stdout)}
+    return {outcome["name"]: outcome for outcome in json.loads(done.stdout)}
+
+
+@pytest.fixture(scope="module", params=DRIVERS)
+def played(request: pytest.FixtureRequest, gateway: Running) -> tuple[Driver, dict[str, Any]]:
+    """A driver, and what came of each scenario."""
+    driver = DRIVERS[request.param]
+    asked = [{"name": scenario.name, "prompt": scenario.prompt, **scenario.asks} for scenario in SCENARIOS]
+    return driver, drive(gateway, (driver.script, *driver.arguments), asked)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -226,3 +232,27 @@ def test_scenario(played: tuple[Driver, dict[str, Any]], scenario: Scenario) -> 
     assert outcome.get("parsed") == scenario.parsed
     assert outcome["usage"]["input"] > 0
     assert outcome["usage"]["output"] == (scenario.output_tokens or pytest.approx(5_000, abs=4_999))
+
+
+SEARCHED: Final = [f"https://{host}/trio/{n}" for n, host in enumerate(HOSTS, 1)]
+FIRST_HIT: Final = f"See {SEARCHED[0]}."
+
+
+@pytest.mark.parametrize(("provider", "sources"), [("anthropic", SEARCHED), ("responses", SEARCHED[:1])])
+def test_web_search(gateway: Running, provider: str, sources: list[str]) -> None:
+    calling = '[[tool:web_search {"query":"%s"}]]'
+    found = f"[[say:Looking. ]]{calling % 'trio'}[[next]][[say:{FIRST_HIT}]]"
+    failed = f"{calling % 'x error:INTERNAL'}[[next]][[say:Sorry.]]"
+    later = "[[say:{{find:Page 4 about trio}}]]"
+    asked = [{"name": "found", "prompt": found, "then": later}, {"name": "failed", "prompt": failed, "then": later}]
+    outcomes = drive(gateway, ("web_search.mjs", provider), asked)
+    assert outcomes["found"] == {
+        "name": "found",
+        "text": f"Looking. {FIRST_HIT}",
+        "kinds": ["text", "tool-call", "tool-result", "text"],
+        "sources": sources,
+        "stop": "stop",
+        "then": "FOUND",
+    }
+    assert outcomes["failed"]["kinds"] == ["tool-call", "tool-error", "text"]
+    assert (outcomes["failed"]["text"], outcomes["failed"]["then"]) == ("Sorry.", "MISSING")
