@@ -334,6 +334,56 @@ def test_async_client_comes_back(gateway: Running) -> None:
     asyncio.run(run())
 
 
+# Over its own WebSocket
+
+
+def needs_websockets() -> None:
+    pytest.importorskip("websockets", reason="the SDK speaks WebSocket through this package, which is not installed")
+
+
+@pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")  # of how the SDK opens it
+def test_over_the_sdks_own_websocket(gateway: Running, client: openai.OpenAI) -> None:
+    needs_websockets()
+    more: Any = {"model": MODEL, "store": False}
+    with client.responses.connect() as connection:
+        heard: Any = iter(connection)
+
+        def turn(prompt: str, **previous: Any) -> Response:
+            connection.response.create(input=prompt, **more, **previous)
+            while (event := next(heard)).type != "response.completed":
+                assert event.type.startswith("response.")
+            answer: Response = event.response
+            return answer
+
+        first = turn("my number is 7 [[say:hello]]")
+        second = turn("[[say:{{find:number is 7}} {{find:hello}}]]", previous_response_id=first.id)
+        assert (first.output_text, second.output_text) == ("hello", "FOUND FOUND")
+        connection.response.create(input="x", model="no-such-model")
+        error = next(heard)
+        assert (error.type, error.status, error.error.code) == ("error", 404, "model_not_found")
+        assert turn("[[say:still here]]").output_text == "still here"
+
+
+def test_over_the_async_sdks_own_websocket(gateway: Running) -> None:
+    needs_websockets()
+
+    async def run() -> None:
+        async with (
+            openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key, max_retries=0) as client,
+            client.responses.connect() as connection,
+        ):
+            await connection.response.create(model=MODEL, input="[[tokens:50]]", store=False)
+            events: list[Any] = []
+            async for event in connection:
+                events.append(event)
+                if event.type == "response.completed":
+                    break
+            assert [event.sequence_number for event in events] == list(range(len(events)))
+            assert events[-1].response.output_text.endswith("w49 w50")
+
+    asyncio.run(run())
+
+
 # Codex
 
 
