@@ -14,8 +14,11 @@ from kirostream.turn.request import SearchHit
 
 Json: TypeAlias = dict[str, object]
 
+LONGEST_LABEL: Final = 500
+"""Characters of a link's text; a longer one is no label."""
+
 _REST: Final = re.compile(r"[^\s<>\"'`)\]}|\\^]*")
-_LINK: Final = re.compile(r"\[[^\[\]\n]*\]\($")
+_LABEL: Final = re.compile(r"[^\[\]\n]*")
 _CLOSED: Final = re.compile(r"""(?:\s+"[^"\n]*"|\s+'[^'\n]*')?\)""")
 
 
@@ -53,6 +56,8 @@ def citations(text: str, hits: Iterable[SearchHit]) -> list[Citation]:
 
 def _link(text: str, start: int, end: int) -> tuple[int, int]:
     """The markdown link round an address, or the address itself."""
-    before = _LINK.search(text, text.rfind("[", 0, start), start) if "[" in text[:start] else None
-    after = _CLOSED.match(text, end)
-    return (before.start(), after.end()) if before and after else (start, end)
+    if text.endswith("](", 0, start) and (closed := _CLOSED.match(text, end)):
+        opened = text.rfind("[", max(0, start - LONGEST_LABEL), start - 2)
+        if opened >= 0 and _LABEL.fullmatch(text, opened + 1, start - 2):
+            return opened, closed.end()
+    return start, end

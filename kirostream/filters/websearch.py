@@ -199,13 +199,14 @@ class WebSearch:
         """The events of the round, as events of the turn."""
         said: list[TurnEvent] = []
         for event in events:
+            if type(event) is BlockDelta:
+                if event.index in self._held:
+                    self._held[event.index][1].extend(event.pieces)
+                else:
+                    self._open[event.index][1].extend(event.pieces)
+                    said.append(self._blocks.delta(event))
+                continue
             match event:
-                case BlockDelta(index=index, pieces=pieces):
-                    if index in self._held:
-                        self._held[index][1].extend(pieces)
-                    else:
-                        self._open[index][1].extend(pieces)
-                        said.append(self._blocks.delta(event))
                 case BlockStarted(index=index, kind=BlockKind.TOOL_CALL, name=self.tool):
                     self._held[index] = (event.call_id, [])
                 case BlockStarted(index=index, kind=kind):
