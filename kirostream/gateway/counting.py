@@ -24,8 +24,8 @@ from kirostream.turn.tokens import estimate_head, estimate_message, estimate_tex
 
 SLICE: Final = 32 * 1024
 """Bytes of a request that are read in one go, which takes about a third of a millisecond."""
-BODIES: Final = 4
-"""Bodies that arrive at once: in each round of the event loop a piece of each, beside the pieces of all streams."""
+AT_ONCE: Final = 4
+"""Requests whose bodies arrive, or are in memory: in each round of the event loop a piece of each may come."""
 
 
 class Pace:
@@ -67,7 +67,7 @@ class CountHandler:
         self._callers = callers
         self._media = media
         self._settings = settings
-        self._arriving = trio.Semaphore(BODIES)
+        self._few = trio.Semaphore(AT_ONCE)
         self._line = trio.Lock()
 
     def __repr__(self) -> str:
@@ -78,13 +78,14 @@ class CountHandler:
         request_id = new_request_id()
         try:
             self._callers.check(exchange.request)
-            async with self._arriving:
+            async with self._few:
                 body = await exchange.body(self._settings.body_limit)
-            async with self._line:
-                request = await self._read(body, exchange.request.headers)
-            request = await self._media.settle(request, fetch=False)
-            async with self._line:
-                tokens = self._corrected(request.model, await count(request))
+                async with self._line:
+                    request = await self._read(body, exchange.request.headers)
+                del body
+                request = await self._media.settle(request, fetch=False)
+                async with self._line:
+                    tokens = self._corrected(request.model, await count(request))
         except (PeerGone, PeerStalled):
             raise
         except KirostreamError as error:

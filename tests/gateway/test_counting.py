@@ -15,7 +15,7 @@ from kirostream.dialects import DIALECTS
 from kirostream.dialects.anthropic.request import read_in_steps
 from kirostream.dialects.dialect import Dialect, Headers, Steps
 from kirostream.gateway.callers import Callers
-from kirostream.gateway.counting import BODIES, SLICE, CountHandler
+from kirostream.gateway.counting import AT_ONCE, SLICE, CountHandler
 from kirostream.gateway.media import Media, MediaSettings
 from kirostream.gateway.turns import GatewaySettings
 from kirostream.net.client import HttpClient
@@ -149,7 +149,7 @@ async def test_only_some_bodies_arrive_at_once() -> None:
         for each in asked:
             nursery.start_soon(HANDLER, each)
     assert [each.status for each in asked] == [200] * 35
-    assert most == BODIES
+    assert most == AT_ONCE
 
 
 async def test_others_run_between_any_two_counts() -> None:
