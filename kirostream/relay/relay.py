@@ -45,7 +45,7 @@ from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried,
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import TurnLog
 from kirostream.relay.refusals import Captures, CaptureSettings, Refusals
-from kirostream.relay.resolver import ModelSettings, fallbacks_of, no_such_model, normalise, resolve
+from kirostream.relay.resolver import ModelSettings, fallbacks_of, no_such_model, resolve
 from kirostream.relay.search import Filters, Searcher
 from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder
@@ -155,8 +155,10 @@ class Relay:
 
     def corrected(self, model: str, tokens: int) -> int:
         """An estimate of a prompt, corrected by what was seen of this model; `model` is as a client wrote it."""
-        name = self._settings.models.aliases.get(model.strip().lower(), model)
-        return round(tokens * self._calibration.correction(normalise(name)))
+        if not model.strip():
+            return tokens
+        named = resolve(model, self._catalogue.known.models, self._settings.models)
+        return round(tokens * self._calibration.correction(named.model.id))
 
     @asynccontextmanager
     async def turn(
@@ -222,7 +224,8 @@ class Relay:
             linger=linger,
             cap=self._settings.turns.cap,
         )
-        live.spares = fallbacks_of(model, known.models, self._settings.models)
+        spares = fallbacks_of(model, known.models, self._settings.models)
+        live.spares = [replace(each, correction=self._calibration.correction(each.id)) for each in spares]
         live.agentic = "agentic" in named.wishes
         self._refusals.recall(live.inquiry, ids[0], trio.current_time())
         self.directory.add(live)
