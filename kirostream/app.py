@@ -39,6 +39,7 @@ from kirostream.net.door import ExchangeRecord, open_listeners
 from kirostream.net.exchange import Headers, HttpRequest
 from kirostream.net.http1 import Http1Door
 from kirostream.providers.kiro import KiroProvider
+from kirostream.relay.archive import open_archive
 from kirostream.relay.calibration_store import open_calibration
 from kirostream.relay.catalogue import Catalogue
 from kirostream.relay.refusals import Captures
@@ -155,6 +156,9 @@ async def open_gateway(
     async with AsyncExitStack() as owners:
         database = await owners.enter_async_context(open_database(data_dir / DATABASE))
         calibration = await owners.enter_async_context(open_calibration(database, recorder.record))
+        archive = await owners.enter_async_context(
+            open_archive(database, settings.relay.turns.archive, recorder.record)
+        )
         simulator: Simulator | None = None
         if found is None:
             demo, upstream = await owners.enter_async_context(open_simulator(settings, recorder))
@@ -193,6 +197,7 @@ async def open_gateway(
             settings=settings.relay,
             clock=time.time,
             calibration=calibration,
+            archive=archive,
             captures=Captures(data_dir / "captures", settings.relay.captures, time.time),
         )
         heartbeats = Heartbeats(settings.server.stream.heartbeat)

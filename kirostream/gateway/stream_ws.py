@@ -225,14 +225,14 @@ class _Session(SocketSession):
                 case "start":
                     await self._start(op)
                 case "watch":
-                    live = self._find(op.turn)
+                    live = await self._find(op.turn)
                     await self._watch(live, op, op.dialect or live.request.spoken_in)
                 case "credit":
-                    self._of(op).grant(_positive(op.credit))
+                    (await self._of(op)).grant(_positive(op.credit))
                 case "stop":
-                    self._of(op).stop()
+                    (await self._of(op)).stop()
                 case "cancel":
-                    live = self._find(op.turn)
+                    live = await self._find(op.turn)
                     live.cancel()
                     await self._say({"op": "cancelled", "ref": ref, "turn": op.turn})
         except KirostreamError as error:
@@ -297,11 +297,11 @@ class _Session(SocketSession):
 
     # Words
 
-    def _find(self, turn: str) -> LiveTurn:
-        return self._server.relay.directory.find(turn, self._caller)
+    async def _find(self, turn: str) -> LiveTurn:
+        return await self._server.relay.directory.find(turn, self._caller)
 
-    def _of(self, op: WireOp) -> Watched:
-        dialect = op.dialect or self._find(op.turn).request.spoken_in
+    async def _of(self, op: WireOp) -> Watched:
+        dialect = op.dialect or (await self._find(op.turn)).request.spoken_in
         watched = self._watched.get((op.turn, dialect))
         if watched is None:
             raise MalformedRequest(f"This connection does not watch the turn {op.turn!r} in {dialect}.", param="$.turn")

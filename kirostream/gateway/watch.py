@@ -117,17 +117,17 @@ class Watch:
 
     async def turn(self, exchange: Exchange, id: str) -> None:  # noqa: A002  the name of the path's segment
         """``GET /v1/turns/{id}``."""
-        await _reply(exchange, describe(self._found(exchange.request, id)))
+        await _reply(exchange, describe(await self._found(exchange.request, id)))
 
     async def cancel(self, exchange: Exchange, id: str) -> None:  # noqa: A002
         """``POST /v1/turns/{id}/cancel``. One that is over stays as it is."""
-        live = self._found(exchange.request, id)
+        live = await self._found(exchange.request, id)
         live.cancel()
         await _reply(exchange, describe(live))
 
     async def events(self, exchange: Exchange, id: str) -> None:  # noqa: A002
         """``GET /v1/turns/{id}/events``: the turn as SSE, from ``Last-Event-ID`` (or ``?after=``) on."""
-        live = self._found(exchange.request, id)
+        live = await self._found(exchange.request, id)
         query = parse_qs(exchange.request.query)
         dialect = query.get("dialect", [""])[-1] or live.request.spoken_in
         rendering = live.rendering(dialect, lambda: writer_of(live, dialect), ids=True)
@@ -142,8 +142,8 @@ class Watch:
         with live.watching():
             await Pump(exchange, live.log, rendering, at=at, follows=True).run(headers, self._heartbeats)
 
-    def _found(self, request: HttpRequest, turn: str) -> LiveTurn:
-        return self._relay.directory.find(turn, self._callers.check(request))
+    async def _found(self, request: HttpRequest, turn: str) -> LiveTurn:
+        return await self._relay.directory.find(turn, self._callers.check(request))
 
 
 def describe(live: LiveTurn) -> RawJson:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from kirostream.errors import NoSuchTurn
+from kirostream.relay.archive import Archive, ArchiveSettings
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import CAP
 
@@ -34,6 +35,7 @@ class TurnsSettings:
     cap: int = field(
         default=CAP, metadata={"help": "Largest answer; a longer one ends with an error.", "unit": "bytes"}
     )
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     total: int = field(
         default=64 << 20,
         metadata={"help": "Most that turns which are over may take together; the oldest is dropped.", "unit": "bytes"},
@@ -51,10 +53,16 @@ class DirectorySnapshot:
 
 
 class Directory:
-    """Finds turns. One instance serves one relay."""
+    """Finds turns. One instance serves one relay.
 
-    def __init__(self, settings: TurnsSettings) -> None:
+    Args:
+        settings: how long they are kept in memory.
+        archive: keeps them beyond a restart.
+    """
+
+    def __init__(self, settings: TurnsSettings, archive: Archive | None = None) -> None:
         self.settings = settings
+        self._archive = archive
         self._in_flight: dict[str, LiveTurn] = {}
         self._over: OrderedDict[str, tuple[LiveTurn, float]] = OrderedDict()
         self._size = 0
@@ -77,6 +85,8 @@ class Directory:
     def add(self, live: LiveTurn) -> None:
         """A turn began."""
         self._in_flight[live.heading.turn] = live
+        if self._archive is not None:
+            self._archive.add(live)
 
     async def run(self) -> None:
         """Forget what is due, until cancelled."""
@@ -107,15 +117,18 @@ class Directory:
     def _drop(self) -> None:
         self._size -= self._over.popitem(last=False)[1][0].log.size
 
-    def find(self, turn: str, caller: str) -> LiveTurn:
+    async def find(self, turn: str, caller: str) -> LiveTurn:
         """The turn of this id.
 
         Raises:
             NoSuchTurn: there is none, or it is not this caller's.
+            StoreError: it may be on disk, and cannot be read.
         """
         live = self._in_flight.get(turn)
         if live is None and (kept := self._over.get(turn)) is not None:
             live = kept[0]
+        if live is None and self._archive is not None:
+            live = await self._archive.find(turn, caller)
         if live is None or live.caller != caller:
             raise NoSuchTurn(
                 f"There is no turn {turn!r}. Turns that are over are kept for {self.settings.replay:g} s "

@@ -38,6 +38,7 @@ from kirostream.filters.truncation import TruncationWatch
 from kirostream.filters.websearch import SearchSettings
 from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Call, Provider
+from kirostream.relay.archive import Archive
 from kirostream.relay.attempt import Deadlines, attempt
 from kirostream.relay.catalogue import Catalogue, Models
 from kirostream.relay.directory import Directory, TurnsSettings
@@ -98,6 +99,7 @@ class Relay:
         clock: Callable[[], float],
         calibration: Calibration | None = None,
         captures: Captures | None = None,
+        archive: Archive | None = None,
     ) -> None:
         self._nursery = nursery
         self._account = account
@@ -111,7 +113,7 @@ class Relay:
         self._truncations = TruncationWatch() if settings.filters.truncation_recovery else None
         self._calibration = calibration or Calibration()
         self._refusals = Refusals(provider.forms, captures, recorder)
-        self.directory = Directory(settings.turns)
+        self.directory = Directory(settings.turns, archive)
         self._started = self._answered = self._failed = self._left = 0
 
     def __repr__(self) -> str:

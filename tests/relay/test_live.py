@@ -113,14 +113,14 @@ async def test_a_client_that_is_gone_holds_nothing_back(autojump_clock: trio.tes
     assert log.has_room
 
 
-def test_a_turn_is_found_by_its_caller_alone() -> None:
+async def test_a_turn_is_found_by_its_caller_alone() -> None:
     directory = Directory(TurnsSettings())
     live = a_turn()
     directory.add(live)
-    assert directory.find(live.heading.turn, "me") is live
+    assert await directory.find(live.heading.turn, "me") is live
     for turn, caller in ((live.heading.turn, "you"), ("f" * 32, "me")):
         with pytest.raises(NoSuchTurn):
-            directory.find(turn, caller)
+            await directory.find(turn, caller)
     assert directory.of("you") == []
 
 
@@ -129,7 +129,7 @@ async def test_a_turn_can_be_replayed_for_a_while(autojump_clock: trio.testing.M
     live = over(a_turn())
     directory.add(live)
     directory.close(live)
-    assert directory.find(live.heading.turn, "me") is live
+    assert await directory.find(live.heading.turn, "me") is live
     assert directory.of("me") == [live]
     assert len(directory) == 0
     with trio.move_on_after(9.5):
@@ -139,7 +139,7 @@ async def test_a_turn_can_be_replayed_for_a_while(autojump_clock: trio.testing.M
         await directory.run()
     assert directory.snapshot().over == directory.snapshot().size == 0
     with pytest.raises(NoSuchTurn):
-        directory.find(live.heading.turn, "me")
+        await directory.find(live.heading.turn, "me")
 
 
 async def test_a_turn_that_was_broken_off_cannot_be_replayed() -> None:

@@ -29,6 +29,7 @@ from kirostream.errors import (
     AccessDenied,
     AccountSuspended,
     AccountThrottled,
+    AnswerTooLarge,
     ContextOverflow,
     CredentialRejected,
     KeyRejected,
@@ -46,6 +47,7 @@ from kirostream.errors import (
     RequestTooSlow,
     ShuttingDown,
     StreamCut,
+    TurnCancelled,
     UnknownModel,
     UpstreamError,
     UpstreamFault,
@@ -595,6 +597,8 @@ _WORDS: Final[Mapping[type[KirostreamError], tuple[str, str | None]]] = {
     RemoteProtocolError: ("server_error", "upstream_error"),
     NoAccount: ("server_error", "server_is_overloaded"),
     ShuttingDown: ("server_error", "server_is_overloaded"),
+    TurnCancelled: ("invalid_request_error", "turn_cancelled"),
+    AnswerTooLarge: ("server_error", "answer_too_large"),
     KirostreamError: ("server_error", "internal_error"),
 }
 """Type and code of each class; a class that is not here is worded as its base is. No code: the error's own reason."""
