@@ -42,6 +42,7 @@ from kirostream.providers.kiro import KiroProvider
 from kirostream.relay.archive import open_archive
 from kirostream.relay.calibration_store import open_calibration
 from kirostream.relay.catalogue import Catalogue
+from kirostream.relay.management import Management
 from kirostream.relay.refusals import Captures
 from kirostream.relay.relay import Relay
 from kirostream.settings import Settings
@@ -169,11 +170,13 @@ async def open_gateway(
         listeners = await open_listeners(settings.server.host, settings.server.port)
         client = HttpClient(settings.upstream)
         owners.push_async_callback(client.aclose)
+        provider = KiroProvider(settings.kiro)
         keeper = TokenKeeper(
             _post_by(client),
             settings.keeper,
             ide_version=settings.kiro.ide_version,
             lock_folder=data_dir / "locks",
+            look_up=Management(provider, client).profile,
             on_refreshed=lambda _, seconds: recorder.record(
                 TokenRefreshed(account=account.label, expires_in=round(seconds))
             ),
@@ -185,7 +188,6 @@ async def open_gateway(
         keeping = await owners.enter_async_context(trio.open_nursery())
         await keeping.start(keeper.run)
         turns = await owners.enter_async_context(trio.open_nursery())
-        provider = KiroProvider(settings.kiro)
         relay = Relay(
             turns,
             account=account,

@@ -23,7 +23,7 @@ from kirostream.accounts.formats import FORMATS, detect
 from kirostream.accounts.formats.portable import Format, Portable, Written
 from kirostream.accounts.keeper import Post, TokenKeeper
 from kirostream.accounts.login import Login, Screen
-from kirostream.accounts.profiles import is_builder_id, profile_arn
+from kirostream.accounts.profiles import needs_profile, profile_arn
 from kirostream.accounts.roster import Entry, Kept, Roster
 from kirostream.accounts.sources.cli_sqlite import CliDatabase
 from kirostream.accounts.sources.fields import expand
@@ -377,12 +377,6 @@ class Desk:
             StoreError: the old file is still there.
         """
         await trio.to_thread.run_sync(atomic_write, target, text.encode())
-
-
-def needs_profile(credential: Credential) -> bool:
-    """Whether only the upstream knows the profile of this account (kiro-protocol.md section 1.5)."""
-    organisation = credential.auth is AuthMethod.IDC and not is_builder_id(credential)
-    return not credential.profile_arn and (organisation or credential.auth is AuthMethod.EXTERNAL_IDP)
 
 
 def named_format(name: str) -> Format:

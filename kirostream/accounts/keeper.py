@@ -20,17 +20,21 @@ Rules that hold together, and must change together:
   failure. What another program wrote wins: `save` compares before it swaps, and we never overwrite.
 - A save that fails keeps the new credential in memory, says so, and is tried again: a token at hand beats none.
 - A refresh token found dead is not sent again; the source is read instead, until somebody has logged in.
+- Nobody has to ask: a sweep starts the flights that are due, a few at a time, each account at its own point between the
+  windows, so that tokens that were made together are not renewed together.
+- An organisation's account whose profile no source names waits for it as for a token: it is looked up once.
 - Where processes share a data folder, a lock file an account makes the flight single among them too.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -39,7 +43,7 @@ import trio
 from kirostream.accounts import oidc
 from kirostream.accounts.account import NO_SECRET, Account, AccountId, Credential, Secret, Token
 from kirostream.accounts.oidc import AuthHosts, Headers, Refusal, Refused
-from kirostream.accounts.profiles import profile_arn
+from kirostream.accounts.profiles import needs_profile, profile_arn
 from kirostream.accounts.sources.source import CredentialSource, StaleCredential
 from kirostream.errors import (
     CredentialRejected,
@@ -57,6 +61,9 @@ from kirostream.stores.files import FileLock, private_folder
 Post: TypeAlias = Callable[[str, str, Headers, bytes], Awaitable[tuple[int, bytes]]]
 """``await post(method, url, headers, body)`` gives status and body. It raises of the `UpstreamError` family, or
 `ProtocolError`, where there is no answer. It needs no deadline of its own."""
+
+LookUp: TypeAlias = Callable[[Account, Token], Awaitable[str]]
+"""The ARN of an account's profile, an empty string where it has none. It raises as `Post` does."""
 
 _TRIES: Final = 3
 """Requests in one flight: ours, and one for each time somebody else's write overtook us."""
@@ -89,6 +96,13 @@ class KeeperSettings:
             "unit": "seconds",
         },
     )
+    sweep: float = field(
+        default=30.0,
+        metadata={"help": "How often tokens are looked at that nobody asks for; 0: never.", "unit": "seconds"},
+    )
+    sweep_at_once: int = field(
+        default=4, metadata={"help": "Most tokens that a sweep has refreshed.", "unit": "tokens"}
+    )
     hosts: AuthHosts = field(default_factory=AuthHosts, metadata={"help": "Where tokens are refreshed."})
 
     def __post_init__(self) -> None:
@@ -100,6 +114,8 @@ class KeeperSettings:
         for name in ("refresh_deadline", "save_deadline", "pause"):
             if getattr(self, name) <= 0:
                 raise SettingsError(f"keeper.{name} is {getattr(self, name):g}; it takes seconds above 0")
+        if self.sweep < 0 or self.sweep_at_once < 1:
+            raise SettingsError("keeper.sweep takes seconds, 0 for never, and keeper.sweep_at_once 1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +170,9 @@ class _Keep:
         self.failures = 0
         self.failure: KirostreamError | None = None
         self.resume_at = 0.0  # trio time before which no other flight starts
+        self.profile_at = 0.0  # trio time before which nobody asks for the profile
+        self.turn = int(hashlib.sha256(account.id.encode()).hexdigest()[:8], 16) / 2**32
+        """Its point between the windows, 0 to 1: where the sweep refreshes it."""
 
     def adopt(self, credential: Credential) -> None:
         """Use what the source holds now."""
@@ -176,6 +195,8 @@ class TokenKeeper:
         ide_version: the IDE version named in the user agent of a refresh.
         lock_folder: where lock files are shared with other processes; None where no other process refreshes.
         time_source: unix seconds.
+        look_up: asks the upstream for the profile of an account that `profiles.needs_profile`, with a token of it;
+            None: nobody asks.
         on_refreshed: told the account's id and the new token's life in seconds.
         on_failed: told the account's id and the error of a refresh, a save or a look at the source; a refresh that
             fails again in the same way is told once.
@@ -189,6 +210,7 @@ class TokenKeeper:
         ide_version: str = "",
         lock_folder: Path | None = None,
         time_source: Callable[[], float] = time.time,
+        look_up: LookUp | None = None,
         on_refreshed: Callable[[AccountId, float], None] = lambda account, seconds: None,
         on_failed: Callable[[AccountId, KirostreamError], None] = lambda account, error: None,
     ) -> None:
@@ -197,6 +219,7 @@ class TokenKeeper:
         self._ide_version = ide_version
         self._lock_folder = lock_folder
         self._time = time_source
+        self._look_up = look_up
         self._on_refreshed = on_refreshed
         self._on_failed = on_failed
         self._keeps: dict[AccountId, _Keep] = {}
@@ -221,7 +244,9 @@ class TokenKeeper:
             self._nursery = nursery
             try:
                 task_status.started()
-                await trio.sleep_forever()
+                while True:
+                    await trio.sleep(self._settings.sweep or math.inf)
+                    self._sweep()
             finally:
                 self._nursery = None
 
@@ -242,7 +267,7 @@ class TokenKeeper:
         for _ in range(2):  # twice: a fresh token may have been rejected by another task meanwhile
             left = self._left(keep)
             advisory, mandatory = self._windows(keep)
-            if left > mandatory:
+            if left > mandatory and not self._lacks_profile(keep):
                 if left <= advisory or (keep.unsaved is not None and trio.current_time() >= keep.save_at):
                     self._depart(keep)
                 return self._token(keep)
@@ -310,7 +335,23 @@ class TokenKeeper:
     def _short_lived(self, keep: _Keep) -> KirostreamError:
         return UpstreamFault(f"{keep.account.label}: the token service hands out tokens that have ended already")
 
+    def _lacks_profile(self, keep: _Keep) -> bool:
+        wanted = self._look_up is not None and needs_profile(keep.credential)
+        return wanted and trio.current_time() >= keep.profile_at
+
     # -- flights
+
+    def _sweep(self) -> None:
+        """Refresh what is due although nobody asked: the most urgent first, those that wait for a person last."""
+        now = trio.current_time()
+        due: list[tuple[bool, float, _Keep]] = []
+        for keep in self._keeps.values():
+            advisory, mandatory = self._windows(keep)
+            over = self._left(keep) - (mandatory + (advisory - mandatory) * (1 - keep.turn))
+            if over <= 0 and keep.credential.refresh_token and keep.flight is None and now >= keep.resume_at:
+                due.append((keep.dead is not None, over, keep))
+        for *_, keep in sorted(due, key=lambda each: each[:2])[: self._settings.sweep_at_once]:
+            self._depart(keep)
 
     def _depart(self, keep: _Keep) -> _Flight | None:
         """The flight under way, or a new one; None while a failure is too recent."""
@@ -367,20 +408,51 @@ class TokenKeeper:
             if keep.unsaved is not None:
                 with trio.CancelScope(shield=True):
                     await self._save(keep, keep.unsaved, keep.credential)
-            for _ in range(_TRIES):
-                if self._is_fresh(keep):
+            await self._renew(keep)
+            if self._lacks_profile(keep):
+                await self._find_profile(keep)
+
+    async def _renew(self, keep: _Keep) -> None:
+        for _ in range(_TRIES):
+            if self._is_fresh(keep):
+                return
+            if keep.dead is not None:
+                raise self._refusal(keep, keep.dead)
+            try:
+                if await self._exchange(keep):
                     return
-                if keep.dead is not None:
-                    raise self._refusal(keep, keep.dead)
-                try:
-                    if await self._exchange(keep):
-                        return
-                except KirostreamError:
-                    if not await self._look(keep):
-                        raise
-            raise UpstreamFault(
-                f"{keep.account.label}: other programs replace the credential faster than it is refreshed"
+            except KirostreamError:
+                if not await self._look(keep):
+                    raise
+        raise UpstreamFault(f"{keep.account.label}: other programs replace the credential faster than it is refreshed")
+
+    async def _find_profile(self, keep: _Keep) -> None:
+        """Ask for the profile. Without one the account may still be of use: the upstream will say so itself.
+
+        A record of ours keeps it; into a file of another program nothing is written that it did not ask for.
+        """
+        assert self._look_up is not None
+        keep.profile_at = trio.current_time() + _LONGEST_PAUSE
+        held = keep.credential
+        try:
+            with trio.fail_after(self._settings.refresh_deadline):
+                arn = await self._look_up(keep.account, self._token(keep))
+        except trio.TooSlowError:
+            self._on_failed(
+                keep.account.id, UpstreamTimeout(f"{keep.account.label}: no answer to the question for its profile")
             )
+            return
+        except KirostreamError as error:
+            self._on_failed(keep.account.id, error)
+            return
+        if not arn or keep.credential is not held:
+            return
+        found = replace(held, profile_arn=arn)
+        if keep.source.kind == "own":
+            with trio.CancelScope(shield=True):
+                await self._save(keep, held, found)
+        else:
+            keep.credential = found
 
     async def _look(self, keep: _Keep) -> bool:
         """Read the source; True if it holds something else than we do, which is ours from now on."""

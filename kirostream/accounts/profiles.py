@@ -1,7 +1,7 @@
 """Which profile ARN a credential calls for, by kiro-protocol.md section 1.5. Pure; nothing here asks the network.
 
-The one step that needs the network,
-ListAvailableProfiles for IAM Identity Center, belongs to whoever can ask: it stores its answer in the credential.
+The one step that needs the network, ListAvailableProfiles where `needs_profile` says so, belongs to whoever can ask;
+the answer goes into the credential.
 """
 
 from __future__ import annotations
@@ -38,3 +38,9 @@ def profile_arn(credential: Credential) -> str:
     if credential.auth is AuthMethod.SOCIAL:
         return SOCIAL_ARN
     return BUILDER_ID_ARN if is_builder_id(credential) else ""
+
+
+def needs_profile(credential: Credential) -> bool:
+    """Whether only the upstream knows the profile: an organisation's account that no source names one for."""
+    organisation = credential.auth is AuthMethod.IDC and not is_builder_id(credential)
+    return not credential.profile_arn and (organisation or credential.auth is AuthMethod.EXTERNAL_IDP)

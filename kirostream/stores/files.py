@@ -3,7 +3,7 @@
 Theory of `atomic_write`: the new content goes to a file of its own in the same folder, is flushed to the disk, and then
 takes the old file's name in one step; the folder is flushed last, so that the name survives a power cut too. A reader,
 and a crash between any two steps, sees the old file or the new one. What a crash can leave behind is a stray
-``.<name>.*.tmp`` with mode 0600.
+``.<name>.*.tmp`` with mode 0600; the next write of that file clears it away once it is old enough to be nobody's.
 
 Locks are advisory (flock, or msvcrt on Windows), held on a file of their own that is never deleted: deleting it would
 let two processes lock two files of the same name. The kernel drops a lock when its process dies.
@@ -15,6 +15,7 @@ import errno
 import os
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +50,9 @@ class FileOps:
 
 
 OS: Final = FileOps()
+
+_STRAY: Final = 60.0
+"""Seconds after which a file that was never given its name is nobody's: a write takes milliseconds."""
 
 
 def file_trouble(path: Path, doing: str, error: OSError) -> StoreError:
@@ -131,6 +135,19 @@ def atomic_write(path: Path, data: bytes, *, mode: int = 0o600, ops: FileOps = O
         ops.fsync_folder(folder)
     except OSError as error:
         raise file_trouble(path, "write", error) from error
+    _clear_strays(folder, name)
+
+
+def _clear_strays(folder: str, name: str) -> None:
+    """What writers of this file left behind that were killed: it may hold a token that still works."""
+    try:
+        with os.scandir(folder) as entries:
+            strays = [each for each in entries if each.name.startswith(f".{name}.") and each.name.endswith(".tmp")]
+        for stray in strays:
+            if time.time() - stray.stat(follow_symlinks=False).st_mtime > _STRAY:
+                _discard(stray.path)
+    except OSError:  # the file itself is written; another write will see to it
+        pass
 
 
 def create_exclusive(path: Path, data: bytes, *, mode: int = 0o600, ops: FileOps = OS) -> bool:

@@ -18,6 +18,7 @@ from kirostream.accounts.sources.cli_sqlite import CliDatabase
 from kirostream.accounts.sources.direct import DirectSource
 from kirostream.accounts.sources.env import HeldToken
 from kirostream.accounts.sources.ide_json import IdeFile
+from kirostream.accounts.sources.own import OwnAccount
 from kirostream.accounts.sources.shelf import Shelved
 from kirostream.accounts.sources.source import CredentialSource, StaleCredential
 from kirostream.errors import SettingsError, StoreError
@@ -191,6 +192,10 @@ def make(kind: str, folder: Path) -> CredentialSource:
         return CliDatabase(folder / "data.sqlite3")
     if kind == "token":
         return HeldToken(held, origin="the environment")
+    if kind == "own":
+        own = OwnAccount("record", SealedStore(folder / "own"), folder / "accounts.lock")
+        own.write(held)
+        return own
     assert kind == "direct"
     return DirectSource(held)
 

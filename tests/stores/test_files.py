@@ -240,3 +240,14 @@ async def test_a_lock_is_shared_with_other_processes(tmp_path: Path) -> None:
 async def test_a_lock_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot lock .*does not exist"):
         await FileLock(tmp_path / "no" / "lock").acquire()
+
+
+def test_what_a_killed_writer_left_is_cleared_away_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "token.json"
+    old, young, other = (tmp_path / f".{name}.tmp" for name in ("token.json.old", "token.json.new", "another.json.old"))
+    for stray in (old, young, other):
+        stray.write_bytes(b"secret")
+    for stray in (old, other):
+        os.utime(stray, (1, 1))
+    atomic_write(path, b"x")
+    assert {entry.name for entry in tmp_path.iterdir()} == {young.name, other.name, path.name}

@@ -105,9 +105,7 @@ class CliDatabase:
     # -- below: in a thread
 
     def _load(self) -> list[Credential]:
-        with self._open("ro") as db:
-            rows = _table(db, "auth_kv")
-            state = _table(db, "state")
+        rows, state = self._tables()
         found: list[Credential] = []
         trouble: SettingsError | None = None
         for key in _TOKEN_KEYS:
@@ -120,6 +118,17 @@ class CliDatabase:
         if found:
             return found
         raise trouble or SettingsError(f"{self.describe()} holds no sign-in. {self.login}")
+
+    def _tables(self) -> tuple[dict[str, str], dict[str, str]]:
+        """``auth_kv`` and ``state``. Where a writer was killed, only one who may write can undo what it had begun."""
+        try:
+            with self._open("ro") as db:
+                return _table(db, "auth_kv"), _table(db, "state")
+        except StoreError as error:
+            if not error.reason.startswith("SQLITE_READONLY"):
+                raise
+        with self._open("rw") as db:
+            return _table(db, "auth_kv"), _table(db, "state")
 
     def _credential(self, key: str, rows: Mapping[str, str], state: Mapping[str, str]) -> Credential:
         where = f"{self.describe()} ({key})"
