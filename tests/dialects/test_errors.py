@@ -61,7 +61,7 @@ TABLE: Final = [
     (NotAllowed("M"), 403, "permission_error", 403, "permission_error", None),
     (NoSuchRoute("M"), 404, "not_found_error", 404, "invalid_request_error", "unknown_url"),
     (UnknownModel("M"), 404, "not_found_error", 404, "invalid_request_error", "model_not_found"),
-    (NoSuchTurn("M"), 404, "not_found_error", 404, "not_found_error", None),
+    (NoSuchTurn("M"), 404, "not_found_error", 404, "invalid_request_error", None),
     (KeyReused("M"), 422, "invalid_request_error", 422, "invalid_request_error", None),
     (TurnCancelled("M"), 499, "api_error", 499, "invalid_request_error", "turn_cancelled"),
     (AnswerTooLarge("M"), 502, "api_error", 502, "server_error", "answer_too_large"),
