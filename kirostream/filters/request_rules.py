@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,6 +67,20 @@ NO_RESULT: Final = "The tool was not run: no result was recorded."
 STUB: Final = "Was used earlier in this conversation. It is not available now; do not call it."
 
 
+def _once(change: Callable[[Message], Message]) -> Callable[[Message], Message]:
+    """A change of a message, made once: the message keeps what became of it."""
+    name = f"rules.{change.__name__}"
+
+    @functools.wraps(change)
+    def changed(message: Message) -> Message:
+        if name not in message.kept:
+            made = change(message)
+            message.kept[name] = None if made is message else made  # not itself, which would never be let go
+        return message.kept[name] or message
+
+    return changed
+
+
 # 1. The cast
 
 
@@ -80,6 +95,7 @@ def drop_thoughts(request: TurnRequest) -> TurnRequest:
     return _each_message(request, _without_thoughts)
 
 
+@_once
 def _without_thoughts(message: Message) -> Message:
     if Thought not in map(type, message.content):
         return message
@@ -371,6 +387,7 @@ def fill_empty_contents(request: TurnRequest) -> TurnRequest:
     return _each_message(request, _filled)
 
 
+@_once
 def _filled(message: Message) -> Message:
     if _full(message):
         return message
@@ -525,17 +542,10 @@ def apply_rules(request: TurnRequest) -> TurnRequest:
 # Requests whose messages hang together as they are
 
 
+@_once
 def _repaired_alone(message: Message) -> Message:
     """What may be done to any message at any time: it has no thoughts, and nothing empty."""
-    if _LINK not in message.kept:
-        message.kept[_LINK] = link = _linked(message)
-        if link is None and (alone := _filled(_without_thoughts(message))) is not message:
-            message.kept[_ALONE] = alone
-    repaired: Message = message.kept.get(_ALONE, message)
-    return repaired
-
-
-_ALONE: Final = "rules.alone"
+    return message if _link(message) is not None else _filled(_without_thoughts(message))
 
 
 class _Link(NamedTuple):

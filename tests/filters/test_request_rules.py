@@ -154,6 +154,14 @@ def test_a_fitting_request_is_not_touched() -> None:
     assert apply_rules(asked) is asked
 
 
+def test_a_message_is_repaired_once() -> None:
+    asked = request(user("a"), assistant(Thought("t"), call()), user(result("1", "r")), system("s"), tools=(READ,))
+    assert not rules._converses(asked)
+    once, again = apply_rules(asked), apply_rules(asked)
+    assert once.messages[1] == assistant(" ", call())
+    assert once.messages[1] is again.messages[1]
+
+
 # 1. The cast
 
 
