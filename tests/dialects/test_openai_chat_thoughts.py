@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading, Stamp
-from kirostream.dialects.openai_chat.thoughts import FORM, ThoughtForm, form_of, in_form, with_form
+from kirostream.dialects.openai_chat.thoughts import FORM, Tagging, ThoughtForm, form_of, in_form, with_form
 from kirostream.turn.events import BlockDelta, BlockEnded, BlockKind, BlockStarted, Stop, TurnEnded, TurnStarted
 from kirostream.turn.model import Model
 from kirostream.turn.request import Search, SearchHit, SearchOutcome, Text, Thought, ToolCall, TurnRequest
@@ -90,6 +90,12 @@ def test_a_thought_is_said_as_it_comes() -> None:
     assert b'"content":"b"' in b"".join(writer.write(BlockDelta.of(0, "b")))
     assert b"</think>" in b"".join(writer.write(BlockEnded(0)))
     assert b"keep-alive" in writer.heartbeat()
+
+
+def test_a_thought_without_words_is_no_text() -> None:
+    tagging = Tagging()
+    events = list(unfold(TurnResult((Thought("", "sig"), Text("a")), Stop.END)))
+    assert [out for event in events for out in tagging.take(event)] == [events[0], *events[3:]]
 
 
 def test_several_choices() -> None:

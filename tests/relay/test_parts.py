@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import trio.testing
 
-from helpers.staged import ASK, FIRST, SETTINGS, Answer, Step, ok, outcome, saying, stage
-from kirostream.errors import StreamCut, UpstreamDown
+from helpers.staged import ASK, FIRST, SETTINGS, WRITER, Answer, Step, ok, outcome, saying, stage
+from kirostream.errors import AccountThrottled, StreamCut, UpstreamDown
 from kirostream.filters import FilterSettings
 from kirostream.filters.continuation import GO_ON
 from kirostream.turn.events import Stop, TurnEnded, TurnFailed, TurnStarted
@@ -77,8 +77,13 @@ async def test_a_form_is_not_put_together(autojump_clock: trio.testing.MockClock
     assert len(on.provider.models) == 1
 
 
+THROTTLED = b"".join(WRITER.write(TurnFailed(AccountThrottled("slow down"))))
+
+
 @pytest.mark.parametrize(
-    "rest", [[Answer(429, [])], [UpstreamDown("x")] * 3, [Answer(500, [])] * 3], ids=["429", "down", "500"]
+    "rest",
+    [[Answer(429, [])], [UpstreamDown("x")] * 3, [Answer(500, [])] * 3, [ok(THROTTLED)]],
+    ids=["429", "down", "500", "first frame"],
 )
 async def test_a_rest_that_is_not_to_be_had(
     rest: list[Answer | UpstreamDown], autojump_clock: trio.testing.MockClock
