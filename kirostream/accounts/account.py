@@ -232,7 +232,7 @@ def read_expiry(value: object) -> float | None:
 
 def _read_rfc3339(text: str) -> float | None:
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.removesuffix("UTC"))  # as older AWS tools write it
     except ValueError:
         return None
     if moment.tzinfo is None:

@@ -123,6 +123,35 @@ async def test_a_token_file_elsewhere_finds_its_registration_beside_it_or_in_the
     assert credential.client_id == "NEARER"
 
 
+async def test_the_registration_of_a_token_that_names_only_its_start_url(home: Home) -> None:
+    """Tools that copy the file leave ``clientIdHash`` out; it is a digest of the start URL."""
+    home.write({**{name: value for name, value in IDC.items() if name != "clientIdHash"}, "startUrl": START_URL})
+    home.write_registration()
+    credential = await home.load()
+    assert (credential.client_id, credential.client_secret) == ("EXAMPLECLIENT", Secret("eyJEXAMPLE"))
+    assert credential.registration_expires_at == 1774828800
+
+
+async def test_a_token_file_of_the_aws_cli_holds_its_registration_itself(home: Home) -> None:
+    home.write(
+        {
+            "startUrl": START_URL,
+            "region": "eu-west-1",
+            "accessToken": "aoaEXAMPLE",
+            "expiresAt": "2026-01-02T03:04:05UTC",
+            "clientId": "CLI",
+            "clientSecret": "eyJCLI",
+            "registrationExpiresAt": "2026-03-30T00:00:00Z",
+            "refreshToken": REFRESH,
+        }
+    )
+    credential = await home.load()
+    assert (credential.auth, credential.client_id, credential.region) == (AuthMethod.IDC, "CLI", "eu-west-1")
+    assert (credential.start_url, credential.provider) == (START_URL, "")
+    assert credential.expires_at == 1767323045
+    assert credential.registration_expires_at == 1774828800
+
+
 async def test_snake_case_unix_times_and_members_nobody_knows(home: Home) -> None:
     home.write(
         {"access_token": "a", "refresh_token": REFRESH, "expires_at": 1767323045000, "auth_method": "SOCIAL", "x": [1]}

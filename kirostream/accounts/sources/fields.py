@@ -26,7 +26,7 @@ SPELLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "api_region": ("apiRegion", "api_region"),
     "client_id": ("clientId", "client_id"),
     "client_secret": ("clientSecret", "client_secret"),
-    "registration_expires_at": ("clientSecretExpiresAt", "client_secret_expires_at"),
+    "registration_expires_at": ("clientSecretExpiresAt", "client_secret_expires_at", "registrationExpiresAt"),
     "client_id_hash": ("clientIdHash", "client_id_hash"),
     "start_url": ("startUrl", "start_url"),
     "oauth_flow": ("oauth_flow", "oauthFlow"),

@@ -1,5 +1,7 @@
 """The token file of the Kiro IDE, and the client registration beside it (kiro-protocol.md section 5.5).
 
+A token file of the AWS CLI's SSO cache, which holds its registration itself, is read in the same way.
+
 The IDE watches the file and writes it too. Reading takes three files at most: the token; for OIDC the registration
 named by ``clientIdHash``; and, where the token names no profile, the one the person chose in the IDE. Writing touches
 the token file alone.
@@ -7,6 +9,8 @@ the token file alone.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import sys
@@ -110,7 +114,8 @@ class IdeFile:
         client_id, client_secret = text(record, "client_id"), Secret(text(record, "client_secret"))
         ends = read_expiry(member(record, "registration_expires_at"))
         if auth is AuthMethod.IDC and refresh and not (client_id and client_secret):
-            client_id, client_secret, ends = self._registration(text(record, "client_id_hash"))
+            name = text(record, "client_id_hash") or _hash_of(text(record, "start_url"))
+            client_id, client_secret, ends = self._registration(name)
         return Credential(
             auth=auth,
             refresh_token=refresh if auth is not AuthMethod.API_KEY else Secret(""),
@@ -168,3 +173,11 @@ class IdeFile:
             raise StaleCredential(f"{self.describe()} was written by another program meanwhile")
         after = render_like(merged(record, old, new, style="camel"), before.decode())
         atomic_write(self.path, after.encode(), ops=self._ops)
+
+
+def _hash_of(start_url: str) -> str:
+    """The name of the registration for a start URL, where the token does not name one."""
+    if not start_url:
+        return ""
+    said = json.dumps({"startUrl": start_url}, separators=(",", ":")).encode()
+    return hashlib.sha1(said, usedforsecurity=False).hexdigest()
