@@ -1,7 +1,8 @@
 """The composition root: settings in, nested owners out, and the order in which they end.
 
-Owners, outermost first: the database, the simulator (in a demo), the upstream client, the token keeper, the relay (one
-pump a turn), the heartbeats, the door (one task a connection). What an owner owns is gone before the owner is.
+Owners, outermost first: the database, the simulator (in a demo), the accounts' connections, the token keeper and the
+pool, the relay (one pump a turn), the heartbeats, the door (one task a connection). What an owner owns is gone before
+the owner is.
 
 A stop starts the drain: the door takes no new connections; streams in flight may go on for `server.grace` seconds; then
 their turns end with an error event that says why; what still does not end is cut. A second signal ends at once.
@@ -13,7 +14,7 @@ import gc
 import signal
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +22,16 @@ from typing import Final
 
 import trio
 
+from kirostream.accounts.account import Account, Token
 from kirostream.accounts.devices import Devices
 from kirostream.accounts.discovery import Found, accounts_of, discover, from_environment
+from kirostream.accounts.health import Health
 from kirostream.accounts.keeper import Post, TokenKeeper
 from kirostream.accounts.oidc import AuthHosts
+from kirostream.accounts.pool import Pool
 from kirostream.accounts.sources.direct import DirectSource
+from kirostream.accounts.store_sqlite import SqlitePoolStore
+from kirostream.accounts.terms import terms_of
 from kirostream.errors import SettingsError, ShuttingDown
 from kirostream.gateway.callers import Callers, load_or_make_key
 from kirostream.gateway.cors import Cors
@@ -41,7 +47,8 @@ from kirostream.net.http1 import Http1Door
 from kirostream.providers.kiro import KiroProvider
 from kirostream.relay.archive import open_archive
 from kirostream.relay.calibration_store import open_calibration
-from kirostream.relay.catalogue import Catalogue
+from kirostream.relay.catalogue import Catalogues
+from kirostream.relay.clients import Clients
 from kirostream.relay.management import Management
 from kirostream.relay.refusals import Captures
 from kirostream.relay.relay import Relay
@@ -50,7 +57,15 @@ from kirostream.simulator import upstream as simulator_upstream
 from kirostream.simulator.upstream import Simulator
 from kirostream.stores.sealed import SealedStore
 from kirostream.stores.sqlite import open_database
-from kirostream.telemetry.facts import ExchangeFinished, Faulted, RefreshFailed, ServiceChanged, TokenRefreshed
+from kirostream.telemetry.facts import (
+    AccountChanged,
+    ExchangeFinished,
+    Faulted,
+    PoolTroubled,
+    RefreshFailed,
+    ServiceChanged,
+    TokenRefreshed,
+)
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.memory import Memory
 
@@ -76,6 +91,7 @@ class Gateway:
     using: str
     notes: tuple[str, ...]
     relay: Relay
+    pool: Pool
     door: Http1Door
     responses: Responses
     simulator: Simulator | None
@@ -112,6 +128,23 @@ def exchanges_to(recorder: Recorder) -> Callable[[ExchangeRecord], None]:
     return on_exchange
 
 
+def changes_to(recorder: Recorder) -> Callable[[Account, Health, Health], None]:
+    """What the pool tells of its accounts, as facts."""
+
+    def on_change(account: Account, before: Health, now: Health) -> None:
+        recorder.record(
+            AccountChanged(
+                account=account.label,
+                before=before.state.value,
+                state=now.state.value,
+                why=now.why,
+                seconds=round(max(now.until - time.time(), 0.0)),
+            )
+        )
+
+    return on_change
+
+
 def listening_url(host: str, listeners: list[trio.SocketListener]) -> str:
     """The address to give to a client on this machine."""
     port = listeners[0].socket.getsockname()[1]
@@ -137,7 +170,7 @@ async def open_simulator(settings: Settings, recorder: Recorder) -> AsyncIterato
 @asynccontextmanager
 async def open_gateway(
     settings: Settings,
-    found: Found | None,
+    found: Sequence[Found] | None,
     *,
     data_dir: Path,
     recorder: Recorder,
@@ -146,7 +179,7 @@ async def open_gateway(
 
     Args:
         settings: everything that is set.
-        found: the account to use; None: a built-in simulator is the upstream.
+        found: the accounts to use, at least one; None: a built-in simulator is the upstream.
         data_dir: where the key, the device ids and the locks live.
         recorder: where facts go.
 
@@ -166,35 +199,49 @@ async def open_gateway(
             settings = _pointed_at(settings, upstream)
             found = await _simulated_account(demo, data_dir)
             simulator = demo
-        account, source = found.account, found.source
         listeners = await open_listeners(settings.server.host, settings.server.port)
-        client = HttpClient(settings.upstream)
-        owners.push_async_callback(client.aclose)
+        accounts = {one.account.id: _as_set(one.account, settings) for one in found}
+        clients = Clients(settings.upstream, lambda account: terms_of(account, settings.pool.accounts).proxy)
+        owners.push_async_callback(clients.aclose)
+        pool = Pool(
+            settings.pool,
+            SqlitePoolStore(database),
+            on_change=changes_to(recorder),
+            on_trouble=lambda error: recorder.record(PoolTroubled(message=error.message)),
+        )
         provider = KiroProvider(settings.kiro)
+
+        async def look_up(account: Account, token: Token) -> str:
+            return await Management(provider, clients.of(account)).profile(account, token)
+
         keeper = TokenKeeper(
-            _post_by(client),
+            _post_by(clients.of(next(iter(accounts.values())))),
             settings.keeper,
             ide_version=settings.kiro.ide_version,
             lock_folder=data_dir / "locks",
-            look_up=Management(provider, client).profile,
-            on_refreshed=lambda _, seconds: recorder.record(
-                TokenRefreshed(account=account.label, expires_in=round(seconds))
+            look_up=look_up,
+            on_refreshed=lambda name, seconds: recorder.record(
+                TokenRefreshed(account=accounts[name].label, expires_in=round(seconds))
             ),
-            on_failed=lambda _, error: recorder.record(
-                RefreshFailed(account=account.label, error=type(error).__name__, message=error.message)
+            on_failed=lambda name, error: recorder.record(
+                RefreshFailed(account=accounts[name].label, error=type(error).__name__, message=error.message)
             ),
         )
-        keeper.add(account, source, found.credential)
+        for one in found:
+            account = accounts[one.account.id]
+            pool.add(account)
+            keeper.add(account, one.source, one.credential, _post_by(clients.of(account)))
         keeping = await owners.enter_async_context(trio.open_nursery())
         await keeping.start(keeper.run)
+        await keeping.start(pool.run)
         turns = await owners.enter_async_context(trio.open_nursery())
         relay = Relay(
             turns,
-            account=account,
+            pool=pool,
             keeper=keeper,
             provider=provider,
-            client=client,
-            catalogue=Catalogue(turns, provider, client, recorder, settings.catalogue),
+            client_of=clients.of,
+            catalogues=Catalogues(turns, provider, pool, keeper, clients.of, recorder, settings.catalogue),
             recorder=recorder,
             settings=settings.relay,
             clock=time.time,
@@ -257,9 +304,10 @@ async def open_gateway(
             url=listening_url(settings.server.host, listeners),
             key=key,
             new_key=new_key,
-            using=source.describe() if simulator is None else "the built-in simulator",
-            notes=found.notes if simulator is None else (),
+            using=_described(found) if simulator is None else "the built-in simulator",
+            notes=tuple(note for one in found for note in one.notes) if simulator is None else (),
             relay=relay,
+            pool=pool,
             door=door,
             responses=responses,
             simulator=simulator,
@@ -312,7 +360,7 @@ async def serve(
             "Set one with --key or PROXY_API_KEY, or listen on 127.0.0.1."
         )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        found = None if demo else await find_account(settings, env, data_dir)
+        found = None if demo else await find_accounts(settings, env, data_dir)
         async with open_gateway(settings, found, data_dir=data_dir, recorder=recorder) as gateway:
             announce(gateway)
             settle_heap()
@@ -349,8 +397,8 @@ async def simulate(settings: Settings, *, recorder: Recorder, announce: Callable
             await _signalled(signals)
 
 
-async def find_account(settings: Settings, env: Mapping[str, str], data_dir: Path) -> Found:
-    """The account that was chosen, or else the first one found.
+async def find_accounts(settings: Settings, env: Mapping[str, str], data_dir: Path) -> Sequence[Found]:
+    """The accounts that were chosen, or else those that are found; at least one, the preferred one first.
 
     Raises:
         SettingsError, StoreError: there is none; the message says where it was looked for and how to get one.
@@ -364,14 +412,26 @@ async def find_account(settings: Settings, env: Mapping[str, str], data_dir: Pat
     )
     if not discovery.found:
         raise SettingsError(f"{discovery.explain()}\nTo try it without an account: kirostream serve --demo")
-    found = discovery.require()
-    return replace(found, notes=(*found.notes, *discovery.trouble))
+    first, *others = discovery.found
+    return [replace(first, notes=(*first.notes, *discovery.trouble)), *others]
 
 
-async def _simulated_account(simulator: Simulator, data_dir: Path) -> Found:
+def _as_set(account: Account, settings: Settings) -> Account:
+    """The account as the operator wants it addressed."""
+    terms = terms_of(account, settings.pool.accounts)
+    return replace(account, api_region=terms.region or account.api_region, endpoint=terms.endpoint)
+
+
+def _described(found: Sequence[Found]) -> str:
+    """Which credentials are used."""
+    first = found[0].source.describe()
+    return first if len(found) == 1 else f"{len(found)} accounts, the first from {first}"
+
+
+async def _simulated_account(simulator: Simulator, data_dir: Path) -> Sequence[Found]:
     """An account of the simulator's, under the device identity that the demo keeps."""
     source = DirectSource(simulator.credential(), name="simulator")
-    return (await accounts_of(source, Devices(data_dir), time.time()))[0]
+    return await accounts_of(source, Devices(data_dir), time.time())
 
 
 def _pointed_at(settings: Settings, upstream: str) -> Settings:

@@ -26,6 +26,7 @@ import platformdirs
 from kirostream.accounts.discovery import VARIABLES, AccountSettings
 from kirostream.accounts.keeper import KeeperSettings
 from kirostream.accounts.login import LoginSettings
+from kirostream.accounts.pool import PoolSettings
 from kirostream.errors import SettingsError
 from kirostream.gateway.media import MediaSettings
 from kirostream.gateway.responses import ResponsesSettings
@@ -53,6 +54,7 @@ class Settings:
     http1: Http1Settings = field(default_factory=Http1Settings)
     account: AccountSettings = field(default_factory=AccountSettings)
     keeper: KeeperSettings = field(default_factory=KeeperSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
     login: LoginSettings = field(default_factory=LoginSettings)
     kiro: KiroSettings = field(default_factory=KiroSettings)
     upstream: ClientSettings = field(default_factory=ClientSettings)

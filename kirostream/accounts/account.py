@@ -153,6 +153,7 @@ class Account:
 
     `machine_id` is 64 hex digits, of this account alone (kiro-protocol.md section 1.4).
     `region` is that of the sign-in; `api_region` is the operator's choice, empty where the profile ARN decides.
+    `endpoint` names the provider's endpoint that the operator prefers for it, empty for any.
     """
 
     id: AccountId
@@ -160,6 +161,7 @@ class Account:
     auth: AuthMethod
     region: str = DEFAULT_REGION
     api_region: str = ""
+    endpoint: str = ""
     provider: str = ""
     machine_id: str = ""
     source: str = ""

@@ -216,7 +216,7 @@ class Board:
         self._free: list[tuple[Rank, int, Slot]] = []
         self._alarms: list[tuple[float, int, Slot]] = []
         self._line: dict[Claim, None] = {}
-        self._present = 0  # how many the settings have used
+        self.present = 0  # how many the settings have used
         self._only: Slot | None = None
         self._tickets = self._turns = 0
         self._clock = 0.0  # of the strategy
@@ -243,7 +243,7 @@ class Board:
             self._hide(old)
             slot.health, slot.version, slot.unsaved, slot.turn = old.health, old.version, old.unsaved, old.turn
         self.slots[slot.account.id] = slot
-        self._present += slot.present
+        self.present += slot.present
         self._find_only(now)
         self._place(slot, now)
         self._serve(now)
@@ -275,14 +275,14 @@ class Board:
         self._place(slot, now)
 
     def _hide(self, slot: Slot) -> None:
-        self._present -= slot.present
+        self.present -= slot.present
         slot.present = False
         slot.ticket, slot.alarm = 0, 0.0
 
     def _find_only(self, now: float) -> None:
         """Know the only account again, if there is one: other rules hold for it."""
         before = self._only
-        self._only = next(slot for slot in self.slots.values() if slot.present) if self._present == 1 else None
+        self._only = next(slot for slot in self.slots.values() if slot.present) if self.present == 1 else None
         for slot in (before, self._only):
             if slot is not None and before is not self._only:
                 self._place(slot, now)

@@ -155,8 +155,9 @@ class _Flight:
 class _Keep:
     """What the keeper knows of one account."""
 
-    def __init__(self, account: Account, source: CredentialSource, credential: Credential) -> None:
+    def __init__(self, account: Account, source: CredentialSource, credential: Credential, post: Post) -> None:
         self.account = account
+        self.post = post
         self.source = source
         self.credential = credential
         self.lifetime = math.inf  # seconds, of the token at hand, where we saw it being made
@@ -230,9 +231,13 @@ class TokenKeeper:
         state = "running" if self._nursery is not None else "not running"
         return f"<TokenKeeper {state}, {len(self._keeps)} accounts, {flights} refreshing>"
 
-    def add(self, account: Account, source: CredentialSource, credential: Credential) -> None:
-        """Keep the token of `account` from now on. An account added again starts afresh."""
-        self._keeps[account.id] = _Keep(account, source, credential)
+    def add(self, account: Account, source: CredentialSource, credential: Credential, post: Post | None = None) -> None:
+        """Keep the token of `account` from now on. An account added again starts afresh.
+
+        Args:
+            post: how its refreshes are sent, where it has a way of its own.
+        """
+        self._keeps[account.id] = _Keep(account, source, credential, post or self._post)
 
     def remove(self, account: AccountId) -> None:
         """Forget an account. A flight under way still saves what it gets."""
@@ -488,7 +493,7 @@ class TokenKeeper:
         with trio.CancelScope(shield=True):
             try:
                 with trio.fail_after(self._settings.refresh_deadline):
-                    status, body = await self._post(request.method, request.url, request.headers, request.body)
+                    status, body = await keep.post(request.method, request.url, request.headers, request.body)
             except trio.TooSlowError:
                 raise UpstreamTimeout(
                     f"{keep.account.label}: the token service did not answer in {self._settings.refresh_deadline:g} s"

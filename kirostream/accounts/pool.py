@@ -7,7 +7,8 @@ Health lives in a `PoolStore`, so that it outlives the process and several proce
 Changes of others are read from time to time (`run`). What is written is compared first: an outcome that comes second is
 applied again, to what came first. In a shared store a lease is taken too, so that caps and pace hold for all processes
 together, and it is refused there while the copy is out of date. A probe is one in each process. Only in a shared store
-does a lease cost a transaction; else it costs one when health changes, which is seldom.
+does a lease cost a transaction, and wait for it. Else only a change of health is written, and that by `run`: the next
+try of a turn does not wait for a disk.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ import trio
 
 from kirostream.accounts.account import Account, AccountId
 from kirostream.accounts.board import AccountSnapshot, Board, Claim, Need, Slot
-from kirostream.accounts.health import ABANDONED, Health, HealthSettings, Outcome, cleared, disabled, resetting
+from kirostream.accounts.health import (
+    ABANDONED,
+    PERMANENT,
+    Health,
+    HealthSettings,
+    Outcome,
+    cleared,
+    disabled,
+    resetting,
+)
 from kirostream.accounts.store import LeaseId, Limits, PoolStore, Record, amend
 from kirostream.accounts.strategies import STRATEGIES, Bindings
 from kirostream.accounts.terms import Terms, read_section, terms_of
@@ -198,6 +208,11 @@ class Pool:
         )
         self._held: set[LeaseId] = set()  # in a shared store
         self._seen = 0  # the version up to which the store was read
+        self._running = False
+        self._news = trio.Event()
+        self._changed: dict[
+            Slot, tuple[Outcome, float]
+        ] = {}  # what `run` has to write: the last outcome, and its begin
 
     def __repr__(self) -> str:
         board = self._board
@@ -220,6 +235,15 @@ class Pool:
     def accounts(self) -> tuple[Account, ...]:
         """Everyone in it, in the order they were added."""
         return tuple(slot.account for slot in self._board.slots.values())
+
+    @property
+    def size(self) -> int:
+        """How many accounts the settings have used."""
+        return self._board.present
+
+    def usable(self) -> tuple[Account, ...]:
+        """Those that no person has to see to first, in the order they were added. They may be busy or cooling."""
+        return tuple(slot.account for slot in self._board.slots.values() if slot.state not in PERMANENT)
 
     def snapshot(self) -> PoolSnapshot:
         """The state of everything now. It holds no secrets."""
@@ -346,6 +370,10 @@ class Pool:
         changed = self._board.end(claim, outcome, now)
         if lease is None and not changed:
             return
+        if lease is None and self._running:
+            self._changed[slot] = (outcome, began)
+            self._news.set()
+            return
         kept = False
         with trio.CancelScope(shield=True, deadline=trio.current_time() + KEEPING):
             try:
@@ -395,11 +423,29 @@ class Pool:
             StoreError: the store cannot be read in the beginning.
         """
         await self.sync()
+        self._running = True
         task_status.started()
-        renewed_at = trio.current_time()
+        try:
+            await self._run()
+        finally:
+            self._running = False
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + KEEPING):
+                await self._write()
+                try:
+                    await self._save_the_unsaved()
+                except StoreError as error:
+                    self._on_trouble(error)
+
+    async def _run(self) -> None:
+        look_at = renewed_at = trio.current_time()
         troubled = False
         while True:
-            await trio.sleep(self._settings.sync)
+            self._news = trio.Event()
+            await self._write()
+            with trio.move_on_at(look_at):
+                await self._news.wait()
+                continue
+            look_at = trio.current_time() + self._settings.sync
             try:
                 if trio.current_time() - renewed_at >= self._settings.lease / 3:
                     renewed_at = trio.current_time()
@@ -412,6 +458,18 @@ class Pool:
                 if not troubled:
                     self._on_trouble(error)
                 troubled = True
+
+    async def _write(self) -> None:
+        """Write what has changed."""
+        while self._changed:
+            slot = next(iter(self._changed))
+            outcome, began = self._changed.pop(slot)
+            slot.unsaved = True
+            try:
+                await self._keep(slot, None, outcome, began, changed=True)
+                slot.unsaved = False
+            except StoreError as error:
+                self._on_trouble(error)
 
     async def _save_the_unsaved(self) -> None:
         """Write what could not be written before. Where others have written meanwhile, theirs holds."""

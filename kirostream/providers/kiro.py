@@ -18,7 +18,7 @@ from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Complaint, Dialect, Headers, Stamp
 from kirostream.dialects.kiro.errors import classify
 from kirostream.dialects.kiro.names import ToolNames
-from kirostream.errors import RemoteProtocolError, UpstreamError
+from kirostream.errors import RemoteProtocolError, SettingsError, UpstreamError
 from kirostream.filters.request_rules import apply_rules
 from kirostream.providers.kiro_forms import KiroForms
 from kirostream.providers.kiro_search import read_results
@@ -30,6 +30,13 @@ ORIGIN: Final = "AI_EDITOR"
 
 REGIONS: Final = ("us-east-1", "eu-central-1", "us-gov-east-1", "us-gov-west-1")
 """Regions with a data plane (section 1.1)."""
+
+ENDPOINTS: Final[Mapping[str, str]] = {
+    "q": "https://q.{region}.amazonaws.com",
+    "runtime": "https://runtime.{region}.kiro.dev",
+    "codewhisperer": "https://codewhisperer.us-east-1.amazonaws.com",
+}
+"""The hosts of turns in REST form (section 1.1: E2, E5, E1)."""
 
 TOKEN_TYPES: Final = {AuthMethod.API_KEY: b"API_KEY", AuthMethod.EXTERNAL_IDP: b"EXTERNAL_IDP"}
 """What marks a bearer that is none of the service's own tokens (section 1.3)."""
@@ -57,8 +64,15 @@ class KiroSettings:
     endpoint: str = field(
         default="",
         metadata={
-            "help": "Base URL of the service. Empty: the public endpoint of the account's region.",
+            "help": "Base URL of the service; several with commas between them. Empty: `endpoints`.",
             "unit": "URL",
+        },
+    )
+    endpoints: str = field(
+        default="q, runtime, codewhisperer",
+        metadata={
+            "help": "The public endpoints, in the order they are tried; the next one where one cannot be reached or "
+            "fails: q, runtime (needs a profile ARN), codewhisperer (us-east-1 alone)."
         },
     )
     region: str = field(
@@ -71,6 +85,23 @@ class KiroSettings:
         metadata={"help": "Whether the vendor may use the content of your requests to improve the service."},
     )
     ide_version: str = field(default="0.12.155", metadata={"help": "The IDE version named in the user agent."})
+
+    def __post_init__(self) -> None:
+        names = listed(self.endpoints)
+        if not names or not set(names) <= ENDPOINTS.keys():
+            raise SettingsError(f"kiro.endpoints is {self.endpoints!r}; it takes of: {', '.join(ENDPOINTS)}")
+
+
+def listed(text: str) -> list[str]:
+    """The parts between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _usable(name: str, region: str, token: Token) -> bool:
+    """Whether an endpoint serves an account (section 1.1)."""
+    if name == "runtime":
+        return bool(token.profile_arn)
+    return name != "codewhisperer" or region == "us-east-1"
 
 
 def api_region(chosen: str, profile_arn: str, sso_region: str) -> str:
@@ -169,12 +200,26 @@ class KiroProvider:
         """See `Provider.forms`."""
         return FORMS
 
+    def region(self, account: Account, token: Token) -> str:
+        """The region that the account is served in."""
+        return api_region(self.settings.region or account.api_region, token.profile_arn, account.region)
+
     def base_url(self, account: Account, token: Token) -> str:
-        """Scheme and host of the service for this account, without a slash at the end (section 1.1, E2)."""
+        """Scheme and host for everything but turns, without a slash at the end (section 6.1)."""
         if self.settings.endpoint:
-            return self.settings.endpoint.rstrip("/")
-        region = api_region(self.settings.region or account.api_region, token.profile_arn, account.region)
-        return f"https://q.{region}.amazonaws.com"
+            return listed(self.settings.endpoint)[0].rstrip("/")
+        return ENDPOINTS["q"].format(region=self.region(account, token))
+
+    def endpoints(self, account: Account, token: Token) -> Sequence[str]:
+        """See `Provider.endpoints` (section 1.1): those of the settings, the one that the account prefers first."""
+        if self.settings.endpoint:
+            return [url.rstrip("/") for url in listed(self.settings.endpoint)]
+        region = self.region(account, token)
+        names = listed(self.settings.endpoints)
+        if account.endpoint in ENDPOINTS:
+            names = list(dict.fromkeys((account.endpoint, *names)))
+        usable = [name for name in names if _usable(name, region, token)]
+        return [ENDPOINTS[name].format(region=region) for name in usable or ("q",)]
 
     def tool_names(self, tools: Sequence[Tool]) -> Mapping[str, str]:
         """See `Provider.tool_names`; names that Kiro does not take are shortened (section 2.6)."""
@@ -203,7 +248,8 @@ class KiroProvider:
             (b"accept", b"application/vnd.amazon.eventstream, application/json"),
             (b"x-amzn-kiro-agent-mode", self.settings.agent_mode.encode()),
         ]
-        return UpstreamRequest("POST", f"{self.base_url(account, token)}/generateAssistantResponse", headers, body)
+        url = self.endpoints(account, token)[call.endpoint]
+        return UpstreamRequest("POST", f"{url}/generateAssistantResponse", headers, body)
 
     def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
         """See `Provider.classify`; section 4.3's table."""

@@ -35,7 +35,8 @@ class Call:
     """What the relay adds to one try of one turn.
 
     `conversation_id` is stable over the turns of a conversation, `continuation_id` over the tool rounds of one user
-    message, `invocation_id` is new for every request; all three are UUIDs. `attempt` counts from 1.
+    message, `invocation_id` is new for every request; all three are UUIDs. `attempt` counts from 1. `endpoint` is the
+    number of one of `Provider.endpoints`.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class Call:
     invocation_id: str
     attempt: int = 1
     attempts: int = 3
+    endpoint: int = 0
 
 
 class Forms(Protocol):
@@ -93,6 +95,9 @@ class Provider(Protocol):
 
     def fit(self, request: TurnRequest) -> TurnRequest:
         """The request as this place takes it. Done once a turn, before the first try."""
+
+    def endpoints(self, account: Account, token: Token) -> Sequence[str]:
+        """Where an account can ask: base URLs, at least one. The next is for when one cannot be reached or fails."""
 
     def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
         """The HTTP request that asks for a turn. `request` went through `fit`."""

@@ -1,13 +1,20 @@
-"""The models of an account: read from the upstream, kept for an hour; a short list stands in where that fails."""
+"""The models of the accounts: read from the upstream, kept for an hour; a short list stands in where that fails.
+
+What an account may use hangs on its plan, so a `Catalogue` is of one account, and `Catalogues` has what all of them
+have together. A turn waits for the first account's list alone; those of the others are read behind its back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
-from kirostream.accounts.account import Account, Token
+from kirostream.accounts.account import Account, AccountId, Token
+from kirostream.accounts.keeper import TokenKeeper
+from kirostream.accounts.pool import Pool
 from kirostream.errors import KirostreamError
 from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Provider
@@ -69,17 +76,26 @@ class Catalogue:
         return f"<Catalogue {len(self._known.models)} models, {kind}{', reading' if self._reading else ''}>"
 
     @property
+    def due(self) -> bool:
+        """Whether the list is to be read, and nobody reads it."""
+        return not self._reading and self._clock() >= self._stale_at
+
+    @property
     def known(self) -> Models:
         """The list as it is known, without waiting for anything."""
         return self._known
 
     async def models(self, account: Account, token: Token) -> Models:
         """The list as it is known. Only before the first try does anybody wait for it."""
-        if not self._reading and self._clock() >= self._stale_at:
+        if self.due:
             self._reading = True
             self._nursery.start_soon(self._renew, account, token)
         await self._tried.wait()
         return self._known
+
+    def put_off(self) -> None:
+        """Try again later: there is not even a token to read the list with, of which the keeper has told."""
+        self._stale_at = self._clock() + self._settings.retry
 
     async def _renew(self, account: Account, token: Token) -> None:
         """Read the list anew. A failure keeps the old one, and is tried again after a pause."""
@@ -113,3 +129,113 @@ class Catalogue:
             if not page:
                 break
         return found
+
+
+LOOK: Final = 1.0
+"""Seconds between two looks at what is due of all accounts: with a thousand of them that is no work for every turn."""
+AT_ONCE: Final = 2
+"""Lists that are read at the same time, beside the first."""
+
+
+class Catalogues:
+    """The models of all accounts.
+
+    Args:
+        nursery: owns the reading, so that a turn that leaves does not end it for others.
+        client_of: the connections of an account.
+        clock: seconds, for the age of the lists.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        provider: Provider,
+        pool: Pool,
+        keeper: TokenKeeper,
+        client_of: Callable[[Account], HttpClient],
+        recorder: Recorder,
+        settings: CatalogueSettings | None = None,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._nursery = nursery
+        self._provider = provider
+        self._pool = pool
+        self._keeper = keeper
+        self._client_of = client_of
+        self._recorder = recorder
+        self._settings = settings
+        self._clock = clock
+        self._fallback = Models(provider.fallback_models, complete=False)
+        self._catalogues: dict[AccountId, Catalogue] = {}
+        self._usable: Sequence[Account] = ()
+        self._look_at = float("-inf")
+        self._waiting: set[AccountId] = set()
+        self._readers = trio.CapacityLimiter(AT_ONCE)
+        self._union = self._fallback
+        self._of: Sequence[Models] = ()
+
+    def __repr__(self) -> str:
+        return f"<Catalogues of {len(self._catalogues)} accounts, {len(self.known.models)} models>"
+
+    @property
+    def known(self) -> Models:
+        """What all accounts have together, as far as it is known; those of the first account come first."""
+        lists = [held.known for held in self._catalogues.values() if held.known.complete]
+        if len(lists) < 2:
+            return lists[0] if lists else self._fallback
+        if len(lists) != len(self._of) or any(new is not old for new, old in zip(lists, self._of, strict=True)):
+            together = {model.id: model for held in reversed(lists) for model in reversed(held.models)}
+            self._union, self._of = Models(tuple(reversed(together.values())), complete=True), lists
+        return self._union
+
+    def lists(self, model: str) -> bool:
+        """Whether some account is known to have the model of this id."""
+        return any(each.id == model for each in self.known.models)
+
+    async def models(self) -> Models:
+        """The list as it is known. Only before the first list is there does anybody wait for it.
+
+        Never fails for want of the upstream: then a short list stands in.
+        """
+        if self._clock() >= self._look_at:
+            self._look_at = self._clock() + LOOK
+            self._usable = self._pool.usable()
+            self._read_the_others()
+        for account in self._usable:
+            try:
+                token = await self._keeper.token(account)
+            except KirostreamError:
+                continue
+            await self._catalogue(account).models(account, token)
+            break
+        return self.known
+
+    def _read_the_others(self) -> None:
+        for account in self._usable[1:]:
+            if account.id not in self._waiting and self._catalogue(account).due:
+                self._waiting.add(account.id)
+                self._nursery.start_soon(self._read, account)
+
+    async def _read(self, account: Account) -> None:
+        """Read the list of one account, when its turn has come."""
+        try:
+            async with self._readers:
+                token = await self._keeper.token(account)
+                await self._catalogue(account).models(account, token)
+        except KirostreamError:
+            self._catalogue(account).put_off()
+        finally:
+            self._waiting.discard(account.id)
+
+    def _catalogue(self, account: Account) -> Catalogue:
+        held = self._catalogues.get(account.id)
+        if held is None:
+            held = self._catalogues[account.id] = Catalogue(
+                self._nursery,
+                self._provider,
+                self._client_of(account),
+                self._recorder,
+                self._settings,
+                self._clock,
+            )
+        return held

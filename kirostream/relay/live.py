@@ -64,6 +64,8 @@ class LiveTurn:
         # A whole answer is folded at its end, and one that nobody waits for has no reader that could hold it back.
         self.log = TurnLog(WINDOW if request.stream and attended else sys.maxsize, cap)
         self.attempts = 0
+        self.account = ""
+        """The label of the account that was asked last."""
         self.first_event: float | None = None
         """Seconds from the start to the first event, None before it."""
         self.over = trio.Event()

@@ -8,7 +8,6 @@ client can come back. A turn that was only begun (`Relay.begin`) goes on with no
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 import traceback
@@ -19,36 +18,34 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from kirostream.accounts.account import Account
 from kirostream.accounts.keeper import TokenKeeper
+from kirostream.accounts.pool import Pool
 from kirostream.dialects.dialect import Heading
 from kirostream.errors import (
-    FormRefused,
     KirostreamError,
     LocalProtocolError,
-    ModelNotOnAccount,
     UnknownModel,
     UpstreamFault,
 )
-from kirostream.filters import EventFilter, FilterSettings, emulate, event_filters
+from kirostream.filters import EventFilter, FilterSettings
 from kirostream.filters.continuation import Continuation, may_go_on
-from kirostream.filters.stand_in import StandIn
 from kirostream.filters.structured import Structured
 from kirostream.filters.truncation import TruncationWatch
 from kirostream.filters.websearch import SearchSettings
-from kirostream.net.client import HttpClient
-from kirostream.providers.provider import Call, Provider
+from kirostream.providers.provider import Provider
 from kirostream.relay.archive import Archive
-from kirostream.relay.attempt import Deadlines, attempt
-from kirostream.relay.catalogue import Catalogue, Models
+from kirostream.relay.asking import Asker
+from kirostream.relay.attempt import Deadlines
+from kirostream.relay.catalogue import Catalogues, Models
+from kirostream.relay.clients import ClientOf
 from kirostream.relay.directory import Directory, TurnsSettings
-from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried, decide
+from kirostream.relay.failover import FailoverSettings
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import TurnLog
 from kirostream.relay.refusals import Captures, CaptureSettings, Refusals
 from kirostream.relay.resolver import ModelSettings, fallbacks_of, no_such_model, resolve
 from kirostream.relay.search import Filters, Searcher
-from kirostream.telemetry.facts import AttemptFailed, Faulted, TurnFinished
+from kirostream.telemetry.facts import Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.calibration import Calibration
 from kirostream.turn.events import TurnEnded, TurnEvent, TurnFailed
@@ -83,17 +80,17 @@ class RelaySnapshot:
 
 
 class Relay:
-    """Owns the turns of one account. Make one with `open_relay`."""
+    """Owns the turns."""
 
     def __init__(
         self,
         nursery: trio.Nursery,
         *,
-        account: Account,
+        pool: Pool,
         keeper: TokenKeeper,
         provider: Provider,
-        client: HttpClient,
-        catalogue: Catalogue,
+        client_of: ClientOf,
+        catalogues: Catalogues,
         recorder: Recorder,
         settings: RelaySettings,
         clock: Callable[[], float],
@@ -102,17 +99,29 @@ class Relay:
         archive: Archive | None = None,
     ) -> None:
         self._nursery = nursery
-        self._account = account
+        self._pool = pool
         self._keeper = keeper
         self.provider = provider
-        self._client = client
-        self._catalogue = catalogue
+        self._client_of = client_of
+        self._catalogues = catalogues
         self._recorder = recorder
         self._settings = settings
         self._clock = clock
         self._truncations = TruncationWatch() if settings.filters.truncation_recovery else None
         self._calibration = calibration or Calibration()
         self._refusals = Refusals(provider.forms, captures, recorder)
+        self._asker = Asker(
+            pool=pool,
+            keeper=keeper,
+            provider=provider,
+            client_of=client_of,
+            catalogues=catalogues,
+            recorder=recorder,
+            refusals=self._refusals,
+            deadlines=settings.deadlines,
+            failover=settings.failover,
+            filters=settings.filters,
+        )
         self.directory = Directory(settings.turns, archive)
         self._started = self._answered = self._failed = self._left = 0
 
@@ -130,11 +139,7 @@ class Relay:
 
     async def models(self) -> Models:
         """The models that can be asked for. Never fails for want of the upstream."""
-        try:
-            token = await self._keeper.token(self._account)
-        except KirostreamError:
-            return Models(self.provider.fallback_models, complete=False)
-        return await self._catalogue.models(self._account, token)
+        return await self._catalogues.models()
 
     async def offered(self) -> Sequence[Model]:
         """The models that can be asked for, and the operator's other names for them. Never fails."""
@@ -159,7 +164,7 @@ class Relay:
         """An estimate of a prompt, corrected by what was seen of this model; `model` is as a client wrote it."""
         if not model.strip():
             return tokens
-        named = resolve(model, self._catalogue.known.models, self._settings.models)
+        named = resolve(model, self._catalogues.known.models, self._settings.models)
         return round(tokens * self._calibration.correction(named.model.id))
 
     @asynccontextmanager
@@ -316,7 +321,7 @@ class Relay:
         def filters() -> Sequence[EventFilter]:
             nonlocal chain
             if not live.log.events:  # what comes behind the parts sees one answer, and is made for it once
-                chain = self._filters(live, asked)
+                chain = self._asker.filters(live, asked)
             return (parts, *chain)
 
         while request is not None and not live.log.finished:
@@ -348,15 +353,16 @@ class Relay:
             await self._ask(live, request, log, ids, on_first_event, filters)
 
         searcher = Searcher(
-            account=self._account,
+            pool=self._pool,
             keeper=self._keeper,
             provider=self.provider,
-            client=self._client,
+            client_of=self._client_of,
             recorder=self._recorder,
             settings=settings.search,
             failover=settings.failover,
+            conversation=ids[0],
         )
-        await searcher.answer(asked, log, ask, lambda: self._filters(live, asked), live.heading.turn)
+        await searcher.answer(asked, log, ask, lambda: self._asker.filters(live, asked), live.heading.turn)
 
     async def _ask(
         self,
@@ -368,107 +374,14 @@ class Relay:
         filters: Callable[[], Sequence[EventFilter]] | None = None,
         parts: Continuation | None = None,
     ) -> None:
-        """Try until `log` holds a whole answer to `asked`, or a whole part of it.
-
-        Args:
-            filters: makes the filters of one try; None: those that `asked` needs.
-            parts: where the answer is one of several that make a turn.
-        """
+        """Ask, with the searches that the model wants, until `log` holds a whole answer; see `Asker.ask`."""
         if asked.search is not None:
             await self._ask_with_searches(live, asked, log, ids, on_first_event)
             return
-        settings = self._settings.failover
-        request = self._fitted(live, asked)
-        tried = Tried()
         before = len(log.events)
-        first_error: KirostreamError | None = None
-
-        while True:
-            tried = Tried(tried.attempts + 1, tried.refreshed)
-            live.attempts += 1
-            token = await self._keeper.token(self._account)
-            call = Call(
-                model=live.model,
-                conversation_id=ids[0],
-                continuation_id=ids[1],
-                invocation_id=str(uuid.uuid4()),
-                attempt=tried.attempts,
-                attempts=settings.attempts,
-            )
-            try:
-                await attempt(
-                    request,
-                    call,
-                    account=self._account,
-                    token=token,
-                    provider=self.provider,
-                    client=self._client,
-                    log=log,
-                    deadlines=self._settings.deadlines,
-                    on_first_event=on_first_event,
-                    filters=filters() if filters else self._filters(live, asked),
-                )
-            except KirostreamError as error:
-                committed = parts.begun if parts and before else len(log.events) > before
-                spare = bool(live.spares) and not before
-                if isinstance(error, FormRefused) and not committed:
-                    body = self.provider.prepare(request, call, self._account, token).body
-                    await self._refusals.look(live.inquiry, error, request, live.model, body)
-                stricter = live.inquiry.variant is not None
-                decision = decide(error, tried, committed=committed, settings=settings, spare=spare, stricter=stricter)
-                self._note(live, error, decision)
-                if decision.action is Action.GIVE_UP:
-                    if (said := self._worded(live, first_error or error)) is error:
-                        raise
-                    raise said from error
-                if decision.action is Action.FALL_BACK:
-                    first_error = first_error or error  # of the model that was asked for: the one to tell of
-                    live.model, live.stands_in = live.spares.pop(0), True
-                    request = self._fitted(live, asked)
-                    tried = Tried(refreshed=tried.refreshed)
-                if decision.action is Action.REPAIR:
-                    request = self._refusals.stricter(live.inquiry)
-                if decision.action is Action.REFRESH:
-                    self._keeper.reject(token)
-                    tried = Tried(tried.attempts, refreshed=True)
-                await trio.sleep(decision.delay)
-            else:
-                if not before:  # else its first event is of another prompt than its last
-                    self._calibration.watch(live.model, log.events)
-                self._refusals.remember(live.inquiry, ids[0], trio.current_time())
-                return
-
-    def _fitted(self, live: LiveTurn, asked: TurnRequest) -> TurnRequest:
-        """`asked` as the model that is asked takes it."""
-        request = self.provider.fit(emulate(asked, live.model, self._settings.filters, agentic=live.agentic))
-        return self._refusals.as_before(live.inquiry, request, live.model)
-
-    def _filters(self, live: LiveTurn, asked: TurnRequest) -> Sequence[EventFilter]:
-        names = functools.partial(self.provider.tool_names, asked.tools)
-        filters = event_filters(asked, live.model, self._settings.filters, names)
-        return (*filters, StandIn(live.model)) if live.stands_in else filters
-
-    def _worded(self, live: LiveTurn, error: KirostreamError) -> KirostreamError:
-        """`error` for the client: of a model that is not to be had, which there are; of a form, what is known."""
-        if isinstance(error, FormRefused):
-            return self._refusals.verdict(live.inquiry, error)
-        if not isinstance(error, ModelNotOnAccount):
-            return error
-        message = no_such_model(live.request.model, self._catalogue.known.models)
-        return ModelNotOnAccount(message, reason=error.reason, upstream_status=error.upstream_status)
-
-    def _note(self, live: LiveTurn, error: KirostreamError, decision: Decision) -> None:
-        self._recorder.record(
-            AttemptFailed(
-                turn=live.heading.turn,
-                account=self._account.label,
-                error=type(error).__name__,
-                reason=error.reason,
-                blame=error.blame.value,
-                action=decision.action.value,
-                message=error.message,
-            )
-        )
+        await self._asker.ask(live, asked, log, ids, on_first_event, filters, parts)
+        if not before:  # else its first event is of another prompt than its last
+            self._calibration.watch(live.model, log.events)
 
     def _settle(self, live: LiveTurn, seconds: float) -> None:
         usage, error = Usage(), ""
@@ -488,7 +401,7 @@ class Relay:
                 dialect=live.request.spoken_in,
                 model_asked=live.request.model,
                 model_used=live.model.id,
-                account=self._account.label,
+                account=live.account,
                 outcome=outcome,
                 attempts=live.attempts,
                 seconds=round(seconds, 6),

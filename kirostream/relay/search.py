@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import trio
 
-from kirostream.accounts.account import Account
+from kirostream.accounts.board import Need
+from kirostream.accounts.health import EXPIRED, SERVED, outcome_of
 from kirostream.accounts.keeper import TokenKeeper
+from kirostream.accounts.pool import Pool
 from kirostream.errors import (
     AccountThrottled,
     KirostreamError,
@@ -28,8 +31,8 @@ from kirostream.errors import (
 )
 from kirostream.filters import EventFilter
 from kirostream.filters.websearch import SearchSettings, WebSearch
-from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Provider
+from kirostream.relay.clients import ClientOf
 from kirostream.relay.failover import Action, FailoverSettings, Tried, decide
 from kirostream.relay.log import TurnLog
 from kirostream.telemetry.facts import Searched
@@ -45,29 +48,32 @@ Ask: TypeAlias = Callable[[TurnRequest, Filters], Awaitable[None]]
 
 
 class Searcher:
-    """Searches the web for the turns of one account."""
+    """Searches the web for one turn, on the account that its conversation is on."""
 
     def __init__(
         self,
         *,
-        account: Account,
+        pool: Pool,
         keeper: TokenKeeper,
         provider: Provider,
-        client: HttpClient,
+        client_of: ClientOf,
         recorder: Recorder,
         settings: SearchSettings,
         failover: FailoverSettings,
+        conversation: str,
     ) -> None:
-        self._account = account
+        self._pool = pool
         self._keeper = keeper
         self._provider = provider
-        self._client = client
+        self._client_of = client_of
+        self._conversation = conversation
+        self._account = ""  # the label of the one that was asked last
         self._recorder = recorder
         self._settings = settings
         self._failover = failover
 
     def __repr__(self) -> str:
-        return f"<Searcher of {self._account.label}>"
+        return f"<Searcher of {self._conversation}>"
 
     async def answer(self, asked: TurnRequest, log: TurnLog, ask: Ask, filters: Filters, turn: str) -> None:
         """Ask `asked`, which wants a search, round by round, until `log` holds a whole answer.
@@ -131,7 +137,7 @@ class Searcher:
         self._recorder.record(
             Searched(
                 turn=turn,
-                account=self._account.label,
+                account=self._account,
                 results=len(hits),
                 seconds=round(trio.current_time() - began, 6),
                 error=f"{type(failure).__name__}: {failure.message}" if failure else "",
@@ -145,26 +151,33 @@ class Searcher:
         Raises:
             KirostreamError: what the last try failed with.
         """
-        tried = Tried()
+        tried = Tried(attempts=0)
         while True:
-            tried = Tried(tried.attempts + 1, tried.refreshed)
-            token = await self._keeper.token(self._account)
-            request_id = f"web_search_{call.id}_{uuid.uuid4().hex[:8]}"
-            ask = self._provider.web_search(call.query, request_id, self._account, token)
-            try:
-                status, headers, body = await self._client.fetch(ask.method, ask.url, ask.headers, ask.body)
-                if status != 200:
-                    complaint = self._provider.dialect.read_error(headers, body)
-                    raise self._provider.classify(status, headers, complaint)
-                return self._provider.read_web_search(body)
-            except KirostreamError as error:
-                decision = decide(error, tried, committed=False, settings=self._failover)
-                if decision.action is Action.REFRESH:
-                    self._keeper.reject(token)
-                    tried = Tried(tried.attempts, refreshed=True)
-                elif decision.action is not Action.RETRY:
-                    raise
-                await trio.sleep(decision.delay)
+            tried = replace(tried, attempts=tried.attempts + 1)
+            async with self._pool.lease(Need(conversation=self._conversation)) as lease:
+                self._account = lease.account.label
+                token = await self._keeper.token(lease.account)
+                request_id = f"web_search_{call.id}_{uuid.uuid4().hex[:8]}"
+                ask = self._provider.web_search(call.query, request_id, lease.account, token)
+                client = self._client_of(lease.account)
+                try:
+                    status, headers, body = await client.fetch(ask.method, ask.url, ask.headers, ask.body)
+                    if status != 200:
+                        complaint = self._provider.dialect.read_error(headers, body)
+                        raise self._provider.classify(status, headers, complaint)
+                    hits = self._provider.read_web_search(body)
+                except KirostreamError as error:
+                    decision = decide(error, tried, committed=False, settings=self._failover)
+                    lease.settle(EXPIRED if decision.action is Action.REFRESH else outcome_of(error))
+                    if decision.action is Action.REFRESH:
+                        self._keeper.reject(token)
+                        tried = replace(tried, refreshed=True)
+                    elif decision.action is not Action.RETRY:
+                        raise
+                else:
+                    lease.settle(SERVED)
+                    return hits
+            await trio.sleep(decision.delay)
 
 
 def _word(failure: KirostreamError | None) -> SearchError:

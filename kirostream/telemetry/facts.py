@@ -109,6 +109,26 @@ class Searched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountChanged:
+    """An account is in another state, or a pause of it ends at another time. `seconds` are left of that pause."""
+
+    level: ClassVar[Level] = "warning"
+    account: str
+    before: str
+    state: str
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolTroubled:
+    """The state of the accounts could not be read or written. The pool goes on with what it knows."""
+
+    level: ClassVar[Level] = "error"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRefreshed:
     """An account has a new access token. `expires_in` is in seconds."""
 
@@ -166,6 +186,8 @@ Fact: TypeAlias = (
     | Searched
     | RequestCaptured
     | RequestRepaired
+    | AccountChanged
+    | PoolTroubled
     | TokenRefreshed
     | RefreshFailed
     | CatalogueLoaded

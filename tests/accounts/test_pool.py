@@ -557,6 +557,27 @@ async def test_a_store_that_fails_is_no_reason_to_fail_a_request(autojump_clock:
         nursery.cancel_scope.cancel()
 
 
+async def test_what_was_learned_last_is_written_before_the_end(autojump_clock: trio.testing.MockClock) -> None:
+    """A pool that runs lets nobody wait for its store, and loses nothing when it is stopped."""
+
+    class SlowStore(MemoryPoolStore):
+        async def settle(self, *args, **more):  # type: ignore[no-untyped-def]
+            await trio.sleep(1)
+            return await super().settle(*args, **more)
+
+    store = SlowStore()
+    world = pooled("a", "b", "c", store=store)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.pool.run)
+        for _ in range(3):
+            await world.use(THROTTLED)
+        assert trio.current_time() == 0
+        await trio.sleep(0.5)  # the first is being written
+        nursery.cancel_scope.cancel()
+    assert {record.health.state for record in await store.changes(0)} == {State.COOLING}
+    assert len(await store.changes(0)) == 3
+
+
 async def test_changes_by_others_arrive(autojump_clock: trio.testing.MockClock) -> None:
     store, clock = MemoryPoolStore(), unix_clock()
     here, there = (pooled("a", "b", store=store, clock=clock) for _ in range(2))

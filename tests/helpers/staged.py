@@ -10,8 +10,12 @@ from typing import cast
 import trio
 import trio.testing
 
+from helpers.tokens import unix_clock
 from kirostream.accounts.account import NEVER, Account, AccountId, AuthMethod, Secret, Token
+from kirostream.accounts.board import AccountSnapshot
 from kirostream.accounts.keeper import TokenKeeper
+from kirostream.accounts.pool import Pool, PoolSettings
+from kirostream.accounts.store import MemoryPoolStore
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Complaint, Dialect, Headers, Heading
 from kirostream.errors import (
@@ -27,7 +31,7 @@ from kirostream.errors import (
 from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Call, Forms, UpstreamRequest
 from kirostream.relay.attempt import Deadlines
-from kirostream.relay.catalogue import Catalogue
+from kirostream.relay.catalogue import Catalogues
 from kirostream.relay.failover import FailoverSettings
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.relay import Relay, RelaySettings
@@ -102,6 +106,9 @@ class FakeClient:
 
     script: list[Answer | KirostreamError]
     asked: list[str] = field(default_factory=list)
+    """The tokens, one a try."""
+    places: list[str] = field(default_factory=list)
+    """The URLs, one a try."""
     found: list[tuple[int, bytes] | float | KirostreamError] = field(default_factory=list)
     """What searches answer, in order: a status and a body, seconds of silence, or what is raised. Then the query."""
     searched: list[str] = field(default_factory=list)
@@ -112,6 +119,7 @@ class FakeClient:
         self, method: str, url: str, headers: Headers, content: bytes = b""
     ) -> AsyncGenerator[Answer, None]:
         self.asked.append(dict(headers)[b"authorization"].decode())
+        self.places.append(url)
         await trio.lowlevel.checkpoint()
         answer = self.script.pop(0)
         if isinstance(answer, KirostreamError):
@@ -138,14 +146,21 @@ class FakeClient:
 
 
 class FakeKeeper:
-    """Tokens t0, t1, ...: a new one after each rejection."""
+    """Tokens t0, t1, ...: a new one after each rejection. Those of other accounts than `a` begin with their name.
+
+    Who is `lost` gets none.
+    """
 
     def __init__(self) -> None:
         self.rejections = 0
+        self.lost: dict[str, KirostreamError] = {}
 
     async def token(self, account: Account) -> Token:
         await trio.lowlevel.checkpoint()
-        return Token(Secret(f"t{self.rejections}"), NEVER, "", account.id)
+        if account.id in self.lost:
+            raise self.lost[account.id]
+        of = "" if account.id == "a" else f"{account.id}-"
+        return Token(Secret(f"{of}t{self.rejections}"), NEVER, "", account.id)
 
     def reject(self, token: Token) -> None:
         self.rejections += 1
@@ -164,11 +179,16 @@ class FakeProvider:
 
     def __init__(self) -> None:
         self.fitted: list[TurnRequest] = []
+        self.places = 1
+        """How many endpoints it has."""
         self.models: list[str] = []
         """The models that were asked, one a try."""
 
     def tool_names(self, tools: Sequence[Tool]) -> Mapping[str, str]:
         return {tool.name: f"{tool.name}_x" for tool in tools}
+
+    def endpoints(self, account: Account, token: Token) -> Sequence[str]:
+        return ["http://up", "http://other"][: self.places]
 
     def fit(self, request: TurnRequest) -> TurnRequest:
         self.fitted.append(request)
@@ -176,7 +196,8 @@ class FakeProvider:
 
     def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
         self.models.append(call.model.id)
-        return UpstreamRequest("POST", "http://up", [(b"authorization", token.access.reveal().encode())])
+        url = self.endpoints(account, token)[call.endpoint]
+        return UpstreamRequest("POST", url, [(b"authorization", token.access.reveal().encode())])
 
     def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
         kinds: dict[int, type[UpstreamError]] = {
@@ -210,6 +231,11 @@ class Stage:
     keeper: FakeKeeper
     provider: FakeProvider
     facts: list[Fact]
+    pool: Pool
+
+    def state(self, account: str) -> AccountSnapshot:
+        """One account of the pool, now."""
+        return next(each for each in self.pool.snapshot().accounts if each.id == account)
 
     def finished(self) -> TurnFinished:
         (fact,) = [fact for fact in self.facts if isinstance(fact, TurnFinished)]
@@ -222,25 +248,40 @@ SETTINGS = RelaySettings(
 
 
 @asynccontextmanager
-async def stage(*script: Answer | KirostreamError, settings: RelaySettings = SETTINGS) -> AsyncIterator[Stage]:
-    """A relay that is given the scripted answers in order; no turn is left of it."""
+async def stage(
+    *script: Answer | KirostreamError,
+    settings: RelaySettings = SETTINGS,
+    accounts: Sequence[str] = ("a",),
+    pool_settings: PoolSettings | None = None,
+) -> AsyncIterator[Stage]:
+    """A relay that is given the scripted answers in order; no turn is left of it, and no lease."""
     facts: list[Fact] = []
     recorder = Recorder(facts.append)
     client, keeper, provider = FakeClient(list(script)), FakeKeeper(), FakeProvider()
     async with trio.open_nursery() as nursery:
+        pool = Pool(pool_settings or PoolSettings(), MemoryPoolStore(), clock=unix_clock())
+        for name in accounts:
+            label = "someone" if name == "a" else f"someone {name}"
+            pool.add(Account(id=AccountId(name), label=label, auth=AuthMethod.SOCIAL))
+        keepers = cast(TokenKeeper, keeper)
+
+        def client_of(account: Account) -> HttpClient:
+            return cast(HttpClient, client)
+
         relay = Relay(
             nursery,
-            account=Account(id=AccountId("a"), label="someone", auth=AuthMethod.SOCIAL),
-            keeper=cast(TokenKeeper, keeper),
+            pool=pool,
+            keeper=keepers,
             provider=provider,
-            client=cast(HttpClient, client),
-            catalogue=Catalogue(nursery, provider, cast(HttpClient, client), recorder),
+            client_of=client_of,
+            catalogues=Catalogues(nursery, provider, pool, keepers, client_of, recorder),
             recorder=recorder,
             settings=settings,
             clock=lambda: 1_000_000.0,
         )
-        yield Stage(relay, client, keeper, provider, facts)
+        yield Stage(relay, client, keeper, provider, facts, pool)
         assert relay.snapshot().in_flight == 0
+        assert pool.snapshot().in_flight == pool.snapshot().waiting == 0
 
 
 def ok(*steps: Step) -> Answer:

@@ -21,7 +21,7 @@ from kirostream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from kirostream.relay.failover import Action, Decision, FailoverSettings, Tried, decide
+from kirostream.relay.failover import Action, Decision, FailoverSettings, Left, Tried, decide
 
 SETTINGS = FailoverSettings(attempts=4, backoff=0.5, backoff_max=8.0)
 
@@ -29,22 +29,27 @@ SETTINGS = FailoverSettings(attempts=4, backoff=0.5, backoff_max=8.0)
 @pytest.mark.parametrize(
     ("error", "tried", "expected"),
     [
-        (UpstreamDown("x"), Tried(1), Decision(Action.RETRY, 0.5)),
-        (UpstreamFault("x"), Tried(2), Decision(Action.RETRY, 1.0)),
-        (UpstreamOverloaded("x"), Tried(3), Decision(Action.RETRY, 2.0)),
-        (UpstreamOverloaded("x", retry_after=3.0), Tried(1), Decision(Action.RETRY, 3.0)),
-        (UpstreamOverloaded("x", retry_after=60.0), Tried(1), Decision(Action.GIVE_UP)),
-        (UpstreamFault("x"), Tried(4), Decision(Action.GIVE_UP)),
-        (CredentialRejected("x"), Tried(1), Decision(Action.REFRESH)),
-        (CredentialRejected("x"), Tried(2, refreshed=True), Decision(Action.GIVE_UP)),
-        (AccountThrottled("x"), Tried(1), Decision(Action.GIVE_UP)),
-        (QuotaSpent("x"), Tried(1), Decision(Action.GIVE_UP)),
-        (AccountSuspended("x"), Tried(1), Decision(Action.GIVE_UP)),
-        (ContextOverflow("x"), Tried(1), Decision(Action.GIVE_UP)),
-        (UpstreamRefused("x"), Tried(1), Decision(Action.GIVE_UP)),
-        (UpstreamTimeout("x"), Tried(1), Decision(Action.GIVE_UP)),
-        (StreamCut("x"), Tried(1), Decision(Action.GIVE_UP)),
-        (LocalProtocolError("x"), Tried(1), Decision(Action.GIVE_UP)),
+        (UpstreamDown("x"), Tried(attempts=1), Decision(Action.RETRY, 0.5)),
+        (UpstreamFault("x"), Tried(attempts=2), Decision(Action.RETRY, 1.0)),
+        (UpstreamOverloaded("x"), Tried(attempts=3), Decision(Action.RETRY, 2.0)),
+        (UpstreamOverloaded("x", retry_after=3.0), Tried(attempts=1), Decision(Action.RETRY, 3.0)),
+        (UpstreamOverloaded("x", retry_after=60.0), Tried(attempts=1), Decision(Action.GIVE_UP)),
+        (UpstreamFault("x"), Tried(attempts=4), Decision(Action.GIVE_UP)),
+        (CredentialRejected("x"), Tried(attempts=1), Decision(Action.REFRESH)),
+        (CredentialRejected("x"), Tried(attempts=2, refreshed=True), Decision(Action.GIVE_UP)),
+        (AccountThrottled("x"), Tried(attempts=1), Decision(Action.GIVE_UP)),
+        (QuotaSpent("x"), Tried(attempts=1), Decision(Action.GIVE_UP)),
+        (AccountSuspended("x"), Tried(attempts=1), Decision(Action.GIVE_UP)),
+        (ContextOverflow("x"), Tried(attempts=1), Decision(Action.GIVE_UP)),
+        (UpstreamRefused("x"), Tried(attempts=1), Decision(Action.GIVE_UP)),
+        (UpstreamTimeout("x"), Tried(attempts=1), Decision(Action.RETRY, 0.5)),
+        (UpstreamTimeout("x", reason="CONNECT_TIMEOUT"), Tried(attempts=2), Decision(Action.RETRY, 1.0)),
+        (UpstreamTimeout("x", reason="first_event"), Tried(attempts=1), Decision(Action.RETRY)),
+        (UpstreamTimeout("x", reason="first_event"), Tried(attempts=2), Decision(Action.GIVE_UP)),
+        (UpstreamTimeout("x", reason="idle"), Tried(attempts=1), Decision(Action.GIVE_UP)),
+        (UpstreamTimeout("x", reason="total"), Tried(attempts=1), Decision(Action.GIVE_UP)),
+        (StreamCut("x"), Tried(attempts=1), Decision(Action.RETRY, 0.5)),
+        (LocalProtocolError("x"), Tried(attempts=1), Decision(Action.GIVE_UP)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, KirostreamError) else None,
 )
@@ -55,23 +60,23 @@ def test_blame_decides(error: KirostreamError, tried: Tried, expected: Decision)
 @pytest.mark.parametrize(
     ("error", "tried", "action"),
     [
-        (ModelNotOnAccount("x"), Tried(1), Action.FALL_BACK),
-        (UpstreamOverloaded("x"), Tried(1), Action.RETRY),
-        (UpstreamOverloaded("x"), Tried(4), Action.FALL_BACK),
-        (UpstreamOverloaded("x", retry_after=60.0), Tried(1), Action.FALL_BACK),
-        (UpstreamFault("x"), Tried(4), Action.GIVE_UP),
-        (UpstreamTimeout("x"), Tried(1), Action.GIVE_UP),
-        (AccountThrottled("x"), Tried(1), Action.GIVE_UP),
-        (QuotaSpent("x"), Tried(1), Action.GIVE_UP),
-        (ContextOverflow("x"), Tried(1), Action.GIVE_UP),
-        (CredentialRejected("x"), Tried(1), Action.REFRESH),
+        (ModelNotOnAccount("x"), Tried(attempts=1), Action.FALL_BACK),
+        (UpstreamOverloaded("x"), Tried(attempts=1), Action.RETRY),
+        (UpstreamOverloaded("x"), Tried(attempts=4), Action.FALL_BACK),
+        (UpstreamOverloaded("x", retry_after=60.0), Tried(attempts=1), Action.FALL_BACK),
+        (UpstreamFault("x"), Tried(attempts=4), Action.GIVE_UP),
+        (UpstreamTimeout("x"), Tried(attempts=4), Action.GIVE_UP),
+        (AccountThrottled("x"), Tried(attempts=1), Action.GIVE_UP),
+        (QuotaSpent("x"), Tried(attempts=1), Action.GIVE_UP),
+        (ContextOverflow("x"), Tried(attempts=1), Action.GIVE_UP),
+        (CredentialRejected("x"), Tried(attempts=1), Action.REFRESH),
     ],
 )
 def test_another_model_is_asked_for_want_of_this_one_only(error: KirostreamError, tried: Tried, action: Action) -> None:
-    assert decide(error, tried, committed=False, settings=SETTINGS, spare=True).action is action
+    assert decide(error, tried, committed=False, settings=SETTINGS, left=Left(model=True)).action is action
     without = decide(error, tried, committed=False, settings=SETTINGS)
     assert without.action is (Action.GIVE_UP if action is Action.FALL_BACK else action)
-    assert decide(error, tried, committed=True, settings=SETTINGS, spare=True).action is Action.GIVE_UP
+    assert decide(error, tried, committed=True, settings=SETTINGS, left=Left(model=True)).action is Action.GIVE_UP
 
 
 @pytest.mark.parametrize(
@@ -88,10 +93,10 @@ def test_another_model_is_asked_for_want_of_this_one_only(error: KirostreamError
 def test_a_refused_form_is_asked_once_more_in_a_stricter_form(
     error: KirostreamError, attempts: int, stricter: bool, committed: bool, action: Action
 ) -> None:
-    decision = decide(error, Tried(attempts), committed=committed, settings=SETTINGS, stricter=stricter)
+    decision = decide(error, Tried(attempts=attempts), committed=committed, settings=SETTINGS, left=Left(form=stricter))
     assert decision == Decision(action)
 
 
 @pytest.mark.parametrize("error", [UpstreamDown("x"), CredentialRejected("x"), UpstreamFault("x")])
 def test_nothing_is_repeated_after_the_first_event(error: KirostreamError) -> None:
-    assert decide(error, Tried(1), committed=True, settings=SETTINGS).action is Action.GIVE_UP
+    assert decide(error, Tried(attempts=1), committed=True, settings=SETTINGS).action is Action.GIVE_UP

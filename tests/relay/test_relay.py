@@ -143,11 +143,18 @@ async def test_nothing_is_repeated_once_something_was_said(
 
 
 async def test_silence_before_the_first_event(autojump_clock: trio.testing.MockClock) -> None:
-    async with stage(ok(11.0, *HELLO)) as on, on.relay.turn(ASK) as live:
+    async with stage(ok(11.0, *HELLO), ok(11.0, *HELLO)) as on, on.relay.turn(ASK) as live:
         failed = await outcome(live)
         assert isinstance(failed, TurnFailed)
         assert isinstance(failed.error, UpstreamTimeout)
         assert failed.error.reason == "first_event"
+        assert trio.current_time() == 20
+
+
+async def test_silence_before_the_first_event_is_asked_again(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(ok(11.0, *HELLO), ok(*HELLO)) as on, on.relay.turn(ASK) as live:
+        assert isinstance(await outcome(live), TurnEnded)
+        assert trio.current_time() == 10
 
 
 async def test_a_refusal_in_the_first_frame_is_no_event(autojump_clock: trio.testing.MockClock) -> None:
