@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -463,7 +464,12 @@ async def test_the_catalogue(path: str) -> None:
         seen += models
         if not page:
             break
-    assert seen == [offer.model for offer in OFFERS]
+    assert [replace(model, thinking_fields=()) for model in seen] == [offer.model for offer in OFFERS]
+    fields = {model.id: model.thinking_fields for model in seen}
+    assert fields["claude-haiku-4.5"] == ()
+    assert set(fields["claude-opus-4.6"]) == {"thinking.type", "output_config.effort"}
+    assert set(fields["claude-opus-4.7"]) == {"thinking.type", "thinking.display", "output_config.effort"}
+    assert fields["gpt-5.6-sol"] == ("reasoning.effort",)
 
 
 async def test_the_catalogue_by_json_1_0() -> None:
