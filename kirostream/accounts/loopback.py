@@ -6,7 +6,6 @@ error, and the sign-in waits on.
 
 from __future__ import annotations
 
-import html
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -89,5 +88,7 @@ async def open_loopback(proof: Proof, port: int = 0) -> AsyncIterator[Loopback]:
 
 
 def _page(title: str, text: str) -> bytes:
+    import html  # here: its table of names costs more than all of this file, and few processes ever show a page
+
     said = f"<h1>{html.escape(title)}</h1><p>{html.escape(text)}</p>"
     return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>{said}'.encode()

@@ -11,6 +11,8 @@ from helpers.cancel import every_checkpoint
 from helpers.tokens import NOW, TokenService, account, keep, social, unix_clock
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.sources.ide_json import IdeFile
+from kirostream.accounts.sources.own import OwnAccount
+from kirostream.stores.sealed import SealedStore
 
 
 def written(path: Path, left: float) -> IdeFile:
@@ -99,3 +101,27 @@ async def test_waiters_are_released_when_the_keeper_stops(autojump_clock: trio.t
         await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
     assert outcomes == ["aoa-1"] * 3  # it was sent already, so it was finished first
+
+
+async def test_the_keeper_may_be_stopped_at_any_checkpoint_with_a_record_of_ours(tmp_path: Path) -> None:
+    """The sealed record is replaced under a lock that processes share: neither is left half done."""
+    sent = 0
+    for cut in every_checkpoint():
+        folder = tmp_path / str(cut.k)
+        folder.mkdir()
+        service = TokenService()
+        source = OwnAccount("record", SealedStore(folder / "sealed"), folder / "lock")
+        source.write(social(left=300))
+        async with trio.open_nursery() as nursery:
+            kept = await keep(nursery, social(left=300), service, source=source)
+            assert await kept.access() == "aoa-0"
+            cut.watch(lambda task: task.name.startswith("refresh "), nursery.cancel_scope)
+            await kept.settle()
+            nursery.cancel_scope.cancel()
+        cut.stop()
+        sent += len(service.asked)
+        (held,) = await source.load()
+        assert held.refresh_token.reveal() == service.live
+        with trio.fail_after(1):
+            await source.save(held, held)  # the lock is free
+    assert sent > 1

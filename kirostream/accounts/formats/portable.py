@@ -111,6 +111,11 @@ def word(record: Mapping[str, Any], *names: str) -> str:
     return next((value.strip() for name in names if isinstance(value := record.get(name), str) and value.strip()), "")
 
 
+_LONGEST_WORD: Final = 32
+_LONGEST_LABEL: Final = 64
+"""Characters. What is longer is no name: a column that slipped may hold a token, and names are shown."""
+
+
 def read_flat(record: Mapping[str, Any], where: str) -> Portable:
     """An account whose members lie side by side, in any of the spellings in use.
 
@@ -119,17 +124,18 @@ def read_flat(record: Mapping[str, Any], where: str) -> Portable:
     """
     credential = read_credential(record, where)
     email = word(record, "email")
+    label = word(record, "nickname", "label", "description", "name")
     extra = {
         name: value
         for name, value in credential.extra.items()
         if name not in DROPPED and name not in _OF_PORTABLE and isinstance(value, str | int | float | bool) and value
     }
-    provider = credential.provider
+    provider = credential.provider if len(credential.provider) <= _LONGEST_WORD else ""
     if not provider and is_builder_id(credential):
         provider = "BuilderId"
     return Portable(
         credential=replace(credential, provider=provider, extra=extra),
-        label=word(record, "nickname", "label", "description", "name"),
+        label=label if len(label) <= _LONGEST_LABEL else "",
         email=email,
         user_id=word(record, "userId", "user_id"),
         machine_id=read_machine_id(word(record, "machineId", "machine_id")) or "",
