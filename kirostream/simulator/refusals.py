@@ -12,11 +12,15 @@ from kirostream.dialects.kiro.checks import IMPROPER
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error in place of an answer: HTTP status of the REST form, what the body says, and why, for a developer."""
+    """An error in place of an answer: HTTP status of the REST form, what the body says, and why, for a developer.
+
+    `retry_after` is the pause that a header asks for in seconds, 0 for none.
+    """
 
     status: int
     complaint: Complaint
     detail: str = ""
+    retry_after: int = 0
 
 
 def invalid(detail: str, reason: str = "", message: str = IMPROPER) -> Refusal:

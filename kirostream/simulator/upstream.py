@@ -45,6 +45,7 @@ from kirostream.simulator.refusals import BAD_BEARER, INJECTED, NO_PROFILE, UNKN
 from kirostream.simulator.scene import Scene, stage
 from kirostream.simulator.settings import SimulatorSettings
 from kirostream.simulator.signin import SignIns
+from kirostream.simulator.standing import Standing
 from kirostream.simulator.strict import check
 
 BUFFER: Final = 64 * 1024
@@ -95,7 +96,7 @@ class Simulator:
         self._issuer.sign_in("demo", refresh_token=self.settings.refresh_token)
         self.sign_ins: Final = SignIns(self._issuer)
         self._attempts: Counter[str] = Counter()
-        self._afflicted: dict[str, Refusal] = {}
+        self.standing = Standing()
         self._active = self._requests = self._answered = self._refused = self._broken = 0
         self._credits = 0.0
         self._call_ids = (f"tooluse_{self._digest(f'call:{n}').hex()[:22]}" for n in itertools.count())
@@ -161,11 +162,8 @@ class Simulator:
         self._issuer.revoke()
 
     def afflict(self, name: str, error: str | None) -> None:
-        """Answer every generation of the account `name` with an error of `refusals.INJECTED`; None ends it."""
-        if error is None:
-            self._afflicted.pop(name, None)
-        else:
-            self._afflicted[name] = INJECTED[error]
+        """Answer every generation and search of the account `name` with an error of `standing.ERRORS`; None ends it."""
+        self.standing.afflict(name, error)
 
     # Requests
 
@@ -219,8 +217,8 @@ class Simulator:
         """Tools that the service runs: the web search (section 6.5)."""
         body = await exchange.body(self.settings.max_body)
         grant = self._caller(exchange)
-        if grant.name in self._afflicted:
-            raise _Refused(self._afflicted[grant.name])
+        if refusal := self.standing.call(grant.name, self._now()):
+            raise _Refused(refusal)
         try:
             said = websearch.answer(_object(body), self._count)
         except websearch.Stalled:
@@ -297,6 +295,8 @@ class Simulator:
         rpc = exchange.request.header(b"x-amz-target") is not None
         reply = write_complaint(refusal.status, refusal.complaint, next(self._request_ids), rpc=rpc)
         why = [(WHY, _header(refusal.detail))] if refusal.detail else []
+        if refusal.retry_after:
+            why.append((b"retry-after", b"%d" % refusal.retry_after))
         await exchange.reply(reply.status, [*reply.headers, *why], reply.body)
 
     # Generation
@@ -307,8 +307,8 @@ class Simulator:
         body = decode(raw)
         if self.settings.require_profile_arn and not body.profile_arn:
             raise _Refused(NO_PROFILE)
-        if grant.name in self._afflicted:
-            raise _Refused(self._afflicted[grant.name])
+        if refusal := self.standing.call(grant.name, self._now()):
+            raise _Refused(refusal)
         if refusal := check(body, self._catalogue, picky=self.settings.picky):
             raise _Refused(refusal)
         request = to_turn(body)
