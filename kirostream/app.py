@@ -45,13 +45,15 @@ from kirostream.net.door import ExchangeRecord, open_listeners
 from kirostream.net.exchange import Headers, HttpRequest
 from kirostream.net.http1 import Http1Door
 from kirostream.providers.kiro import KiroProvider
+from kirostream.providers.kiro_management import AccountUsage
 from kirostream.relay.archive import open_archive
 from kirostream.relay.calibration_store import open_calibration
 from kirostream.relay.catalogue import Catalogues
 from kirostream.relay.clients import Clients
-from kirostream.relay.management import Management
+from kirostream.relay.management import Management, with_token
 from kirostream.relay.refusals import Captures
 from kirostream.relay.relay import Relay
+from kirostream.relay.resets import Resets
 from kirostream.settings import Settings
 from kirostream.simulator import upstream as simulator_upstream
 from kirostream.simulator.upstream import Simulator
@@ -203,10 +205,16 @@ async def open_gateway(
         accounts = {one.account.id: _as_set(one.account, settings) for one in found}
         clients = Clients(settings.upstream, lambda account: terms_of(account, settings.pool.accounts).proxy)
         owners.push_async_callback(clients.aclose)
+        tell = changes_to(recorder)
+
+        def on_change(account: Account, before: Health, now: Health) -> None:
+            tell(account, before, now)
+            resets.noticed(account, before, now)
+
         pool = Pool(
             settings.pool,
             SqlitePoolStore(database),
-            on_change=changes_to(recorder),
+            on_change=on_change,
             on_trouble=lambda error: recorder.record(PoolTroubled(message=error.message)),
         )
         provider = KiroProvider(settings.kiro)
@@ -233,6 +241,18 @@ async def open_gateway(
             keeper.add(account, one.source, one.credential, _post_by(clients.of(account)))
         keeping = await owners.enter_async_context(trio.open_nursery())
         await keeping.start(keeper.run)
+
+        async def usage(account: Account) -> AccountUsage:
+            return await with_token(keeper, account, Management(provider, clients.of(account)).usage)
+
+        resets = Resets(
+            keeping,
+            usage,
+            pool,
+            lambda account, error: recorder.record(
+                PoolTroubled(message=f"{account.label}: when its credits come back is not known: {error.message}")
+            ),
+        )
         await keeping.start(pool.run)
         turns = await owners.enter_async_context(trio.open_nursery())
         relay = Relay(
