@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -97,14 +97,19 @@ async def _listed(desk: Desk) -> dict[str, Any]:
 
     discovery = await desk.discover()
     entries = {entry.id: entry for entry in await desk.roster.entries()}
+    states = await desk.states([each.account for each in discovery.found])
     found: list[dict[str, Any]] = []
     for each in discovery.found:
         credential, until = each.credential, each.credential.valid_until()
+        state = states.get(each.account.id)
         found.append(
             {
                 "id": each.account.id,
                 "label": each.account.label,
                 "enabled": True,
+                "state": state.state.value if state else "ready",
+                "stateUntilAt": state.until if state and 0 < state.until < NEVER else None,
+                "why": state.why if state else "",
                 "auth": credential.auth.value,
                 "provider": credential.provider,
                 "region": credential.region,
@@ -126,6 +131,13 @@ async def _listed(desk: Desk) -> dict[str, Any]:
     return {"accounts": found, "trouble": list(discovery.trouble), "looked": list(discovery.looked)}
 
 
+def _state(each: Mapping[str, Any]) -> str:
+    if not each["enabled"]:
+        return "disabled"
+    until = _moment(each["stateUntilAt"])
+    return " ".join(filter(None, (each["state"], f"until {until}" if until else "", each["why"])))
+
+
 def _place(entry: Entry) -> str:
     """Where an entry's credential is, for people."""
     return "kirostream" if entry.kind == "own" else entry.place
@@ -145,14 +157,14 @@ def list_accounts(as_json: AsJson = False) -> None:
             [
                 each["id"],
                 each["label"],
-                "yes" if each["enabled"] else "no",
+                _state(each),
                 each.get("token", ""),
                 _moment(each.get("tokenEndsAt")),
                 each["source"],
             ]
             for each in said["accounts"]
         ]
-        _table(["id", "account", "used", "token", "until", "from"], rows)
+        _table(["id", "account", "state", "token", "until", "from"], rows)
     for line in said["trouble"]:
         typer.echo(f"kirostream: {line}", err=True)
 
@@ -436,6 +448,19 @@ def refresh(name: SomeName = "") -> None:
     _report(
         _run(lambda desk: _each(desk, name, desk.refresh)), lambda token: f"fresh until {_moment(token.expires_at)}"
     )
+
+
+@accounts.command()
+def reset(name: Name) -> None:
+    """Make an account ready again that cools, is exhausted or was suspended; a gateway that runs takes it up."""
+
+    async def work(desk: Desk) -> Found:
+        (found,) = await desk.find(name)
+        await desk.reset(found.account)
+        return found
+
+    found = _run(work)
+    _say(f"Ready: {found.account.label} ({found.account.id})")
 
 
 @accounts.command("test")

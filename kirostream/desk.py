@@ -16,19 +16,33 @@ from pathlib import Path
 import trio
 
 from kirostream._version import __version__
-from kirostream.accounts.account import NEVER, Account, AuthMethod, Credential, Secret, Token, account_id, account_label
+from kirostream.accounts.account import (
+    NEVER,
+    Account,
+    AccountId,
+    AuthMethod,
+    Credential,
+    Secret,
+    Token,
+    account_id,
+    account_label,
+)
+from kirostream.accounts.board import AccountSnapshot
 from kirostream.accounts.devices import Devices, random_machine_id
 from kirostream.accounts.discovery import Discovery, Found, discover, from_environment
 from kirostream.accounts.formats import FORMATS, detect
 from kirostream.accounts.formats.portable import Format, Portable, Written
 from kirostream.accounts.keeper import Post, TokenKeeper
 from kirostream.accounts.login import Login, Screen
+from kirostream.accounts.pool import Pool
 from kirostream.accounts.profiles import needs_profile, profile_arn
-from kirostream.accounts.roster import Entry, Kept, Roster
+from kirostream.accounts.roster import Entry, Kept, Roster, pick
 from kirostream.accounts.sources.cli_sqlite import CliDatabase
 from kirostream.accounts.sources.fields import expand
 from kirostream.accounts.sources.ide_json import IdeFile
 from kirostream.accounts.sources.source import CredentialSource, check_refresh_token
+from kirostream.accounts.store_sqlite import SqlitePoolStore
+from kirostream.app import DATABASE
 from kirostream.errors import KirostreamError, ProtocolError, SettingsError, StoreError, UpstreamError
 from kirostream.net.client import HttpClient
 from kirostream.net.exchange import Headers
@@ -38,6 +52,7 @@ from kirostream.relay.management import Management, with_token
 from kirostream.settings import Settings
 from kirostream.stores.files import atomic_write, read_if_there
 from kirostream.stores.sealed import SealedStore
+from kirostream.stores.sqlite import open_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,18 +208,7 @@ class Desk:
         if not name:
             discovery.require()
             return discovery.found
-        for fits in (
-            [each for each in discovery.found if name in (each.account.id, each.account.label)],
-            [each for each in discovery.found if each.account.id.startswith(name)],
-            [each for each in discovery.found if each.account.label.lower().startswith(name.lower())],
-        ):
-            if len(fits) == 1:
-                return fits
-            if fits:
-                which = ", ".join(f"{each.account.id} ({each.account.label})" for each in fits)
-                raise SettingsError(f"{name!r} means several accounts: {which}. Name one by its id.")
-        known = ", ".join(f"{each.account.id} ({each.account.label})" for each in discovery.found) or "there are none"
-        raise SettingsError(f"No account in use is called {name!r}. In use: {known}.")
+        return [pick(name, [(each.account.id, each.account.label, each) for each in discovery.found])]
 
     async def usage(self, found: Found) -> AccountUsage:
         """What an account has used.
@@ -237,6 +241,35 @@ class Desk:
         """The keeper, with this account in it."""
         self._keeper.add(found.account, found.source, found.credential)
         return self._keeper
+
+    async def states(self, accounts: Sequence[Account]) -> Mapping[AccountId, AccountSnapshot]:
+        """How the gateways on this machine see the accounts. Empty where none has run yet.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        if not await trio.Path(self._data_dir / DATABASE).exists():
+            return {}
+        async with self._pool(accounts) as pool:
+            return {state.id: state for state in pool.snapshot().accounts}
+
+    async def reset(self, account: Account) -> None:
+        """Make an account ready, whatever it was, also in a gateway that runs.
+
+        Raises:
+            StoreError: it cannot be written down.
+        """
+        async with self._pool([account]) as pool:
+            await pool.clear(account.id)
+
+    @asynccontextmanager
+    async def _pool(self, accounts: Sequence[Account]) -> AsyncIterator[Pool]:
+        async with open_database(self._data_dir / DATABASE) as database:
+            pool = Pool(self._settings.pool, SqlitePoolStore(database), clock=self._now)
+            for account in accounts:
+                pool.add(account)
+            await pool.sync()
+            yield pool
 
     # -- adding, importing, exporting
 

@@ -13,14 +13,19 @@ import pytest
 import trio
 
 from helpers.signin import Person, get
-from kirostream.accounts.account import AuthMethod, Credential, Secret
+from kirostream.accounts.account import AccountId, AuthMethod, Credential, Secret
+from kirostream.accounts.health import State
 from kirostream.accounts.login import Task, builder_id, identity_center, social
 from kirostream.accounts.oidc import AuthHosts
+from kirostream.accounts.pool import Pool, PoolSettings
+from kirostream.accounts.store_sqlite import SqlitePoolStore
+from kirostream.app import DATABASE
 from kirostream.desk import Desk, open_desk
 from kirostream.errors import SettingsError, StoreError, UpstreamDown
 from kirostream.settings import Settings
 from kirostream.simulator import upstream as simulator_upstream
 from kirostream.simulator.upstream import Simulator
+from kirostream.stores.sqlite import open_database
 
 
 class Visitor(Person):
@@ -126,6 +131,23 @@ async def test_a_refresh_writes_back_what_rotated(tmp_path: Path) -> None:
         assert (await at.desk.find())[0].credential.access_token == token.access
 
 
+async def test_states_are_those_of_the_gateways_and_can_be_reset(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        ann = await at.given("ann")
+        (found,) = await at.desk.find()
+        assert await at.desk.states([found.account]) == {}, "no gateway has run yet"
+        assert not (tmp_path / "data" / DATABASE).exists()
+        async with open_database(tmp_path / "data" / DATABASE) as database:
+            pool = Pool(PoolSettings(), SqlitePoolStore(database))
+            pool.add(found.account)
+            await pool.sync()
+            await pool.disable(found.account.id, "suspended")
+            assert (await at.desk.states([found.account]))[AccountId(ann)].state is State.DISABLED
+            await at.desk.reset(found.account)
+            await pool.sync()
+            assert pool.snapshot().accounts[0].state is State.READY
+
+
 async def test_names_and_beginnings(tmp_path: Path) -> None:
     async with place(tmp_path) as at:
         ann, bob = await at.given("ann", label="Ann"), await at.given("bob", label="Bob")
@@ -137,7 +159,7 @@ async def test_names_and_beginnings(tmp_path: Path) -> None:
         ]
         with pytest.raises(SettingsError, match="several accounts"):
             await at.desk.find("own-")
-        with pytest.raises(SettingsError, match=r"called 'carl'. In use: .*Ann"):
+        with pytest.raises(SettingsError, match=r"called 'carl'. Known: .*Ann"):
             await at.desk.find("carl")
 
 

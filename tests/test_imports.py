@@ -62,6 +62,7 @@ SAME_ROW: Final = {
     ("cli_accounts", "settings"),
     ("cli_login", "desk"),
     ("cli_login", "settings"),
+    ("desk", "app"),
     ("desk", "settings"),
     ("__main__", "cli"),
 }

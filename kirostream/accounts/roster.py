@@ -89,23 +89,8 @@ class Roster:
         return tuple(await trio.to_thread.run_sync(self._read, abandon_on_cancel=True))
 
     async def find(self, name: str) -> Entry:
-        """The entry that a person means by `name`: an id, a label, or the beginning of either that fits one alone.
-
-        Raises:
-            SettingsError: none fits, or several do; the message lists them.
-        """
-        entries = await self.entries()
-        for fits in (
-            [entry for entry in entries if name in (entry.id, entry.label)],
-            [entry for entry in entries if entry.id.startswith(name) or entry.label.lower().startswith(name.lower())],
-        ):
-            if len(fits) == 1:
-                return fits[0]
-            if fits:
-                which = ", ".join(f"{entry.id} ({entry.label})" for entry in fits)
-                raise SettingsError(f"{name!r} means several accounts: {which}. Name one by its id.")
-        known = ", ".join(f"{entry.id} ({entry.label})" for entry in entries) or "there are none yet"
-        raise SettingsError(f"No account is called {name!r}. Known: {known}.")
+        """The entry that a person means by `name`; see `pick`."""
+        return pick(name, [(entry.id, entry.label, entry) for entry in await self.entries()])
 
     def source(self, entry: Entry, *, profile_arn: str = "", api_region: str = "") -> OwnAccount:
         """The credential source of an entry of kind ``own``."""
@@ -296,6 +281,28 @@ class Roster:
             for entry in entries
         ]
         atomic_write(self._path, json.dumps({"accounts": accounts}, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def pick(name: str, named: Sequence[tuple[AccountId, str, T]]) -> T:
+    """The account that a person means by `name`: an id, a label, or the beginning of either that fits one alone.
+
+    Args:
+        named: id and label of each, and what it stands for.
+
+    Raises:
+        SettingsError: none fits, or several do; the message lists them.
+    """
+    for fits in (
+        [each for each in named if name in each[:2]],
+        [each for each in named if each[0].startswith(name) or each[1].lower().startswith(name.lower())],
+    ):
+        if len(fits) == 1:
+            return fits[0][2]
+        if fits:
+            which = ", ".join(f"{account} ({label})" for account, label, _ in fits)
+            raise SettingsError(f"{name!r} means several accounts: {which}. Name one by its id.")
+    known = ", ".join(f"{account} ({label})" for account, label, _ in named) or "there are none yet"
+    raise SettingsError(f"No account is called {name!r}. Known: {known}.")
 
 
 _MEMBERS: Final = frozenset({"id", "kind", "place", "label", "enabled", "persons", "addedAt"})

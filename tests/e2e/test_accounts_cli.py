@@ -84,7 +84,7 @@ def test_from_a_sign_in_to_another_programs_file(tmp_path: Path, upstream: dict[
     assert run("test").count("works: ") == 2
     assert "https://checkout.simulated.invalid/" in run("subscribe", "a", "--plan", "kiro_pro")
     run("disable", "mine")
-    assert re.search(r"mine +no", run("list"))
+    assert re.search(r"mine +disabled", run("list"))
     env_file = tmp_path / "peer.env"
     assert "added:" in run("sync", str(env_file), "--format", "env", "--dry-run")
     assert not env_file.exists()
