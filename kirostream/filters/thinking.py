@@ -125,7 +125,8 @@ class ThinkingSplitter:
         for event in events:
             match event:
                 case BlockDelta(index=index):
-                    if index == self._block and self._phase is not _Phase.PASSING:
+                    # Behind a thought without words the phase is PASSING, and the block is not open yet.
+                    if index == self._block and (self._phase is not _Phase.PASSING or index not in self._blocks):
                         said += self._look(event)
                     else:
                         said.append(self._blocks.delta(event))

@@ -91,6 +91,13 @@ def test_an_answer_that_is_all_thought_may_be_removed() -> None:
     assert split("<think>Hm.</think>\n", Handling.REMOVE) == ()
 
 
+@pytest.mark.parametrize("handling", [h for h in Handling if h is not Handling.PASS])
+def test_a_thought_without_words_and_an_answer_in_the_next_piece(handling: Handling) -> None:
+    events = [BlockStarted(0, BlockKind.TEXT), BlockDelta.of(0, "<think></think>"), BlockDelta.of(0, "<think>")]
+    said = through(ThinkingSplitter(handling), [TurnStarted("m"), *events, BlockEnded(0), TurnEnded(Stop.END, Usage())])
+    assert [event.text for event in said if isinstance(event, BlockDelta)] == ["<think>"]
+
+
 @given(st.data(), LIKELY, st.sampled_from([h for h in Handling if h is not Handling.PASS]))
 def test_any_cut_gives_the_same_events(data: st.DataObject, text: str, handling: Handling) -> None:
     whole = list(unfold(answer(Text(text), CALL, Text(text))))
