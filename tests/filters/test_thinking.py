@@ -93,8 +93,9 @@ def test_an_answer_that_is_all_thought_may_be_removed() -> None:
 
 @pytest.mark.parametrize("handling", [h for h in Handling if h is not Handling.PASS])
 def test_a_thought_without_words_and_an_answer_in_the_next_piece(handling: Handling) -> None:
-    events = [BlockStarted(0, BlockKind.TEXT), BlockDelta.of(0, "<think></think>"), BlockDelta.of(0, "<think>")]
-    said = through(ThinkingSplitter(handling), [TurnStarted("m"), *events, BlockEnded(0), TurnEnded(Stop.END, Usage())])
+    deltas = [BlockDelta.of(0, "<think></think>"), BlockDelta.of(0, "<think>")]
+    events: list[TurnEvent] = [TurnStarted("m"), BlockStarted(0, BlockKind.TEXT), *deltas, BlockEnded(0)]
+    said = through(ThinkingSplitter(handling), [*events, TurnEnded(Stop.END, Usage())])
     assert [event.text for event in said if isinstance(event, BlockDelta)] == ["<think>"]
 
 

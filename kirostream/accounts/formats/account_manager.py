@@ -166,7 +166,7 @@ def fits_csv(text: str) -> bool:
 
 def read_csv(text: str) -> ReadAccounts:
     """A table: ``email,token,nickname,idp``, or the names of JSON."""
-    rows = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
+    rows = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=None))
     names = {"token": "refreshToken", "refreshtoken": "refreshToken", "clientid": "clientId"}
     names |= {"clientsecret": "clientSecret", "accesstoken": "accessToken"}
     entries = [
