@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import trio
 import trio.testing
 
 from helpers.staged import ASK, FIRST, HELLO, SETTINGS, WRITER, Answer, Stage, ok, outcome, stage
 from kirostream.accounts.account import AccountId
+from kirostream.accounts.board import Need
 from kirostream.accounts.health import State
 from kirostream.accounts.pool import PoolSettings
 from kirostream.errors import (
@@ -166,10 +169,10 @@ async def test_another_endpoint_is_tried_where_one_fails(autojump_clock: trio.te
         assert on.client.places == ["http://up"]
 
 
-async def test_a_model_that_no_account_lists_is_not_looked_for_everywhere(
+async def test_a_model_that_is_listed_is_looked_for_on_every_account(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with stage(*[refused(404)] * 3, accounts=THREE) as on:  # the fallback list has the model
+    async with stage(*[refused(404)] * 3, accounts=THREE) as on:
         assert isinstance(await error_of(on), ModelNotOnAccount)
         assert len(on.client.asked) == 3
         assert [on.state(name).blocked for name in THREE] == [("m",)] * 3
@@ -232,15 +235,19 @@ async def test_no_try_begins_once_the_time_is_used_up(autojump_clock: trio.testi
 async def test_an_account_taken_meanwhile_is_left_to_the_other(autojump_clock: trio.testing.MockClock) -> None:
     """A try that should go to the same account again goes to another, and begins to count there."""
     settings = PoolSettings(accounts={"a": {"concurrency": 1}})
-    async with stage(refused(500), ok(FIRST, 50.0), ok(*HELLO), accounts=("a", "b"), pool_settings=settings) as on:
+    async with stage(*[refused(500)] * 4, accounts=("a", "b"), pool_settings=settings) as on:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(answered, on)
-            await trio.sleep(0.5)  # the first waits to try again on `a`
-            async with on.pool.lease() as held:
-                assert held.account.id == AccountId("b")
-                async with on.pool.lease() as taken:
-                    assert taken.account.id == AccountId("a")
-                    with trio.move_on_after(2):
-                        await trio.sleep_forever()
-            nursery.cancel_scope.cancel()
-        assert on.client.asked == ["t0", "b-t0"]
+            nursery.start_soon(error_of, on)
+            await trio.sleep(0.5)  # the turn waits to try again on `a`
+            async with on.pool.lease(Need(prefer=AccountId("a"))) as taken:
+                assert taken.account.id == AccountId("a")
+                await trio.sleep(20)
+        assert on.client.asked == ["t0", "b-t0", "b-t0", "b-t0"]
+
+
+async def test_a_model_that_nobody_has_is_asked_for_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(refused(404), accounts=THREE) as on, on.relay.turn(replace(ASK, model="nobodys")) as live:
+        failed = await outcome(live)
+        assert isinstance(failed, TurnFailed)
+        assert isinstance(failed.error, ModelNotOnAccount)
+        assert len(on.client.asked) == 1

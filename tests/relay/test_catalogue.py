@@ -13,11 +13,14 @@ import trio
 import trio.testing
 
 from kirostream.accounts.account import NEVER, Account, AccountId, AuthMethod, Secret, Token
+from kirostream.accounts.keeper import TokenKeeper
+from kirostream.accounts.pool import Pool, PoolSettings
+from kirostream.accounts.store import MemoryPoolStore
 from kirostream.dialects.dialect import Headers
-from kirostream.errors import KirostreamError, UpstreamDown
+from kirostream.errors import CredentialRejected, KirostreamError, UpstreamDown
 from kirostream.net.client import HttpClient
 from kirostream.providers.kiro import KiroProvider
-from kirostream.relay.catalogue import Catalogue, CatalogueSettings
+from kirostream.relay.catalogue import Catalogue, Catalogues, CatalogueSettings, Models
 from kirostream.telemetry.facts import CatalogueLoaded, Fact
 from kirostream.telemetry.recorder import Recorder
 
@@ -129,3 +132,62 @@ async def test_who_leaves_ends_it_for_nobody(autojump_clock: trio.testing.MockCl
             await ids(models)
         assert await ids(models) == ["a"]
         assert len(client.asked) == 1
+
+
+def names(models: Models) -> list[str]:
+    return [model.id for model in models.models]
+
+
+@asynccontextmanager
+async def catalogues(**scripts: Sequence[Page | float | int | KirostreamError]) -> AsyncIterator[Catalogues]:
+    """The lists of several accounts, in the order of their names here."""
+    pool = Pool(PoolSettings(), MemoryPoolStore(), clock=lambda: 0.0)
+    clients = {name: cast(HttpClient, FakeClient(list(script))) for name, script in scripts.items()}
+    for name in scripts:
+        pool.add(Account(id=AccountId(name), label=name, auth=AuthMethod.SOCIAL))
+
+    class Keeper:
+        async def token(self, account: Account) -> Token:
+            await trio.lowlevel.checkpoint()
+            if account.id == "lost":
+                raise CredentialRejected("log in again")
+            return TOKEN
+
+    async with trio.open_nursery() as nursery:
+        provider = KiroProvider()
+        yield Catalogues(
+            nursery,
+            provider,
+            pool,
+            cast(TokenKeeper, Keeper()),
+            lambda account: clients[account.id],
+            Recorder(lambda fact: None),
+            SETTINGS,
+        )
+        nursery.cancel_scope.cancel()
+
+
+async def test_all_accounts_together(autojump_clock: trio.testing.MockClock) -> None:
+    """The first list is waited for; the others come by themselves, and add what the first does not have."""
+    async with catalogues(
+        lost=[], a=[(["haiku"], "")], b=[4.0, (["haiku", "opus"], "")], c=[UpstreamDown("no route")]
+    ) as lists:
+        first = await lists.models()
+        assert (names(first), first.complete, trio.current_time()) == (["haiku"], True, 0.0)
+        assert (lists.lists("haiku"), lists.lists("opus")) == (True, False)
+        await trio.sleep(6)
+        assert names(await lists.models()) == ["haiku", "opus"]
+        assert lists.known is lists.known
+        assert lists.lists("opus")
+
+
+async def test_without_a_list_a_short_one_stands_in(autojump_clock: trio.testing.MockClock) -> None:
+    async with catalogues(lost=[]) as lists:
+        known = await lists.models()
+        assert (known.models, known.complete) == (KiroProvider().fallback_models, False)
+    async with catalogues(a=[UpstreamDown("no route"), (["haiku"], "")]) as lists:
+        assert not (await lists.models()).complete
+        await trio.sleep(11)
+        await lists.models()
+        await trio.sleep(1)
+        assert names(await lists.models()) == ["haiku"]

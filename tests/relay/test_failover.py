@@ -100,3 +100,39 @@ def test_a_refused_form_is_asked_once_more_in_a_stricter_form(
 @pytest.mark.parametrize("error", [UpstreamDown("x"), CredentialRejected("x"), UpstreamFault("x")])
 def test_nothing_is_repeated_after_the_first_event(error: KirostreamError) -> None:
     assert decide(error, Tried(attempts=1), committed=True, settings=SETTINGS).action is Action.GIVE_UP
+
+
+@pytest.mark.parametrize(
+    ("error", "tried", "left", "action"),
+    [
+        (AccountThrottled("x"), Tried(), Left(account=True), Action.NEXT_ACCOUNT),
+        (AccountThrottled("x"), Tried(accounts=5), Left(account=True), Action.GIVE_UP),
+        (AccountThrottled("x", reason="SUSPICIOUS_ACTIVITY"), Tried(), Left(account=True), Action.GIVE_UP),
+        (AccountThrottled("x"), Tried(), Left(endpoint=True, model=True), Action.GIVE_UP),
+        (QuotaSpent("x"), Tried(attempts=9), Left(account=True), Action.NEXT_ACCOUNT),
+        (AccountSuspended("x"), Tried(), Left(account=True), Action.NEXT_ACCOUNT),
+        (ModelNotOnAccount("x"), Tried(), Left(account=True, model=True), Action.NEXT_ACCOUNT),
+        (ModelNotOnAccount("x"), Tried(accounts=5), Left(account=True, model=True), Action.FALL_BACK),
+        (CredentialRejected("x"), Tried(), Left(account=True), Action.REFRESH),
+        (CredentialRejected("x"), Tried(refreshed=True), Left(account=True), Action.NEXT_ACCOUNT),
+        (CredentialRejected("x"), Tried(), Left(account=True, token=False), Action.NEXT_ACCOUNT),
+        (UpstreamDown("x"), Tried(), Left(account=True, token=False), Action.NEXT_ACCOUNT),
+        (UpstreamDown("x"), Tried(), Left(token=False), Action.GIVE_UP),
+        (UpstreamDown("x"), Tried(attempts=4), Left(endpoint=True, account=True), Action.NEXT_ENDPOINT),
+        (UpstreamDown("x"), Tried(attempts=4), Left(account=True), Action.NEXT_ACCOUNT),
+        (UpstreamFault("x"), Tried(attempts=4, accounts=2), Left(account=True), Action.GIVE_UP),
+        (UpstreamOverloaded("x"), Tried(attempts=4), Left(account=True, endpoint=True), Action.GIVE_UP),
+        (UpstreamRefused("x"), Tried(), Left(account=True, endpoint=True, model=True), Action.GIVE_UP),
+        (UpstreamFault("x"), Tried(seconds=299.6), Left(account=True), Action.GIVE_UP),
+        (AccountThrottled("x"), Tried(seconds=300.1), Left(account=True), Action.GIVE_UP),
+    ],
+)
+def test_where_there_is_more_to_try(error: KirostreamError, tried: Tried, left: Left, action: Action) -> None:
+    assert decide(error, tried, committed=False, settings=SETTINGS, left=left).action is action
+    assert decide(error, tried, committed=True, settings=SETTINGS, left=left).action is Action.GIVE_UP
+
+
+@pytest.mark.parametrize("name", ["attempts", "silent", "accounts"])
+def test_the_first_try_counts(name: str) -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        FailoverSettings(**{name: 0})
