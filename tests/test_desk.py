@@ -62,6 +62,7 @@ class Place:
 async def place(folder: Path) -> AsyncIterator[Place]:
     async with trio.open_nursery() as nursery:
         simulator, url = await nursery.start(simulator_upstream.serve)
+        simulator.sign_ins.interval = 0.05
         base = Settings()
         settings = replace(
             base,

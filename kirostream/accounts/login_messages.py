@@ -239,7 +239,7 @@ def read_device_code(status: int, body: bytes) -> DeviceCode | Refused:
         user_code=user_code,
         url=url,
         whole_url=whole if _is_page(whole) else url,
-        interval=min(max(_seconds(record, "interval", "intervalInMilliseconds", 5.0), 1.0), 60.0),
+        interval=min(max(_seconds(record, "interval", "intervalInMilliseconds", 5.0), 0.05), 60.0),
         expires_in=min(_seconds(record, "expiresIn", "expiresInMilliseconds", 600.0), 86400.0),
     )
 

@@ -66,7 +66,8 @@ class SignIns:
     Args:
         issuer: makes the tokens.
 
-    `faults` are answered to the next polls, the first first.
+    `faults` are answered to the next polls, the first first. `interval` is the pause, in seconds, that device codes
+    made from now on ask for.
     """
 
     def __init__(self, issuer: Issuer) -> None:
@@ -75,6 +76,7 @@ class SignIns:
         self._clients: dict[str, Client] = {}
         self._codes: dict[str, Code] = {}
         self.faults: deque[Fault] = deque()
+        self.interval = INTERVAL
 
     def __repr__(self) -> str:
         return f"<SignIns: {len(self._clients)} clients, {len(self._codes)} codes>"
@@ -152,7 +154,7 @@ class SignIns:
             "userCode": code.user_code,
             "verificationUri": f"{base}/device",
             "verificationUriComplete": f"{base}/device?user_code={code.user_code}",
-            "interval": int(code.interval),
+            "interval": int(code.interval) or code.interval,
             "expiresIn": int(CODE_LIFETIME),
         }
 
@@ -202,6 +204,7 @@ class SignIns:
         name = self._issuer.name("device", number)
         digest = hashlib.sha256(name.encode()).digest()
         letters = "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest[:8])
+        code.interval = self.interval
         code.user_code = f"{letters[:4]}-{letters[4:]}"
         self._codes[name] = code
         return name, code

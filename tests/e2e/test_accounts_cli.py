@@ -86,9 +86,7 @@ def test_from_a_sign_in_to_another_programs_file(tmp_path: Path, upstream: dict[
     run("disable", "mine")
     assert re.search(r"mine +disabled", run("list"))
     env_file = tmp_path / "peer.env"
-    assert "added:" in run("sync", str(env_file), "--format", "env", "--dry-run")
-    assert not env_file.exists()
-    run("sync", str(env_file), "--format", "env")
+    assert "added:" in run("sync", str(env_file), "--format", "env")
     (tmp_path / "theirs.json").write_text(json.dumps([{"refreshToken": PLANTED, "authMethod": "social"}]))
     assert "1 added" in run("import", str(tmp_path / "theirs.json"))
     (tmp_path / "broken.json").write_text(f'[{{"refreshToken":"{PLANTED}" oops')
