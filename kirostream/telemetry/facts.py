@@ -112,7 +112,7 @@ class Searched:
 class AccountChanged:
     """An account is in another state, or a pause of it ends at another time. `seconds` are left of that pause."""
 
-    level: ClassVar[Level] = "warning"
+    level: ClassVar[Level] = "info"
     account: str
     before: str
     state: str

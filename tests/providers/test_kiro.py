@@ -10,7 +10,7 @@ import pytest
 
 from kirostream.accounts.account import NEVER, Account, AccountId, AuthMethod, Secret, Token
 from kirostream.dialects.dialect import Complaint
-from kirostream.errors import AccountThrottled, RemoteProtocolError
+from kirostream.errors import AccountThrottled, RemoteProtocolError, SettingsError
 from kirostream.providers.kiro import KiroProvider, KiroSettings, api_region
 from kirostream.providers.provider import Call
 from kirostream.turn.model import DEFAULT_WINDOW, Model
@@ -70,6 +70,39 @@ def test_foreign_tokens_are_marked(auth: AuthMethod, marker: bytes) -> None:
     ask = KiroProvider().prepare(ASK, CALL, account(auth), token(""))
     assert dict(ask.headers)[b"tokentype"] == marker
     assert "profileArn" not in json.loads(ask.body)
+
+
+@pytest.mark.parametrize(
+    ("settings", "preferred", "arn", "hosts"),
+    [
+        (KiroSettings(), "", ARN, ["q.eu-central-1.amazonaws.com", "runtime.eu-central-1.kiro.dev"]),
+        (
+            KiroSettings(region="us-east-1"),
+            "",
+            ARN,
+            ["q.us-east-1.amazonaws.com", "runtime.us-east-1.kiro.dev", "codewhisperer.us-east-1.amazonaws.com"],
+        ),
+        (KiroSettings(), "", "", ["q.us-east-1.amazonaws.com", "codewhisperer.us-east-1.amazonaws.com"]),
+        (KiroSettings(), "runtime", ARN, ["runtime.eu-central-1.kiro.dev", "q.eu-central-1.amazonaws.com"]),
+        (KiroSettings(endpoints="runtime"), "", ARN, ["runtime.eu-central-1.kiro.dev"]),
+        (KiroSettings(endpoints="runtime"), "", "", ["q.us-east-1.amazonaws.com"]),
+        (KiroSettings(endpoint="http://one/, http://two"), "runtime", ARN, ["one", "two"]),
+    ],
+)
+def test_endpoints(settings: KiroSettings, preferred: str, arn: str, hosts: list[str]) -> None:
+    """What an account cannot be served by is left out; something is always left."""
+    provider, asking = KiroProvider(settings), account(endpoint=preferred)
+    urls = provider.endpoints(asking, token(arn))
+    assert [urlsplit(url).netloc for url in urls] == hosts
+    for number, url in enumerate(urls):
+        ask = provider.prepare(ASK, replace(CALL, endpoint=number), asking, token(arn))
+        assert ask.url == f"{url}/generateAssistantResponse"
+
+
+def test_an_endpoint_that_is_none_is_refused() -> None:
+    for endpoints in ("", "q, elsewhere"):
+        with pytest.raises(SettingsError, match="codewhisperer"):
+            KiroSettings(endpoints=endpoints)
 
 
 def test_an_endpoint_of_ones_own() -> None:
