@@ -365,13 +365,12 @@ class Board:
 
     def _pick(self, need: Need, now: float) -> Slot | None:
         """A free account for `need`, out of the heap: the preferred one, the conversation's, the next that fits."""
-        wanted = [self.slots.get(need.prefer)] if need.prefer is not None else []
-        if need.conversation and self._bindings is not None:
-            wanted.append(self._bound(need.conversation, now))
-        for slot in wanted:
-            if slot is not None and slot.ticket and slot.fits(need, now):
-                slot.ticket = 0
-                return slot
+        slot = self.slots.get(need.prefer) if need.prefer is not None else None
+        if slot is None or not (slot.ticket and slot.fits(need, now)):
+            slot = self._bound(need.conversation, now)
+        if slot is not None and slot.ticket and slot.fits(need, now):
+            slot.ticket = 0
+            return slot
         passed: list[Slot] = []
         found = None
         while self._free:
@@ -390,7 +389,10 @@ class Board:
         return found
 
     def _bound(self, conversation: str, now: float) -> Slot | None:
-        account = self._bindings.get(conversation, now) if self._bindings is not None else None
+        """The account of a conversation, if it has one."""
+        if not conversation or self._bindings is None:
+            return None
+        account = self._bindings.get(conversation, now)
         return self.slots.get(account) if account is not None else None
 
     def _lend(self, claim: Claim, slot: Slot, now: float) -> None:

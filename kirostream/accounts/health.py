@@ -63,6 +63,8 @@ _BLOCKS: Final = 64
 class State(enum.Enum):
     """Whether an account can be used. See the table above."""
 
+    __hash__ = object.__hash__  # members are single; Enum's own is written in Python, and every lease asks it often
+
     READY = "ready"
     COOLING = "cooling"
     EXHAUSTED = "exhausted"
@@ -73,6 +75,8 @@ class State(enum.Enum):
 
 class Kind(enum.Enum):
     """What a request on an account met."""
+
+    __hash__ = object.__hash__  # as for `State`
 
     SERVED = "served"
     """An answer, whole or ended by us."""
@@ -292,6 +296,8 @@ def after(
         settings: the operator's limits.
         began: when the request began, unix seconds; None: now.
     """
+    if outcome.kind is Kind.SERVED and health.state is State.READY and not health.failures:
+        return health  # as a rule
     if outcome.kind is Kind.NO_MODEL:
         return _without(health, outcome.model, now, settings)
     state = EFFECTS.get(outcome.kind)
@@ -300,8 +306,6 @@ def after(
     if (now if began is None else began) < health.until:
         return _old_news(health, state, outcome, now, settings)
     if state is State.READY:
-        if health.state is State.READY and not health.failures:
-            return health
         return Health(since=now, resets_at=health.resets_at, blocked=health.blocked)
     if outcome.kind is Kind.DENIED and health.state is State.READY and health.failures + 1 < settings.max_errors:
         return replace(health, failures=health.failures + 1)
