@@ -202,7 +202,7 @@ async def open_gateway(
             found = await _simulated_account(demo, data_dir)
             simulator = demo
         listeners = await open_listeners(settings.server.host, settings.server.port)
-        accounts = {one.account.id: _as_set(one.account, settings) for one in found}
+        accounts = {one.account.id: as_set(one.account, settings) for one in found}
         clients = Clients(settings.upstream, lambda account: terms_of(account, settings.pool.accounts).proxy)
         owners.push_async_callback(clients.aclose)
         tell = changes_to(recorder)
@@ -223,7 +223,7 @@ async def open_gateway(
             return await Management(provider, clients.of(account)).profile(account, token)
 
         keeper = TokenKeeper(
-            _post_by(clients.of(next(iter(accounts.values())))),
+            post_by(clients.of(next(iter(accounts.values())))),
             settings.keeper,
             ide_version=settings.kiro.ide_version,
             lock_folder=data_dir / "locks",
@@ -238,7 +238,7 @@ async def open_gateway(
         for one in found:
             account = accounts[one.account.id]
             pool.add(account)
-            keeper.add(account, one.source, one.credential, _post_by(clients.of(account)))
+            keeper.add(account, one.source, one.credential, post_by(clients.of(account)))
         keeping = await owners.enter_async_context(trio.open_nursery())
         await keeping.start(keeper.run)
 
@@ -436,7 +436,7 @@ async def find_accounts(settings: Settings, env: Mapping[str, str], data_dir: Pa
     return [replace(first, notes=(*first.notes, *discovery.trouble)), *others]
 
 
-def _as_set(account: Account, settings: Settings) -> Account:
+def as_set(account: Account, settings: Settings) -> Account:
     """The account as the operator wants it addressed."""
     terms = terms_of(account, settings.pool.accounts)
     return replace(account, api_region=terms.region or account.api_region, endpoint=terms.endpoint)
@@ -463,7 +463,7 @@ def _pointed_at(settings: Settings, upstream: str) -> Settings:
     )
 
 
-def _post_by(client: HttpClient) -> Post:
+def post_by(client: HttpClient) -> Post:
     """The keeper's way to the token service."""
 
     async def post(method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:

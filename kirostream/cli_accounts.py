@@ -487,11 +487,8 @@ def subscribe(
     """Show the plans; with --plan, print the link of the page to pay on. Nothing is opened, nothing is bought."""
 
     async def work(desk: Desk) -> list[str]:
-        from kirostream.relay.management import with_token
-
         (found,) = await desk.find(name)
-        keeper = desk.keeper_of(found)
-        plans = await with_token(keeper, found.account, desk.management.plans)
+        plans = await desk.plans(found)
         if not plan:
             return [
                 *(
@@ -503,9 +500,7 @@ def subscribe(
         kind = next((each.kind for each in plans if plan.upper() in (each.name.upper(), each.kind.upper())), "")
         if not kind:
             raise SettingsError(f"There is no plan {plan!r}; there are {', '.join(each.name for each in plans)}.")
-        page = await with_token(
-            keeper, found.account, lambda account, token: desk.management.checkout(account, token, kind)
-        )
+        page = await desk.checkout(found, kind)
         return [
             "Open this page to pay. It belongs to your account: give it to nobody.",
             f"\n  {page.url}\n",

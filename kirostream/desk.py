@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from kirostream.accounts.devices import Devices, random_machine_id
 from kirostream.accounts.discovery import Discovery, Found, discover, from_environment
 from kirostream.accounts.formats import FORMATS, detect
 from kirostream.accounts.formats.portable import Format, Portable, Written
-from kirostream.accounts.keeper import Post, TokenKeeper
+from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.login import Login, Screen
 from kirostream.accounts.pool import Pool
 from kirostream.accounts.profiles import needs_profile, profile_arn
@@ -42,12 +42,20 @@ from kirostream.accounts.sources.fields import expand
 from kirostream.accounts.sources.ide_json import IdeFile
 from kirostream.accounts.sources.source import CredentialSource, check_refresh_token
 from kirostream.accounts.store_sqlite import SqlitePoolStore
-from kirostream.app import DATABASE
-from kirostream.errors import KirostreamError, ProtocolError, SettingsError, StoreError, UpstreamError
-from kirostream.net.client import HttpClient
+from kirostream.accounts.terms import terms_of
+from kirostream.app import DATABASE, as_set, post_by
+from kirostream.errors import (
+    KirostreamError,
+    LocalProtocolError,
+    ProtocolError,
+    SettingsError,
+    StoreError,
+    UpstreamError,
+)
 from kirostream.net.exchange import Headers
 from kirostream.providers.kiro import KiroProvider
-from kirostream.providers.kiro_management import AccountUsage
+from kirostream.providers.kiro_management import AccountUsage, Checkout, Plan
+from kirostream.relay.clients import Clients
 from kirostream.relay.management import Management, with_token
 from kirostream.settings import Settings
 from kirostream.stores.files import atomic_write, read_if_there
@@ -106,20 +114,19 @@ class Desk:
         settings: Settings,
         env: Mapping[str, str],
         data_dir: Path,
-        management: Management,
+        clients: Clients,
         keeper: TokenKeeper,
-        post: Post,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._env = env
         self._home = Path(env.get("HOME") or Path.home())
         self._data_dir = data_dir
+        self._clients = clients
         self._keeper = keeper
-        self._post = post
+        self._provider = KiroProvider(settings.kiro)
         self._now = now
         self.roster = Roster(data_dir, SealedStore(data_dir / "sealed"))
-        self.management = management
 
     def __repr__(self) -> str:
         return f"<Desk {self._data_dir}>"
@@ -138,7 +145,7 @@ class Desk:
             KirostreamError: it did not work; nothing was changed.
         """
         login = Login(
-            self._post,
+            post_by(self._clients.of(_nobody(template))),
             screen,
             self._settings.login,
             self._settings.keeper.hosts,
@@ -153,17 +160,12 @@ class Desk:
     async def _look_up(self, credential: Credential) -> tuple[Credential, list[str], list[str]]:
         """The credential with its profile, who signed in, and what could not be found out."""
         machine = random_machine_id()
-        account = Account(
-            id=account_id("own", "sign-in"),
-            label=account_label(credential),
-            auth=credential.auth,
-            region=credential.region,
-            machine_id=machine,
-        )
+        account = replace(_nobody(credential), machine_id=machine)
+        management = self._management_of(account)
         notes: list[str] = []
         if needs_profile(credential):
             try:
-                arn = await self.management.profile(account, _token(credential, account))
+                arn = await management.profile(account, _token(credential, account))
             except (UpstreamError, ProtocolError) as error:
                 notes.append(f"the profile could not be looked up: {error.message}")
             else:
@@ -174,7 +176,7 @@ class Desk:
                     )
         usage = AccountUsage()
         try:
-            usage = await self.management.usage(account, _token(credential, account))
+            usage = await management.usage(account, _token(credential, account))
         except (UpstreamError, ProtocolError) as error:
             notes.append(f"who signed in could not be looked up: {error.message}")
         extra: dict[str, object] = {"machineId": machine}
@@ -189,7 +191,7 @@ class Desk:
         Raises:
             SettingsError, StoreError: what was chosen cannot be used.
         """
-        return await discover(
+        discovery = await discover(
             ("the environment", from_environment(self._env)),
             ("the settings", self._settings.account),
             env=self._env,
@@ -197,6 +199,8 @@ class Desk:
             data_dir=self._data_dir,
             time_source=self._now,
         )
+        found = tuple(replace(one, account=as_set(one.account, self._settings)) for one in discovery.found)
+        return replace(discovery, found=found)
 
     async def find(self, name: str = "") -> Sequence[Found]:
         """The accounts that a person means; without a name, all.
@@ -216,7 +220,26 @@ class Desk:
         Raises:
             UpstreamError, ProtocolError, StoreError: there is no answer.
         """
-        return await with_token(self.keeper_of(found), found.account, self.management.usage)
+        return await with_token(self._keeper_of(found), found.account, self._management_of(found.account).usage)
+
+    async def plans(self, found: Found) -> Sequence[Plan]:
+        """The plans that an account may have.
+
+        Raises:
+            UpstreamError, ProtocolError, StoreError: there is no answer.
+        """
+        return await with_token(self._keeper_of(found), found.account, self._management_of(found.account).plans)
+
+    async def checkout(self, found: Found, kind: str) -> Checkout:
+        """A page to pay for a plan on. It is shown, never opened.
+
+        Raises:
+            UpstreamError, ProtocolError, StoreError: there is no answer.
+        """
+        management = self._management_of(found.account)
+        return await with_token(
+            self._keeper_of(found), found.account, lambda account, token: management.checkout(account, token, kind)
+        )
 
     async def refresh(self, found: Found) -> Token:
         """A fresh token, and the old one thrown away.
@@ -224,7 +247,7 @@ class Desk:
         Raises:
             UpstreamError, StoreError: there is none.
         """
-        keeper = self.keeper_of(found)
+        keeper = self._keeper_of(found)
         keeper.reject(await keeper.token(found.account))
         return await keeper.token(found.account)
 
@@ -234,13 +257,17 @@ class Desk:
         Raises:
             UpstreamError, ProtocolError, StoreError: there is no answer.
         """
-        models = await with_token(self.keeper_of(found), found.account, self.management.models)
+        management = self._management_of(found.account)
+        models = await with_token(self._keeper_of(found), found.account, management.models)
         return [model.id for model in models]
 
-    def keeper_of(self, found: Found) -> TokenKeeper:
-        """The keeper, with this account in it."""
-        self._keeper.add(found.account, found.source, found.credential)
+    def _keeper_of(self, found: Found) -> TokenKeeper:
+        """The keeper, with this account in it, which goes its own way out."""
+        self._keeper.add(found.account, found.source, found.credential, post_by(self._clients.of(found.account)))
         return self._keeper
+
+    def _management_of(self, account: Account) -> Management:
+        return Management(self._provider, self._clients.of(account))
 
     async def states(self, accounts: Sequence[Account]) -> Mapping[AccountId, AccountSnapshot]:
         """How the gateways on this machine see the accounts. Empty where none has run yet.
@@ -487,6 +514,16 @@ def _is_same(one: Portable, other: Portable) -> bool:
     return tokens[0] == tokens[1] or (bool(people[0]) and people[0] == people[1])
 
 
+def _nobody(credential: Credential) -> Account:
+    """Who is signing in, before it is known who that is."""
+    return Account(
+        id=account_id("own", "sign-in"),
+        label=account_label(credential),
+        auth=credential.auth,
+        region=credential.region,
+    )
+
+
 def _token(credential: Credential, account: Account) -> Token:
     expires_at = credential.expires_at if credential.expires_at is not None else NEVER
     return Token(credential.access_token, expires_at, profile_arn(credential), account.id)
@@ -504,15 +541,13 @@ async def open_desk(
     Args:
         on_failed: told of what is wrong in passing, such as a token that cannot be written back.
     """
+    clients = Clients(settings.upstream, lambda account: terms_of(account, settings.pool.accounts).proxy)
     failure: KirostreamError | None = None
-    async with HttpClient(settings.upstream) as client, trio.open_nursery() as nursery:
-
-        async def post(method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
-            status, _, answer = await client.fetch(method, url, headers, body)
-            return status, answer
-
+    async with AsyncExitStack() as owners:
+        owners.push_async_callback(clients.aclose)
+        nursery = await owners.enter_async_context(trio.open_nursery())
         keeper = TokenKeeper(
-            post,
+            _nobodys_post,
             settings.keeper,
             ide_version=settings.kiro.ide_version,
             lock_folder=data_dir / "locks",
@@ -520,9 +555,14 @@ async def open_desk(
         )
         await nursery.start(keeper.run)
         try:
-            yield Desk(settings, env, data_dir, Management(KiroProvider(settings.kiro), client), keeper, post)
+            yield Desk(settings, env, data_dir, clients, keeper)
         except KirostreamError as error:
             failure = error
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+async def _nobodys_post(method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
+    """For accounts that were added without a way of their own: there are none."""
+    raise LocalProtocolError("an account was added to the keeper without a way out")

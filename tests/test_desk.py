@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from kirostream.accounts.store_sqlite import SqlitePoolStore
 from kirostream.app import DATABASE
 from kirostream.desk import Desk, open_desk
 from kirostream.errors import SettingsError, StoreError, UpstreamDown
+from kirostream.relay.management import Management
 from kirostream.settings import Settings
 from kirostream.simulator import upstream as simulator_upstream
 from kirostream.simulator.upstream import Simulator
@@ -59,7 +60,7 @@ class Place:
 
 
 @asynccontextmanager
-async def place(folder: Path) -> AsyncIterator[Place]:
+async def place(folder: Path, accounts: Mapping[str, object] | None = None) -> AsyncIterator[Place]:
     async with trio.open_nursery() as nursery:
         simulator, url = await nursery.start(simulator_upstream.serve)
         simulator.sign_ins.interval = 0.05
@@ -67,6 +68,7 @@ async def place(folder: Path) -> AsyncIterator[Place]:
         settings = replace(
             base,
             kiro=replace(base.kiro, endpoint=url),
+            pool=replace(base.pool, accounts=accounts or {}),
             keeper=replace(base.keeper, hosts=AuthHosts(social=url, oidc=url, portal=url)),
         )
         async with open_desk(settings, {"HOME": str(folder)}, folder / "data") as desk:
@@ -106,14 +108,13 @@ async def test_a_builder_id_of_whom_nothing_is_known_replaces_itself(tmp_path: P
         assert (await at.desk.usage((await at.desk.find(first))[0])).allowances == ()
 
 
-async def test_what_cannot_be_looked_up_keeps_nobody_out(tmp_path: Path) -> None:
+async def test_what_cannot_be_looked_up_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def down(*arguments: object) -> str:
+        raise UpstreamDown("no route")
+
+    monkeypatch.setattr(Management, "profile", down)
+    monkeypatch.setattr(Management, "usage", down)
     async with place(tmp_path) as at:
-
-        async def down(*arguments: object) -> str:
-            raise UpstreamDown("no route")
-
-        at.desk.management.profile = down  # type: ignore[method-assign, assignment]
-        at.desk.management.usage = down  # type: ignore[method-assign, assignment]
         template = identity_center("https://d-1.awsapps.com/start", "us-east-1")
         done = await at.desk.log_in(template, Visitor("ann"), browser=False)
         assert [note.partition(":")[0] for note in done.notes] == [
@@ -147,6 +148,19 @@ async def test_states_are_those_of_the_gateways_and_can_be_reset(tmp_path: Path)
             await at.desk.reset(found.account)
             await pool.sync()
             assert pool.snapshot().accounts[0].state is State.READY
+
+
+async def test_an_account_is_asked_about_as_the_operator_has_it_addressed(tmp_path: Path) -> None:
+    """Its region, and its own way out: a proxy that is not there is noticed."""
+    accounts = {"Ann": {"region": "eu-central-1", "proxy": "http://127.0.0.1:9"}}
+    async with place(tmp_path, accounts) as at:
+        await at.given("ann", label="Ann")
+        await at.given("bob", label="Bob")
+        ann, bob = await at.desk.find()
+        assert (ann.account.api_region, bob.account.api_region) == ("eu-central-1", "")
+        assert (await at.desk.usage(bob)).plan == "KIRO PRO"
+        with pytest.raises(UpstreamDown):
+            await at.desk.usage(ann)
 
 
 async def test_names_and_beginnings(tmp_path: Path) -> None:
