@@ -8,17 +8,23 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import re
 import socket
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import trio
 
-from kirostream.errors import KirostreamError, MethodNotAllowed, SettingsError
-from kirostream.net.exchange import Headers, HttpRequest
+from kirostream.errors import KirostreamError, LocalProtocolError, MethodNotAllowed, SettingsError
+from kirostream.net.codings import decode
+from kirostream.net.exchange import Exchange, Handler, Headers, HttpRequest, PeerGone, PeerStalled
 
 _log = logging.getLogger(__name__)
+_NAME: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+_VALUE: Final = re.compile(rb"[^\x00\r\n]*")
 
 Ending: TypeAlias = Literal["whole", "cut", "gone", "stalled", "upgraded"]
 
@@ -88,6 +94,243 @@ def log_fault(request: HttpRequest | None, fault: Exception) -> None:
 
 def ignore_exchange(record: ExchangeRecord) -> None:
     """Keep no access log."""
+
+
+def check_head(status: int, headers: Headers) -> None:
+    """See that an answer can have this head. Framing is the door's.
+
+    Raises:
+        LocalProtocolError: it cannot.
+    """
+    if not 200 <= status <= 599:
+        raise LocalProtocolError(f"a handler's answer is not HTTP: its status is {status}")
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise LocalProtocolError(f"a handler's answer is not HTTP: its header {name!r} is none")
+        if name == b"transfer-encoding":
+            raise LocalProtocolError("a handler set transfer-encoding; the door frames bodies")
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Path and query of a request's target.
+
+    A proxy's form, ``http://host/path``, loses its host; every server must take it (RFC 9112 section 3.2.2). ``*`` and
+    CONNECT's ``host:port`` stay as they are.
+    """
+    if not target.startswith("/"):
+        scheme, mark, rest = target.partition("://")
+        if mark and scheme.lower() in ("http", "https"):
+            _, slash, path = rest.partition("/")
+            target = slash + path or "/"
+    path, _, query = target.partition("?")
+    return path, query
+
+
+async def undo_codings(codings: Sequence[str], raw: bytes | bytearray, limit: int) -> bytes:
+    """A body, decoded; others run between its pieces.
+
+    Args:
+        codings: what `parse_codings` gave.
+        limit: bytes, after each step.
+
+    Raises:
+        MalformedRequest, RequestTooLarge: see `codings.decode`.
+    """
+    if raw:
+        for coding in codings:
+            decoded = bytearray()
+            for piece in decode(coding, raw, limit):
+                decoded += piece
+                await trio.lowlevel.checkpoint()
+            raw = decoded
+    return bytes(raw)
+
+
+class Door(Protocol):
+    """What the composition root sees of a door."""
+
+    async def serve(
+        self, listeners: Sequence[trio.SocketListener], *, task_status: trio.TaskStatus[None] = ...
+    ) -> None:
+        """Serve until `stop`, and until what was in flight then is over. Closes the listeners. To be called once."""
+
+    def stop(self, grace: float) -> None:
+        """Take no more connections. Exchanges in flight have `grace` seconds, then they are cut."""
+
+    def snapshot(self) -> DoorSnapshot:
+        """What it does now, and what it did."""
+
+
+class DoorBook:
+    """The counts of a door, and whom it tells.
+
+    Args:
+        refuse: words the errors that the door answers itself, and those that the handler lets out.
+        on_fault: told of each exception that is a bug: anything but a `KirostreamError`, and `LocalProtocolError`. It
+            must not raise.
+        on_exchange: told of each exchange that is over. It must not raise or block.
+    """
+
+    def __init__(self, refuse: Refuse, on_fault: OnFault, on_exchange: OnExchange) -> None:
+        self._refuse = refuse
+        self._on_fault = on_fault
+        self._on_exchange = on_exchange
+        self._active = 0
+        self._served = 0
+        self._evicted = 0
+        self._refused = 0
+        self._faults = 0
+
+    def snapshot(self, connections: int, *, stopping: bool) -> DoorSnapshot:
+        """The counts, now."""
+        return DoorSnapshot(
+            connections=connections,
+            active=self._active,
+            served=self._served,
+            evicted=self._evicted,
+            refused=self._refused,
+            faults=self._faults,
+            stopping=stopping,
+        )
+
+    def word(self, error: KirostreamError, request: HttpRequest | None) -> tuple[int, Headers, bytes]:
+        """Word an error; a bug in `refuse` must not cost the client its answer."""
+        try:
+            status, headers, body = self._refuse(error, request)
+            check_head(status, headers)
+            return status, headers, body
+        except Exception as fault:  # noqa: BLE001  told to on_fault
+            self.note_fault(request, fault)
+            return plain_refusal(error, request)
+
+    def note_fault(self, request: HttpRequest | None, fault: Exception) -> None:
+        """Count and tell a bug."""
+        self._faults += 1
+        self._on_fault(request, fault)
+
+    def note_refusal(self, request: HttpRequest | None, status: int, sent: int, error: KirostreamError) -> None:
+        """Count and tell of what was no request."""
+        self._refused += 1
+        self._on_exchange(ExchangeRecord(request, status, sent, 0.0, "whole", error))
+
+    @contextmanager
+    def exchanging(self, exchange: Served) -> Iterator[None]:
+        """Count an exchange while it lasts, and tell of it when it is over."""
+        self._active += 1
+        since = trio.current_time()
+        try:
+            yield
+        finally:
+            self._active -= 1
+            self._served += 1
+            self._evicted += exchange.ending == "stalled"
+            seconds = trio.current_time() - since
+            self._on_exchange(
+                ExchangeRecord(
+                    exchange.request, exchange.status, exchange.sent, seconds, exchange.ending, exchange.error
+                )
+            )
+
+
+class Served(Exchange, ABC):
+    """An exchange as its door runs it: the handler is called, and the client gets an answer or a cut.
+
+    `status`, `sent` (bytes of the body), `ending` and `error` are for the record of it.
+    """
+
+    def __init__(self, request: HttpRequest, book: DoorBook) -> None:
+        self._request = request
+        self._book = book
+        self._scope: Final = trio.CancelScope()
+        self.status = 0
+        self.sent = 0
+        self.ending: Ending = "cut"  # until something better is known
+        self.error: KirostreamError | None = None
+
+    @property
+    def request(self) -> HttpRequest:
+        return self._request
+
+    @property
+    @abstractmethod
+    def over(self) -> bool:
+        """Whether nothing more can be said: the answer has ended, or it was cut."""
+
+    @property
+    @abstractmethod
+    def lost(self) -> PeerGone | PeerStalled | None:
+        """Why the client cannot be reached any more, where that was its own doing."""
+
+    @property
+    @abstractmethod
+    def cut_off(self) -> bool:
+        """Whether its connection was closed in the middle of something."""
+
+    @abstractmethod
+    def _cut(self) -> None:
+        """Cut the answer."""
+
+    async def run(self, handler: Handler, *, gone: bool) -> None:
+        """Run the handler. `gone`: the client has left already."""
+        try:
+            with self._scope:
+                if gone:
+                    self.on_peer_end()
+                try:
+                    await handler(self)
+                except Exception as raised:  # noqa: BLE001  each becomes an answer, and a bug is told
+                    await self._answer_error(self._sort_out(raised))
+                else:
+                    if not self.over and self.lost is not None:
+                        self.error = self.lost  # which the handler knows
+                    elif not self.over:
+                        did_not = "finish its answer" if self.started else "answer"
+                        await self._answer_error(self._sort_out(LocalProtocolError(f"the handler did not {did_not}")))
+            if self._scope.cancelled_caught:
+                self.ending = "gone"
+        except (PeerGone, PeerStalled) as error:  # while it was answered
+            self.error = error
+        except Exception as raised:  # noqa: BLE001  what is left of a group without its cancellation; told
+            self.error = self._sort_out(raised)
+        finally:  # also where the door is cancelled
+            if self.started and not self.over and not self.cut_off:
+                self._cut()
+        if isinstance(self.error, (PeerGone, PeerStalled)):
+            self.ending = "gone" if isinstance(self.error, PeerGone) else "stalled"
+
+    def on_peer_end(self) -> None:
+        """The client ended its side. It is gone: what it waits for is not worth the work."""
+        if not self.over:  # what the handler of an answer that is over still does is its own
+            self._scope.cancel()
+
+    def _sort_out(self, raised: Exception) -> KirostreamError:
+        """What a handler let out, as one error. A bug is told, and worded without its inside.
+
+        A group (of a nursery inside the handler) is a bug if one of its leaves is. Otherwise the first leaf that is not
+        about the connection speaks for it: that the client left is often only what the others did to it.
+        """
+        known: list[KirostreamError] = []
+        for leaf in _leaves(raised):
+            if not isinstance(leaf, KirostreamError) or isinstance(leaf, LocalProtocolError):
+                self._book.note_fault(self._request, raised)
+                return LocalProtocolError("The gateway failed while serving this request. Its log has the reason.")
+            known.append(leaf)
+        return min(known, key=lambda error: isinstance(error, (PeerGone, PeerStalled)))
+
+    async def _answer_error(self, error: KirostreamError) -> None:
+        self.error = error
+        if self.started or self.cut_off or isinstance(error, (PeerGone, PeerStalled)):
+            return
+        status, headers, body = self._book.word(error, self._request)
+        await self.reply(status, headers, body)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:

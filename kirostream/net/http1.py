@@ -43,8 +43,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
@@ -60,18 +59,20 @@ from kirostream.errors import (
     RequestTooLarge,
     RequestTooSlow,
 )
-from kirostream.net.codings import decode, parse_codings
+from kirostream.net.codings import parse_codings
 from kirostream.net.door import (
+    DoorBook,
     DoorSnapshot,
-    Ending,
-    ExchangeRecord,
     OnExchange,
     OnFault,
     Refuse,
+    Served,
     ignore_exchange,
     log_fault,
     peer_name,
     plain_refusal,
+    split_target,
+    undo_codings,
 )
 from kirostream.net.exchange import Handler, Headers, HttpRequest, PeerGone, PeerStalled
 from kirostream.net.inbox import Inbox, TakenOver
@@ -143,18 +144,11 @@ class Http1Door:
     ) -> None:
         self.handler: Final = handler
         self.settings: Final = settings
-        self._refuse = refuse
-        self._on_fault = on_fault
-        self._on_exchange = on_exchange
+        self.book: Final = DoorBook(refuse, on_fault, on_exchange)
         self._connections: set[_Connection] = set()
         self._accepting = trio.CancelScope()
         self._in_flight: trio.CancelScope | None = None  # once nothing is accepted any more
         self._end_at = math.inf  # trio time: in-flight exchanges are cancelled; inf while nobody called stop
-        self._active = 0
-        self._served = 0
-        self._evicted = 0
-        self._refused = 0
-        self._faults = 0
         self._date = (0, b"")
 
     def __repr__(self) -> str:
@@ -162,15 +156,7 @@ class Http1Door:
 
     def snapshot(self) -> DoorSnapshot:
         """The counts, now."""
-        return DoorSnapshot(
-            connections=len(self._connections),
-            active=self._active,
-            served=self._served,
-            evicted=self._evicted,
-            refused=self._refused,
-            faults=self._faults,
-            stopping=self.stopping,
-        )
+        return self.book.snapshot(len(self._connections), stopping=self.stopping)
 
     @property
     def stopping(self) -> bool:
@@ -229,44 +215,6 @@ class Http1Door:
             self._date = (now, _http_date(now))
         return self._date[1]
 
-    def word(self, error: KirostreamError, request: HttpRequest | None) -> tuple[int, Headers, bytes]:
-        """Word an error; a bug in `refuse` must not cost the client its answer."""
-        try:
-            status, headers, body = self._refuse(error, request)
-            h11.Response(status_code=status, headers=list(headers))  # raises where that is no head
-            return status, headers, body
-        except Exception as fault:  # noqa: BLE001  told to on_fault
-            self.note_fault(request, fault)
-            return plain_refusal(error, request)
-
-    def note_fault(self, request: HttpRequest | None, fault: Exception) -> None:
-        """Count and tell a bug."""
-        self._faults += 1
-        self._on_fault(request, fault)
-
-    def note_refusal(self, status: int, sent: int, error: KirostreamError) -> None:
-        """Count and tell of a request that could not be read."""
-        self._refused += 1
-        self._on_exchange(ExchangeRecord(None, status, sent, 0.0, "whole", error))
-
-    @contextmanager
-    def exchanging(self, exchange: _Http1Exchange) -> Iterator[None]:
-        """Count an exchange while it lasts, and tell of it when it is over."""
-        self._active += 1
-        since = trio.current_time()
-        try:
-            yield
-        finally:
-            self._active -= 1
-            self._served += 1
-            self._evicted += exchange.ending == "stalled"
-            seconds = trio.current_time() - since
-            self._on_exchange(
-                ExchangeRecord(
-                    exchange.request, exchange.status, exchange.sent, seconds, exchange.ending, exchange.error
-                )
-            )
-
 
 def _http_date(at: int) -> bytes:
     """RFC 9110 section 5.6.7. By hand: `strftime` speaks the locale, and `email.utils` takes 15 ms to import."""
@@ -314,7 +262,7 @@ class _Connection:
                 await self._serve()
                 nursery.cancel_scope.cancel()
         except Exception as fault:  # noqa: BLE001  one connection must not take the door with it; told to on_fault
-            self.door.note_fault(None, fault)
+            self.door.book.note_fault(None, fault)
         finally:
             await trio.aclose_forcefully(self.stream)
 
@@ -485,7 +433,7 @@ class _Connection:
     async def _one_exchange(self, request: HttpRequest) -> bool:
         """Serve one request. Returns whether the connection can take another."""
         exchange = _Http1Exchange(self, request)
-        with self.door.exchanging(exchange):
+        with self.door.book.exchanging(exchange):
             self._exchange = exchange
             try:
                 await exchange.serve()
@@ -523,8 +471,8 @@ class _Connection:
         """Answer what is no request, and close."""
         if self.h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self.cut_off:
             return
-        status, headers, body = self.door.word(error, None)
-        self.door.note_refusal(status, len(body), error)
+        status, headers, body = self.door.book.word(error, None)
+        self.door.book.note_refusal(None, status, len(body), error)
         wire = self.head(status, headers, close=True, length=len(body)) + body
         try:
             await self.write(wire)
@@ -572,34 +520,37 @@ class _Connection:
                 pass
 
 
-class _Http1Exchange:
+class _Http1Exchange(Served):
     """The `Exchange` of this door."""
 
     def __init__(self, connection: _Connection, request: HttpRequest) -> None:
+        super().__init__(request, connection.door.book)
         self._connection = connection
         self._h11 = connection.h11
-        self._request = request
         self._answer = _Answer.UNSTARTED
-        self._scope = trio.CancelScope()
         self._body_asked = False
         self.body_read = False
         self.closes = False
-        self.status = 0
-        self.sent = 0
-        self.ending: Ending = "cut"  # until something better is known
-        self.error: KirostreamError | None = None
 
     def __repr__(self) -> str:
         request = self._request
         return f"<exchange {request.method} {request.path} from {request.peer or '?'}: {self._answer.name}>"
 
     @property
-    def request(self) -> HttpRequest:
-        return self._request
-
-    @property
     def started(self) -> bool:
         return self._answer is not _Answer.UNSTARTED
+
+    @property
+    def over(self) -> bool:
+        return self._answer is _Answer.OVER
+
+    @property
+    def lost(self) -> PeerGone | PeerStalled | None:
+        return self._connection.lost
+
+    @property
+    def cut_off(self) -> bool:
+        return self._connection.cut_off
 
     # The door's side.
 
@@ -608,57 +559,7 @@ class _Http1Exchange:
         if not _has_body(self._request):
             self._h11.next_event()  # EndOfMessage: h11 needs no more bytes for it
             self.body_read = True
-        try:
-            with self._scope:
-                if self._connection.inbox.ended:
-                    self.on_peer_end()
-                try:
-                    await self._connection.door.handler(self)
-                except Exception as raised:  # noqa: BLE001  each becomes an answer, and a bug is told
-                    await self._answer_error(self._sort_out(raised))
-                else:
-                    if self._answer is not _Answer.OVER and self._connection.lost is not None:
-                        self.error = self._connection.lost  # which the handler knows
-                    elif self._answer is not _Answer.OVER:
-                        did_not = "answer" if self._answer is _Answer.UNSTARTED else "finish its answer"
-                        await self._answer_error(self._sort_out(LocalProtocolError(f"the handler did not {did_not}")))
-            if self._scope.cancelled_caught:
-                self.ending = "gone"
-        except (PeerGone, PeerStalled) as error:  # while it was answered
-            self.error = error
-        except Exception as raised:  # noqa: BLE001  what is left of a group without its cancellation; told
-            self.error = self._sort_out(raised)
-        finally:  # also where the door is cancelled
-            if self._answer not in (_Answer.UNSTARTED, _Answer.OVER) and not self._connection.cut_off:
-                self._cut()
-        if isinstance(self.error, (PeerGone, PeerStalled)):
-            self.ending = "gone" if isinstance(self.error, PeerGone) else "stalled"
-
-    def _sort_out(self, raised: Exception) -> KirostreamError:
-        """What a handler let out, as one error. A bug is told, and worded without its inside.
-
-        A group (of a nursery inside the handler) is a bug if one of its leaves is. Otherwise the first leaf that is not
-        about the connection speaks for it: that the client left is often only what the others did to it.
-        """
-        known: list[KirostreamError] = []
-        for leaf in _leaves(raised):
-            if not isinstance(leaf, KirostreamError) or isinstance(leaf, LocalProtocolError):
-                self._connection.door.note_fault(self._request, raised)
-                return LocalProtocolError("The gateway failed while serving this request. Its log has the reason.")
-            known.append(leaf)
-        return min(known, key=lambda error: isinstance(error, (PeerGone, PeerStalled)))
-
-    async def _answer_error(self, error: KirostreamError) -> None:
-        self.error = error
-        if self.started or self._connection.cut_off or isinstance(error, (PeerGone, PeerStalled)):
-            return
-        status, headers, body = self._connection.door.word(error, self._request)
-        await self.reply(status, headers, body)
-
-    def on_peer_end(self) -> None:
-        """The client ended its side. It is gone: what it waits for is not worth the work."""
-        if self._answer is not _Answer.OVER:  # what the handler of an answer that is over still does is its own
-            self._scope.cancel()
+        await self.run(self._connection.door.handler, gone=self._connection.inbox.ended)
 
     def _cut(self) -> None:
         # A body that ends with the connection would look whole.
@@ -675,15 +576,7 @@ class _Http1Exchange:
         declared = self._request.header(b"content-length")
         if declared is not None and int(declared) > limit:
             raise RequestTooLarge(f"The body of {int(declared)} bytes is over the limit of {limit}.")
-        raw = await self._read_body(limit)
-        if codings and raw:
-            for coding in codings:
-                decoded = bytearray()
-                for piece in decode(coding, raw, limit):
-                    decoded += piece
-                    await trio.lowlevel.checkpoint()
-                raw = decoded
-        return bytes(raw)
+        return await undo_codings(codings, await self._read_body(limit), limit)
 
     async def _read_body(self, limit: int) -> bytearray:
         raw = bytearray()
@@ -829,21 +722,5 @@ def _has_body(head: HttpRequest) -> bool:
 
 
 def _request_of(head: h11.Request, peer: str) -> HttpRequest:
-    target = head.target.decode("ascii")
-    if not target.startswith("/"):
-        # A proxy's form, `http://host/path`; every server must take it (RFC 9112 section 3.2.2). `*` and CONNECT's
-        # `host:port` stay as they are.
-        scheme, mark, rest = target.partition("://")
-        if mark and scheme.lower() in ("http", "https"):
-            _, slash, path = rest.partition("/")
-            target = slash + path or "/"
-    path, _, query = target.partition("?")
+    path, query = split_target(head.target.decode("ascii"))
     return HttpRequest(head.method.decode("ascii"), path, query, tuple(head.headers), peer)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
