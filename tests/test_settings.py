@@ -168,3 +168,16 @@ def fields_of(cls: type, prefix: str = "") -> list[tuple[str, dataclasses.Field[
 )
 def test_every_setting_says_what_it_is(name: str, field: dataclasses.Field[object]) -> None:
     assert field.metadata.get("help", "").endswith((".", ")")), f"{name} has no help"
+
+
+def test_the_pool_and_its_accounts(tmp_path: Path) -> None:
+    env = write(
+        tmp_path,
+        "[pool]\nstrategy = 'weighted'\n[pool.health]\ncooldown = 60\n"
+        "[pool.accounts.'*']\nconcurrency = 4\n[pool.accounts.'a***@example.com (Google)']\nweight = 7\n",
+    )
+    pool = load(env).pool
+    assert (pool.strategy, pool.health.cooldown) == ("weighted", 60.0)
+    assert pool.accounts == {"*": {"concurrency": 4}, "a***@example.com (Google)": {"weight": 7}}
+    with pytest.raises(SettingsError, match="concurrency"):
+        load(write(tmp_path, "[pool.accounts.x]\nconcurency = 4\n"))
