@@ -249,6 +249,7 @@ class _Session(SocketSession):
             raise MalformedRequest("A turn needs a request: the body that a POST would have.", param="$.request")
         into = op.into or op.dialect
         check_language(into)
+        self._check_room(op.credit)
         request = dialect.read_request(bytes(op.request), self._request.headers)
         if request.choices > 1:
             raise MalformedRequest("A turn is one answer. Start as many turns as you want answers.", param="$.n")
@@ -267,16 +268,21 @@ class _Session(SocketSession):
         key = live.heading.turn, dialect
         if key in self._watched:
             raise MalformedRequest("This connection watches that turn in that language already.", param="$.turn")
+        self._check_room(op.credit)
+        shared = self._server.shared(live, dialect)
+        watched = self._watched[key] = Watched(live, dialect, place_behind(live, op.after), op.credit)
+        with ExitStack() as watching:
+            watching.enter_context(live.watching())  # from now on, and not from when its task first runs
+            name = "started" if op.op == "start" else "watching"
+            await self._say({"op": name, "ref": op.ref, "turn": key[0], "dialect": dialect, "model": live.model.id})
+            self.start_soon(self._follow, watched, shared, watching.pop_all())
+
+    def _check_room(self, credit: int | None) -> None:
+        """See that one more turn can be watched, with that credit. Before it is asked: it costs."""
         if len(self._watched) >= MOST_WATCHED:
             raise MalformedRequest(f"One connection watches at most {MOST_WATCHED} turns. Open another one.")
-        credit = None if op.credit is None else _positive(op.credit, least=0)
-        shared = self._server.shared(live, dialect)
-        watched = self._watched[key] = Watched(live, dialect, place_behind(live, op.after), credit)
-        watching = ExitStack()
-        watching.enter_context(live.watching())  # from now on, and not from when its task first runs
-        op_name = "started" if op.op == "start" else "watching"
-        await self._say({"op": op_name, "ref": op.ref, "turn": key[0], "dialect": dialect, "model": live.model.id})
-        self.start_soon(self._follow, watched, shared, watching)
+        if credit is not None:
+            _positive(credit, least=0)
 
     async def _follow(self, watched: Watched, shared: Shared, watching: ExitStack) -> None:
         """Send a turn until it is over, or the client wants no more of it."""

@@ -82,7 +82,7 @@ class Inbox:
         return data
 
 
-class TakenOver(trio.abc.Stream):
+class TakenOver(trio.abc.HalfCloseableStream):
     """A stream with what was already read of it put back in front."""
 
     def __init__(self, stream: trio.abc.Stream, front: bytes) -> None:
@@ -102,6 +102,13 @@ class TakenOver(trio.abc.Stream):
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Say that nothing more will be sent, where the stream below can say it."""
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+        else:
+            await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         await self._stream.aclose()

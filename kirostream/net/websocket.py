@@ -5,6 +5,11 @@ head again and then goes on as the connection does. Messages are text; compressi
 
 Every send has a deadline, and a ping now and then finds out who is gone without having said so.
 
+Three things the library leaves to us (RFC 6455 section 7.1.7). Where a peer breaks the protocol, it closes the stream
+and says nothing: so it does not get to close the stream, and the closing frame with the code is sent here (`accept`).
+What a peer has still under way would reset the connection and destroy that frame: so it is read, and thrown away. And
+its reader fails where it would answer a ping behind its own closing frame: so that is an end like any other.
+
 The library is imported with the first connection: it costs 40 ms and a megabyte, and most clients never open one.
 """
 
@@ -14,8 +19,8 @@ import base64
 import binascii
 import math
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import urlsplit
@@ -30,6 +35,11 @@ if TYPE_CHECKING:
 
 VERSION: Final = b"13"
 """RFC 6455. There is no other."""
+KEY_PROTOCOL: Final = "openai-insecure-api-key."
+"""How a subprotocol begins that is a key, and is not agreed on."""
+VIOLATIONS: Final = (1002, 1007)
+"""Close codes that the library finds, and does not send: broken protocol, text that is no UTF-8."""
+INTERNAL_ERROR: Final = 1011
 GOOD_BYE: Final = 0.2
 """Seconds for the closing frame where who reads is cancelled too, so that no answer would be heard."""
 
@@ -68,6 +78,12 @@ def text_frame(text: bytes) -> bytes:
     return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
 
 
+def close_frame(code: int, reason: str) -> bytes:
+    """A server's closing frame; a reason that is too long is cut (RFC 6455 section 5.5)."""
+    payload = code.to_bytes(2, "big") + reason.encode()[:123].decode("utf-8", "ignore").encode()
+    return b"\x88%c%b" % (len(payload), payload)
+
+
 def _tokens(request: HttpRequest, name: bytes) -> set[str]:
     values = [value.decode("latin-1") for key, value in request.headers if key == name]
     return {token.strip().lower() for value in values for token in value.split(",")}
@@ -77,7 +93,7 @@ class MessageSocket:
     """One connection. Tasks may share it; make one with `accept`."""
 
     def __init__(
-        self, connection: trio_websocket.WebSocketConnection, stream: _Replayed, settings: WebSocketSettings
+        self, connection: trio_websocket.WebSocketConnection, stream: _Shared, settings: WebSocketSettings
     ) -> None:
         from trio_websocket import ConnectionClosed
 
@@ -85,7 +101,9 @@ class MessageSocket:
         self._stream = stream
         self._settings = settings
         self._gone: Final = ConnectionClosed
-        self._closing = False
+        self._receiving = False
+        self._closing: trio.CancelScope | None = None
+        self._unheard = False
         self._closed = trio.Event()
 
     def __repr__(self) -> str:
@@ -97,10 +115,13 @@ class MessageSocket:
         Raises:
             PeerGone: there will be none.
         """
+        self._receiving = True
         try:
             return await self._connection.get_message()
         except self._gone as error:
             raise PeerGone(f"The WebSocket is closed: {error.reason}.") from None
+        finally:
+            self._receiving = False
 
     async def send(self, text: str) -> None:
         """Send a message.
@@ -135,7 +156,7 @@ class MessageSocket:
             raise PeerStalled(f"The client read nothing for {self._settings.write:g} s.")
 
     async def keep_alive(self) -> None:
-        """Ping until cancelled.
+        """Ping until cancelled. Pongs wait behind messages: no answer counts only while somebody receives those.
 
         Raises:
             PeerGone, PeerStalled: nobody answers.
@@ -147,21 +168,51 @@ class MessageSocket:
                     await self._connection.ping()
                 except self._gone as error:
                     raise PeerGone(f"The WebSocket is closed: {error.reason}.") from None
-            if patience.cancelled_caught:
+            if patience.cancelled_caught and self._receiving:
                 raise PeerStalled(f"The client answered no ping for {self._settings.pong:g} s.")
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close in good order, as far as the peer plays along. Who was cancelled waits for no answer."""
         cancelled = trio.current_effective_deadline() == -math.inf
-        with trio.move_on_after(GOOD_BYE if cancelled else self._settings.close, shield=True):
-            if self._closing:  # by another task, which needs the reading task until the peer has answered
+        with trio.move_on_after(GOOD_BYE if cancelled else self._settings.close, shield=True) as scope:
+            if self._closing is not None:  # by another task, which needs the reading task until the peer has answered
                 await self._closed.wait()
                 return
-            self._closing = True
+            self._closing = scope
+            if self._unheard:
+                scope.deadline = min(scope.deadline, trio.current_time() + GOOD_BYE)
             try:
                 await self._connection.aclose(code, reason or None)
             finally:
                 self._closed.set()
+
+    def unheard(self) -> None:
+        """Nobody reads the connection any more, so no answer to a closing frame will be heard."""
+        self._unheard = True
+        if self._closing is not None:
+            self._closing.cancel()
+
+
+class _Reading:
+    """Where the library starts its reader: in `nursery`, and watched over."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.socket: MessageSocket | None = None
+
+    def start_soon(self, reader: Callable[[], Awaitable[None]]) -> None:
+        self._nursery.start_soon(self._run, reader)
+
+    async def _run(self, reader: Callable[[], Awaitable[None]]) -> None:
+        from wsproto.utilities import LocalProtocolError
+
+        try:
+            await reader()
+        except LocalProtocolError:
+            pass  # it would have answered a ping, and has said good-bye already
+        finally:
+            if self.socket is not None:
+                self.socket.unheard()
 
 
 @asynccontextmanager
@@ -171,6 +222,7 @@ async def accept(exchange: Exchange, settings: WebSocketSettings) -> AsyncIterat
     Raises:
         UpgradeRequired: the request asks for something else, or for another version.
         MalformedRequest: its key is none.
+        PeerGone: the client is not there any more.
     """
     request = exchange.request
     if not wants_websocket(request) or request.header(b"sec-websocket-version") != VERSION:
@@ -184,19 +236,34 @@ async def accept(exchange: Exchange, settings: WebSocketSettings) -> AsyncIterat
     import trio_websocket
 
     stream = _Replayed(await exchange.upgrade(), _head(request))
-    async with trio.open_nursery() as nursery:
-        proposal = await trio_websocket.wrap_server_stream(
-            nursery, stream, message_queue_size=1, max_message_size=settings.message
-        )
-        offered = [name for name in proposal.proposed_subprotocols if not name.startswith("openai-insecure-api-key.")]
-        connection = await proposal.accept(subprotocol=offered[0] if offered else None)
-        stream.go_on()
-        socket = MessageSocket(connection, stream, settings)
-        try:
-            yield socket
-        finally:
-            await socket.close()
-            nursery.cancel_scope.cancel()
+    connection: trio_websocket.WebSocketConnection | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            reading = _Reading(nursery)
+            proposal = await trio_websocket.wrap_server_stream(
+                cast(trio.Nursery, reading), stream, message_queue_size=1, max_message_size=settings.message
+            )
+            offered = [name for name in proposal.proposed_subprotocols if not name.startswith(KEY_PROTOCOL)]
+            with suppress(trio_websocket.ConnectionClosed):
+                connection = await proposal.accept(subprotocol=offered[0] if offered else None)
+            if connection is None:
+                nursery.cancel_scope.cancel()
+            else:
+                stream.go_on()
+                socket = reading.socket = MessageSocket(connection, stream, settings)
+                code = 1000
+                try:
+                    yield socket
+                except Exception:
+                    code = INTERNAL_ERROR
+                    raise
+                finally:
+                    await socket.close(code)
+                    nursery.cancel_scope.cancel()
+    finally:
+        await stream.end(connection.closed if connection else None, settings.close)
+    if connection is None:
+        raise PeerGone("The client did not wait for the handshake.")
 
 
 @asynccontextmanager
@@ -224,7 +291,7 @@ async def connect(
         tcp = await trio.open_tcp_stream(host, port)
     except OSError as error:
         raise UpstreamDown(f"Cannot connect to {host}:{port}: {error}.") from error
-    stream = _Replayed(trio.SSLStream(tcp, ssl.create_default_context(), server_hostname=host) if secure else tcp)
+    stream = _Shared(trio.SSLStream(tcp, ssl.create_default_context(), server_hostname=host) if secure else tcp)
     refused: Exception | None = None
     try:
         async with stream, trio.open_nursery() as nursery:
@@ -260,46 +327,26 @@ def _head(request: HttpRequest) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-class _Replayed(trio.abc.Stream):
-    """A stream that may say something first, and then waits before it goes on.
+class _Shared(trio.abc.Stream):
+    """A stream that several tasks send on: frames never mix, and go in the order in which they were given."""
 
-    What came behind the head must not reach wsproto before the handshake is answered: it would lose it.
-    """
-
-    def __init__(self, stream: trio.abc.Stream, first: bytes = b"") -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self._first = first
-        self._may_go_on = trio.Event()
-        if not first:
-            self._may_go_on.set()
         self._sending = False
         self._waiting = trio.lowlevel.ParkingLot()
 
-    def go_on(self) -> None:
-        """The handshake is answered."""
-        self._may_go_on.set()
-
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if not self._first:
-            await self._may_go_on.wait()
-            return await self._stream.receive_some(max_bytes)
-        await trio.lowlevel.checkpoint()
-        data = self._first[:max_bytes]
-        self._first = self._first[len(data) :]
-        return data
+        return await self._stream.receive_some(max_bytes)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send a frame, or several: the library's and ours never mix within one.
-
-        Not by `trio.Lock`, which goes round the scheduler even where it is free.
-        """
-        while self._sending:
-            await self._waiting.park()
+        """Send a frame. Not by `trio.Lock`, which goes round the scheduler even where it is free."""
+        if self._sending:
+            await self._waiting.park()  # who was sending hands on
         self._sending = True
         try:
             await self._stream.send_all(data)
         finally:
-            self._sending = False
+            self._sending = bool(self._waiting)
             self._waiting.unpark()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -307,3 +354,60 @@ class _Replayed(trio.abc.Stream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class _Replayed(_Shared):
+    """The stream of an upgraded exchange: it says the request's head first, and then waits before it goes on.
+
+    What came behind the head must not reach wsproto before the handshake is answered: it would lose it. Who closes it
+    is not heard any more; the stream below is closed by the door, behind `end`.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, first: bytes) -> None:
+        super().__init__(stream)
+        self._first = first
+        self._may_go_on = trio.Event()
+        self._closed = False
+
+    def go_on(self) -> None:
+        """The handshake is answered."""
+        self._may_go_on.set()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._closed:
+            raise trio.ClosedResourceError
+        if not self._first:
+            await self._may_go_on.wait()
+            return await super().receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        data = self._first[:max_bytes]
+        self._first = self._first[len(data) :]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        await super().send_all(data)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await trio.lowlevel.checkpoint()
+
+    async def end(self, why: trio_websocket.CloseReason | None, patience: float) -> None:
+        """Say why, if that was not said; then read what is under way, until the peer hangs up.
+
+        Args:
+            why: what the library closed the connection for.
+            patience: seconds for it; who was cancelled has less.
+        """
+        cancelled = trio.current_effective_deadline() == -math.inf
+        with trio.move_on_after(GOOD_BYE if cancelled else patience, shield=True):
+            try:
+                if why is not None and why.code in VIOLATIONS:
+                    await super().send_all(close_frame(why.code, why.reason or ""))
+                if isinstance(self._stream, trio.abc.HalfCloseableStream):
+                    await self._stream.send_eof()
+                while await self._stream.receive_some():
+                    pass
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # it has hung up

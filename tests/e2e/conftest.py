@@ -22,7 +22,6 @@ class Running:
 
     url: str
     key: str
-    process: subprocess.Popen[str]
 
 
 def clean_env(tmp: Path, **more: str) -> dict[str, str]:
@@ -59,7 +58,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             break
     assert url, (tmp / "log").read_text()
     try:
-        yield Running(url, KEY, process)
+        yield Running(url, KEY)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)

@@ -15,6 +15,7 @@ import trio
 import trio_websocket
 
 from e2e.conftest import Running
+from e2e.test_faults import running
 from kirostream.client import Client, Turn, connect
 from kirostream.errors import UpstreamDown, UpstreamRefused
 
@@ -117,7 +118,7 @@ async def test_what_cannot_be_done_is_refused_with_the_reason(gateway: Running) 
             await client.start("anthropic", {"model": "m", "max_tokens": 1})
         with pytest.raises(UpstreamRefused, match="no turn"):
             await client.watch("f" * 32)
-        turn = await client.start("anthropic", body("[[say:x]]"))
+        turn = await client.start("anthropic", body("[[slow:20]][[tokens:30]]"))  # not over before the next message
         with pytest.raises(UpstreamRefused, match="watches that turn"):
             await client.watch(turn.id)
         await heard(turn)
@@ -126,6 +127,24 @@ async def test_what_cannot_be_done_is_refused_with_the_reason(gateway: Running) 
     with pytest.raises(UpstreamDown, match="401"):
         async with connect(gateway.url, "wrong"):
             pass
+
+
+async def test_a_turn_that_could_not_be_watched_is_not_begun(tmp_path: Path) -> None:
+    async with running(tmp_path) as (served, _), foreign(Running(served.url, "k")) as client:
+        request = {"op": "start", "dialect": "anthropic", "request": body("[[slow:20]][[tokens:2000]]")}
+        for wrong in ({"credit": -1}, {"credit": "many"}, {"into": "klingon"}, {"watch": 1}):
+            await client.say({**request, **wrong})
+            assert (await client.hear())["op"] == "error"
+        assert served.relay.snapshot().started == 0
+        for _ in range(64):
+            await client.say({**request, "credit": 0})
+        assert {(await client.hear())["op"] for _ in range(64)} == {"started"}
+        await client.say({**request, "credit": 0})
+        answer = await client.hear()
+        assert "at most 64" in answer["error"]["message"]
+        assert served.relay.snapshot().started == 64
+        for turn in served.relay.directory:
+            turn.cancel()
 
 
 async def test_an_upstream_error_is_an_event_of_the_language(gateway: Running) -> None:

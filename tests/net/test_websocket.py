@@ -147,8 +147,12 @@ async def test_who_reads_nothing_is_stalled(autojump_clock: trio.testing.MockClo
     stalls = _Stuck()
     with pytest.raises(PeerStalled, match="7 s"):
         await MessageSocket(stalls, stalls, WebSocketSettings(write=7)).send("x")  # type: ignore[arg-type]
-    with pytest.raises(PeerStalled, match="no ping for 9 s"):
-        await MessageSocket(stalls, stalls, WebSocketSettings(ping=5, pong=9)).keep_alive()  # type: ignore[arg-type]
+    socket = MessageSocket(stalls, stalls, WebSocketSettings(ping=5, pong=9))  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(socket.receive)
+        with pytest.raises(PeerStalled, match="no ping for 9 s"):
+            await socket.keep_alive()
+        nursery.cancel_scope.cancel()
     assert trio.current_time() == pytest.approx(7 + 5 + 9)
 
 
@@ -159,8 +163,21 @@ async def test_who_is_gone_is_gone() -> None:
             await call()
 
 
+async def test_no_pong_is_nobodys_fault_while_no_message_is_taken(autojump_clock: trio.testing.MockClock) -> None:
+    """The library reads on, and so hears a pong, only when its last message was taken."""
+    stalls = _Stuck()
+    socket = MessageSocket(stalls, stalls, WebSocketSettings(ping=5, pong=9))  # type: ignore[arg-type]
+    with trio.move_on_after(100) as scope:
+        await socket.keep_alive()
+    assert scope.cancelled_caught
+
+
 class _Stuck:
     closed = None
+
+    async def get_message(self) -> str:
+        await trio.sleep_forever()
+        raise AssertionError
 
     async def send_message(self, text: str) -> None:
         await trio.sleep_forever()
