@@ -13,10 +13,9 @@ from __future__ import annotations
 import gc
 import signal
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -62,12 +61,12 @@ from kirostream.stores.sqlite import open_database
 from kirostream.telemetry.facts import (
     AccountChanged,
     ExchangeFinished,
-    Faulted,
     PoolTroubled,
     RefreshFailed,
     ServiceChanged,
     TokenRefreshed,
 )
+from kirostream.telemetry.faults import faulted
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.memory import Memory
 
@@ -88,7 +87,7 @@ class Gateway:
     """
 
     url: str
-    key: str
+    key: str = field(repr=False)
     new_key: bool
     using: str
     notes: tuple[str, ...]
@@ -105,7 +104,7 @@ def faults_to(recorder: Recorder, where: str) -> Callable[[HttpRequest | None, E
 
     def on_fault(request: HttpRequest | None, error: Exception) -> None:
         at = f"{where}: {request.method} {request.path}" if request else where
-        recorder.record(Faulted(where=at, error=repr(error), trace="".join(traceback.format_exception(error))))
+        recorder.record(faulted(at, error))
 
     return on_fault
 

@@ -76,6 +76,7 @@ class PoolSettings:
             "help": 'What holds for one account, by its id or label, or for every one ("*"): '
             "enabled, weight, priority, concurrency, interval, models, proxy, region, endpoint."
         },
+        repr=False,  # a proxy may hold a password
     )
 
     def __post_init__(self) -> None:

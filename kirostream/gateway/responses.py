@@ -12,7 +12,6 @@ A background turn belongs to the relay and is seen through by `Responses.run`; w
 from __future__ import annotations
 
 import time
-import traceback
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -42,7 +41,8 @@ from kirostream.net.router import Router
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import START, Cursor, Rendering
 from kirostream.relay.relay import Relay
-from kirostream.telemetry.facts import Fact, Faulted
+from kirostream.telemetry.facts import Fact
+from kirostream.telemetry.faults import faulted
 from kirostream.turn.events import Stop, TurnEnded, TurnFailed, TurnStarted
 from kirostream.turn.request import RawJson
 from kirostream.turn.result import fold
@@ -298,8 +298,7 @@ class Responses:
                 await self._store.save(stored)
             except StoreError as error:
                 # The answer was given. What is lost is that a client can come back to it after a restart.
-                trace = "".join(traceback.format_exception(error))
-                self._tell(Faulted(where="responses store", error=repr(error), trace=trace))
+                self._tell(faulted("responses store", error))
 
     def _forget(self) -> None:
         """Let go of answers that have been over for long, and of the oldest where there are too many."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -66,15 +66,15 @@ class Asked:
 
     Attributes:
         request: what is asked of the model.
-        items: what the request brought itself.
+        items: what the request brought itself. Both are what people say: `repr` leaves them out.
         previous: the answer that it goes on from, empty where it begins.
         store, background: as the client set them.
         compacts: it asks for the conversation in one item, see `dialects.openai_responses.compaction`.
         generates: a model is asked; otherwise what was sent is kept for a later request, and that is all.
     """
 
-    request: TurnRequest
-    items: tuple[RawJson, ...]
+    request: TurnRequest = field(repr=False)
+    items: tuple[RawJson, ...] = field(repr=False)
     previous: str
     store: bool
     background: bool
@@ -87,9 +87,9 @@ class _Placed:
     """A body in which nothing refers to anything; `before` are the items of earlier answers."""
 
     state: WireState
-    before: Sequence[RawJson]
-    items: tuple[RawJson, ...]
-    body: bytes
+    before: Sequence[RawJson] = field(repr=False)
+    items: tuple[RawJson, ...] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 class Inputs:

@@ -40,9 +40,9 @@ class Stored:
     caller: str
     created: int
     previous: str
-    response: RawJson
-    input: tuple[RawJson, ...]
-    output: tuple[RawJson, ...]
+    response: RawJson = field(repr=False)
+    input: tuple[RawJson, ...] = field(repr=False)
+    output: tuple[RawJson, ...] = field(repr=False)
 
     @property
     def size(self) -> int:

@@ -56,7 +56,9 @@ class GatewaySettings:
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on. Beyond loopback a key is needed."})
     port: int = field(default=8000, metadata={"help": "Port to listen on; 0 lets the system choose."})
     key: str = field(
-        default="", metadata={"help": "The key clients send. Empty: one is made on the first run.", "secret": True}
+        default="",
+        repr=False,
+        metadata={"help": "The key clients send. Empty: one is made on the first run.", "secret": True},
     )
     body_limit: int = field(
         default=32 << 20, metadata={"help": "Largest request body, after decompression.", "unit": "bytes"}

@@ -27,6 +27,7 @@ from kirostream.errors import RemoteProtocolError, ShuttingDown, StoreError, Tur
 from kirostream.relay.live import LiveTurn
 from kirostream.stores.sqlite import Connection, Database
 from kirostream.telemetry.facts import Faulted
+from kirostream.telemetry.faults import faulted
 from kirostream.turn.events import TurnEvent, TurnFailed
 from kirostream.turn.model import Model
 from kirostream.turn.request import RawJson, Sampling, TurnRequest
@@ -115,7 +116,7 @@ class Archive:
         try:
             await self._database.write(work)
         except StoreError as error:
-            self._tell(Faulted(where="archive of turns", error=repr(error), trace=""))
+            self._tell(faulted("archive of turns", error))
             return
         for live, written, events, over in batch:
             if over:

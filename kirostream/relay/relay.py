@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import sys
-import traceback
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -45,7 +44,8 @@ from kirostream.relay.log import TurnLog
 from kirostream.relay.refusals import Captures, CaptureSettings, Refusals
 from kirostream.relay.resolver import ModelSettings, fallbacks_of, no_such_model, resolve
 from kirostream.relay.search import Filters, Searcher
-from kirostream.telemetry.facts import Faulted, TurnFinished
+from kirostream.telemetry.facts import TurnFinished
+from kirostream.telemetry.faults import faulted
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.calibration import Calibration
 from kirostream.turn.events import TurnEnded, TurnEvent, TurnFailed
@@ -252,9 +252,7 @@ class Relay:
                 except KirostreamError as error:
                     live.log.append([TurnFailed(error)])
                 except Exception as error:  # noqa: BLE001  a bug of ours ends this turn, and no other
-                    self._recorder.record(
-                        Faulted(where="relay", error=repr(error), trace="".join(traceback.format_exception(error)))
-                    )
+                    self._recorder.record(faulted("relay", error))
                     live.log.append([TurnFailed(LocalProtocolError("The gateway failed while it read the answer."))])
         finally:
             if self._truncations is not None:

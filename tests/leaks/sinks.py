@@ -1,0 +1,60 @@
+"""Every place where something may leave: each sink gives what it shows, by where.
+
+A new sink is covered as soon as it stands in `SINKS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import io
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from kirostream.telemetry.facts import Fact
+from kirostream.telemetry.log import LogSettings, log_sink
+
+SIMULATED = "kirostream.simulator"
+"""What it holds opens nothing; a Kiro that looked at itself would show as much."""
+SPEAKING = tuple(f"kirostream.{room}" for room in ("turn", "dialects", "filters"))
+"""The rooms whose objects are what was said: they may show it, but no secret."""
+
+
+def objects() -> Iterator[tuple[str, str]]:
+    """Each object of ours that lives now, and what it shows of itself in all the ways there are.
+
+    Whatever is being done at the moment has its objects in the frames of its tasks; the collector knows those too.
+    """
+    for each in gc.get_objects():
+        kind = type(each)
+        room = str(kind.__module__)
+        if not room.startswith("kirostream.") or room.startswith(SIMULATED):
+            continue
+        yield f"{room}.{kind.__qualname__}", f"{each!r}\n{each!s}\n{each}"
+
+
+def log_lines(facts: list[Fact]) -> Iterator[tuple[str, str]]:
+    """The facts, and the log of them in both forms, with everything in it."""
+    for fact in facts:
+        yield f"fact {type(fact).__name__}", f"{fact!r} {dataclasses.asdict(fact)}"
+    for form in ("json", "console"):
+        out = io.StringIO()
+        sink = log_sink(LogSettings(level="debug", format=form), out)
+        for fact in facts:
+            sink(fact)
+        yield f"log as {form}", out.getvalue()
+
+
+KEPT_OPEN = {"key": "the gateway's own key, which its owner has to be able to read"}
+"""Files of the data folder that hold a secret as it is. docs/security.md says so."""
+
+
+def files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file of the data folder, whose mode lets nobody else in."""
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+    for path in sorted(folder.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), (path, oct(mode))
+        if path.is_file() and str(path.relative_to(folder)) not in KEPT_OPEN:
+            yield f"file {path.name}", path.read_bytes()

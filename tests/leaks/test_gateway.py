@@ -1,0 +1,128 @@
+"""A secret planted in every source, and a prompt, are looked for in everything that a running gateway shows."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trio_websocket
+
+from kirostream.dialects import DIALECTS
+from kirostream.net.router import Router
+from kirostream.telemetry.facts import AttemptFailed, ExchangeFinished, TokenRefreshed, TurnFinished
+
+from . import sinks
+from .plants import MARK, SAID, SOURCES, secret, shows
+from .world import KEY, World, world
+
+PROMPT = f"{SAID * 4} and more"
+PATHS = {name: dialect.path for name, dialect in DIALECTS.items() if dialect.path}
+ASKED: dict[str, Callable[[str], dict[str, object]]] = {
+    "anthropic": lambda said: {"messages": [{"role": "user", "content": said}], "max_tokens": 99},
+    "openai_chat": lambda said: {"messages": [{"role": "user", "content": said}]},
+    "openai_responses": lambda said: {"input": said},
+}
+"""A request in each language."""
+BROUGHT = (
+    (b"x-kiro-refresh-token", secret("aor", "brought").encode()),
+    (b"x-kiro-client-secret", secret("eyJ", "brought").encode()),
+    (b"x-kiro-region", b"us-east-1"),
+)
+"""What a front that keeps the accounts itself sends beside its key."""
+SPOILS = ("", "[[error:429]]", "[[error:500]]", "[[cut:1]]", "[[fault:crc]]", "[[picky]]")
+
+
+def body(dialect: str, said: str, stream: bool) -> bytes:
+    return json.dumps({"model": "claude-sonnet-4.5", "stream": stream, **ASKED[dialect](said)}).encode()
+
+
+def test_every_language_is_asked() -> None:
+    assert set(ASKED) == set(PATHS)
+
+
+def test_a_mark_is_found_in_all_its_forms() -> None:
+    token = secret("aor", "x")
+    forms = [token, token.upper(), token[30:55], token.encode().hex(), repr({"a": [token]}), f"Bearer {token}"]
+    forms += [base64.b64encode(b"x" * at + token.encode()).decode() for at in range(3)]
+    assert [form for form in forms if not shows(form)] == []
+    assert not shows("nothing")
+
+
+async def ask_everything(there: World) -> None:
+    """Each language, whole and streamed, well and badly; every route; keys and accounts wherever they may stand."""
+    for dialect, path in PATHS.items():
+        for spoil in SPOILS:
+            for stream in (False, True):
+                await there.ask("POST", path, body(dialect, f"{spoil} {PROMPT}", stream), *BROUGHT)
+        for bad in (f'{{"{PROMPT}', f'["{PROMPT}"]', f'{{"model": ["{MARK}"], "input": 1, "messages": "{SAID}"}}'):
+            await there.ask("POST", path, bad.replace(MARK, SAID).encode())
+        status, _ = await there.ask("POST", path, body(dialect, PROMPT, False), key=secret("wrong"))
+        assert status == 401
+        status, _ = await there.ask("POST", f"{path}?key={KEY}", body(dialect, PROMPT, False), key="")
+        assert status == 200
+    for key in ("x-api-key", "api-key"):
+        await there.ask("GET", "/v1/models", b"", (key.encode(), KEY.encode()), key="")
+    routers = [each for each in gc.get_objects() if isinstance(each, Router)]
+    routes = {route for router in routers for route in router.routes()}
+    assert ("GET", "/v1/models") in routes
+    for pattern in sorted(pattern for method, pattern in routes if method == "GET"):
+        for key in (KEY, secret("wrong")):
+            await there.ask("GET", f"{pattern.replace('{id}', 'none')}?key={key}", key="")
+    await there.ask("GET", f"/nothing/here?key={KEY}")
+
+
+async def speak(there: World, path: str) -> None:
+    """Over a WebSocket: nonsense and a question. What closes it says why, and nothing else."""
+    url = there.gateway.url.replace("http", "ws") + path
+    offered = ["realtime", f"openai-insecure-api-key.{KEY}"]
+    async with trio_websocket.open_websocket_url(url, subprotocols=offered) as socket:
+        there.ear.hear(f"subprotocol of {path}", socket.subprotocol or "", MARK)
+        asked = json.loads(body("openai_responses", PROMPT, True))
+        for message in (f'{{"{PROMPT}', {"type": "response.create", **asked}, {"op": "start", "request": asked}):
+            await socket.send_message(message if isinstance(message, str) else json.dumps(message))
+        with trio.move_on_after(1):
+            while True:
+                there.ear.hear(f"message on {path}", await socket.get_message(), MARK)
+    assert socket.closed is not None
+    there.ear.hear(f"close of {path}", socket.closed.reason or "")
+    upgrade = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"), (b"sec-websocket-version", b"13"))
+    for wrong in (secret("wrong"), "none"):
+        offer = (b"sec-websocket-protocol", f"realtime, openai-insecure-api-key.{wrong}".encode())
+        status, _ = await there.ask("GET", path, b"", *upgrade, offer, key="")
+        assert status == 401
+
+
+async def test_nothing_that_is_planted_is_ever_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with trio.fail_after(55):
+        async with world(tmp_path, monkeypatch) as there:
+            assert len(there.found) >= len(SOURCES) + 5
+            await ask_everything(there)
+            for path in ("/v1/stream", "/v1/responses"):
+                await speak(there, path)
+            there.ear.look("the end")
+            snapshots = (there.gateway.relay, there.gateway.pool, there.gateway.door)
+            there.ear.listen((f"snapshot of {each!r}", repr(each.snapshot())) for each in snapshots)
+            there.ear.listen(sinks.files(there.data), MARK)
+    there.ear.listen(sinks.files(there.data), MARK)
+    there.ear.listen(sinks.log_lines(there.ear.facts))
+    there.ear.hear("the standard log", caplog.text)
+    there.ear.heard_nothing()
+    # The plants were there to be found: tokens were refreshed and sent, and what was asked went through.
+    said = {type(fact) for fact in there.ear.facts}
+    assert {TokenRefreshed, TurnFinished, AttemptFailed, ExchangeFinished} <= said
+    refreshed = {fact.account for fact in there.ear.facts if isinstance(fact, TokenRefreshed)}
+    assert len(refreshed) >= 5
+    rooms = {where.split(".")[1] for where in there.ear.seen if where.startswith("kirostream.")}
+    assert {"accounts", "providers", "relay", "gateway", "net", "stores", "telemetry", "settings"} <= rooms
+    kinds = {where.rpartition(".")[2] for where in there.ear.seen if where.startswith("kirostream.")}
+    holders = {"Secret", "Credential", "Token", "HttpRequest", "UpstreamRequest", "AuthRequest", "LiveTurn", "Terms"}
+    assert holders <= kinds, holders - kinds
