@@ -3,7 +3,8 @@
 A place somebody chose (argument, environment, settings) has to work: what is wrong with it is raised, never passed over
 for another account. Then come the accounts that kirostream was given (`roster`), and where there are none, the usual
 places. One of these that does not work is noted, and the next one is tried; when none is left, the notes are the
-answer.
+answer. Of the usual places only the first that works is used, where the person did not ask for all of them
+(`every_sign_in`): what another program signed in to is not pooled unasked.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class AccountSettings:
         repr=False,
         metadata={"help": "API key (ksk_...); several with commas between them.", "secret": True},
     )
+    every_sign_in: bool = field(
+        default=False,
+        metadata={"help": "Where no account was chosen or added: use every sign-in found here, not the first alone."},
+    )
     profile_arn: str = field(default="", metadata={"help": "Profile ARN. Empty: what the credential says."})
     region: str = field(default="", metadata={"help": "Region of the sign-in, for a refresh token given here."})
     api_region: str = field(default="", metadata={"help": "Region of the API. Empty: what the credential says."})
@@ -82,7 +87,7 @@ def from_environment(env: Mapping[str, str]) -> AccountSettings:
     numbered = sorted((int(found[1]), name) for name in env if (found := _NUMBERED.fullmatch(name)))
     lists = [env.get(name, "") for name in ("REFRESH_TOKEN", *(name for _, name in numbered), "KIRO_REFRESH_TOKENS")]
     chosen = {name: env.get(variable, "").strip() for variable, name in VARIABLES.items()}
-    return AccountSettings(**{**chosen, "refresh_token": ",".join(_listed(",".join(lists)))})
+    return replace(AccountSettings(), **{**chosen, "refresh_token": ",".join(_listed(",".join(lists)))})
 
 
 def _listed(text: str) -> list[str]:
@@ -104,7 +109,7 @@ class Found:
 class Discovery:
     """What was found, the preferred one first, and what every place that was looked at said.
 
-    `trouble` is what the places said that are there and cannot be used: an account somebody may miss.
+    `trouble` is what the places said that are there and cannot be used, or are not: an account somebody may miss.
     """
 
     found: tuple[Found, ...]
@@ -176,6 +181,7 @@ async def discover(
             found = [one for source in sources for one in await accounts_of(source, devices, time_source())]
             return Discovery(found=tuple(found), looked=tuple(f"{source.describe()}: usable" for source in sources))
         looked.append(f"{origin}: names no credential")
+    every = any(choice.every_sign_in for choice in choices)
     everything: list[Found] = []
     trouble: list[str] = []
     candidates: list[tuple[Path | None, CredentialSource, str]]
@@ -191,6 +197,10 @@ async def discover(
         try:
             if path is not None and not path.exists():
                 looked.append(f"{source.describe()}: not there")
+                continue
+            if path is not None and everything and not every:
+                looked.append(f"{source.describe()}: not used (account.every_sign_in, or: kirostream accounts add)")
+                trouble.append(looked[-1])
                 continue
             everything.extend(await accounts_of(source, devices, time_source(), label))
             looked.append(f"{source.describe()}: usable")

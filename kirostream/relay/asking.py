@@ -184,7 +184,8 @@ class Asker:
             except KirostreamError as refusal:
                 if lease is not None:
                     raise
-                raise refusal from last
+                known = isinstance(refusal, ModelNotOnAccount) and self._catalogues.lists(live.model.id)
+                raise (refusal if known else self._worded(live, refusal)) from last
             self._note(live, account, error, decision)
             match decision.action:
                 case Action.GIVE_UP:

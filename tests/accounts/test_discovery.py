@@ -65,7 +65,7 @@ async def test_the_programs_are_asked_in_order(machine: Machine) -> None:
     machine.cli("kiro-cli")
     assert (await machine.look()).require().credential.provider == "kiro-cli"
     machine.ide()
-    discovery = await machine.look()
+    discovery = await machine.look(("the settings", AccountSettings(every_sign_in=True)))
     assert [found.credential.provider for found in discovery.found] == ["Google", "kiro-cli", "amazon-q"]
     assert len({found.account.machine_id for found in discovery.found}) == 3
 
@@ -197,6 +197,18 @@ async def test_other_programs_files_are_left_alone_where_that_is_wanted(machine:
         "the settings: names no credential",
         "the accounts of kirostream: there are none yet",
     )
+
+
+async def test_the_sign_ins_of_other_programs_are_not_pooled_unasked(machine: Machine) -> None:
+    machine.ide()
+    machine.cli()
+    discovery = await machine.look()
+    assert [found.source.kind for found in discovery.found] == ["ide"]
+    (said,) = discovery.trouble
+    assert "not used (account.every_sign_in" in said
+    asked = await machine.look(("the settings", AccountSettings(every_sign_in=True)))
+    assert [found.source.kind for found in asked.found] == ["ide", "cli"]
+    assert asked.trouble == ()
 
 
 async def test_refresh_tokens_in_a_list_and_by_number(machine: Machine) -> None:
