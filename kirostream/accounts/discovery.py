@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kirostream.accounts.account import (
     DEFAULT_REGION,
@@ -86,8 +86,8 @@ def from_environment(env: Mapping[str, str]) -> AccountSettings:
     """
     numbered = sorted((int(found[1]), name) for name in env if (found := _NUMBERED.fullmatch(name)))
     lists = [env.get(name, "") for name in ("REFRESH_TOKEN", *(name for _, name in numbered), "KIRO_REFRESH_TOKENS")]
-    chosen = {name: env.get(variable, "").strip() for variable, name in VARIABLES.items()}
-    return replace(AccountSettings(), **{**chosen, "refresh_token": ",".join(_listed(",".join(lists)))})
+    chosen: dict[str, Any] = {name: env.get(variable, "").strip() for variable, name in VARIABLES.items()}
+    return AccountSettings(**{**chosen, "refresh_token": ",".join(_listed(",".join(lists)))})
 
 
 def _listed(text: str) -> list[str]:
