@@ -19,6 +19,7 @@ from kirostream.accounts.board import Need
 from kirostream.accounts.health import EXPIRED, LOGIN_LOST, SERVED, Kind, Outcome, outcome_of
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Lease, Pool
+from kirostream.accounts.profiles import FIXED_ARNS
 from kirostream.errors import Blame, CredentialRejected, FormRefused, KirostreamError, ModelNotOnAccount
 from kirostream.filters import EventFilter, FilterSettings, emulate, event_filters
 from kirostream.filters.continuation import Continuation
@@ -121,6 +122,8 @@ class Asker:
         self._deadlines = deadlines
         self._failover = failover
         self._filters = filters
+        self._without_profile: set[AccountId] = set()
+        """Accounts that were refused with the profile that all of their kind share."""
 
     def __repr__(self) -> str:
         return f"<Asker of {self._pool!r}>"
@@ -199,6 +202,8 @@ class Asker:
                     request = self._fitted(live, asked)
                 case Action.REPAIR:
                     request = self._refusals.stricter(live.inquiry)
+                case Action.WITHOUT_PROFILE:
+                    self._without_profile.add(account.id)
                 case Action.REFRESH if failure.token is not None:
                     self._keeper.reject(failure.token)
                 case _:
@@ -219,6 +224,8 @@ class Asker:
         token: Token | None = None
         try:
             token = await self._keeper.token(account)
+            if account.id in self._without_profile:
+                token = replace(token, profile_arn="")
             await attempt(
                 request,
                 call,
@@ -253,6 +260,7 @@ class Asker:
             account=self._has_another(live, course, account, failure.error),
             model=spare,
             form=live.inquiry.variant is not None,
+            profile=token is not None and token.profile_arn in FIXED_ARNS,
             token=token is not None,
         )
 
@@ -268,6 +276,8 @@ class Asker:
         """What a failed try says of its account."""
         if decision.action is Action.REFRESH:
             return EXPIRED
+        if decision.action is Action.WITHOUT_PROFILE:
+            return Outcome(Kind.FAILED)  # it is not known yet whether the account may
         if failure.token is None:
             return LOGIN_LOST if isinstance(failure.error, CredentialRejected) else Outcome(Kind.FAILED)
         return outcome_of(failure.error, model)

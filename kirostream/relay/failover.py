@@ -5,6 +5,7 @@ Blame decides (kiro-protocol.md section 4.3):
 ==================================  ===================================================================================
 the client is to blame              back to the client
 the token is not accepted           refresh it, once an account; then another account
+the account may not                 once without its profile, where that is a well-known one; then another account
 the account is to blame             another account; but "suspicious activity" is not answered by another one: the
                                     upstream may watch the address, and would see it go on
 the model is not on the account     another account, if any lists it; else another model
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kirostream.errors import (
+    AccessDenied,
     Blame,
     CredentialRejected,
     FormRefused,
@@ -44,6 +46,7 @@ class Action(enum.Enum):
     GIVE_UP = "give up"
     REFRESH = "refresh the token and try again"
     RETRY = "try again"
+    WITHOUT_PROFILE = "ask without the well-known profile"
     NEXT_ENDPOINT = "try another endpoint"
     NEXT_ACCOUNT = "try another account"
     FALL_BACK = "ask another model"
@@ -77,13 +80,15 @@ class Tried:
 class Left:
     """What could still be tried: another endpoint, another account, another model, a stricter form.
 
-    `token` is False where there was no token to try with.
+    `token` is False where there was no token to try with. `profile` says that the account was asked with a profile that
+    all accounts of its kind share, and may be asked without (kiro-protocol.md section 1.5).
     """
 
     endpoint: bool = False
     account: bool = False
     model: bool = False
     form: bool = False
+    profile: bool = False
     token: bool = True
 
 
@@ -149,6 +154,8 @@ def _next(error: KirostreamError, tried: Tried, settings: FailoverSettings, left
             return Decision(Action.REPAIR if stricter else Action.GIVE_UP)
         case CredentialRejected() if not tried.refreshed:
             return Decision(Action.REFRESH)
+        case AccessDenied() if left.profile:
+            return Decision(Action.WITHOUT_PROFILE)
         case ModelNotOnAccount() if not account:
             return Decision(Action.FALL_BACK if left.model else Action.GIVE_UP)
         case UpstreamTimeout() if error.reason in _MIDWAY:

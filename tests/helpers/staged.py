@@ -19,6 +19,7 @@ from kirostream.accounts.store import MemoryPoolStore
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Complaint, Dialect, Headers, Heading
 from kirostream.errors import (
+    AccessDenied,
     AccountThrottled,
     CredentialRejected,
     KirostreamError,
@@ -153,6 +154,7 @@ class FakeKeeper:
 
     def __init__(self) -> None:
         self.rejections = 0
+        self.profile = ""
         self.lost: dict[str, KirostreamError] = {}
 
     async def token(self, account: Account) -> Token:
@@ -160,7 +162,7 @@ class FakeKeeper:
         if account.id in self.lost:
             raise self.lost[account.id]
         of = "" if account.id == "a" else f"{account.id}-"
-        return Token(Secret(f"{of}t{self.rejections}"), NEVER, "", account.id)
+        return Token(Secret(f"{of}t{self.rejections}"), NEVER, self.profile, account.id)
 
     def reject(self, token: Token) -> None:
         self.rejections += 1
@@ -179,6 +181,7 @@ class FakeProvider:
 
     def __init__(self) -> None:
         self.fitted: list[TurnRequest] = []
+        self.profiles: list[str] = []
         self.places = 1
         """How many endpoints it has."""
         self.models: list[str] = []
@@ -196,12 +199,14 @@ class FakeProvider:
 
     def prepare(self, request: TurnRequest, call: Call, account: Account, token: Token) -> UpstreamRequest:
         self.models.append(call.model.id)
+        self.profiles.append(token.profile_arn)
         url = self.endpoints(account, token)[call.endpoint]
         return UpstreamRequest("POST", url, [(b"authorization", token.access.reveal().encode())])
 
     def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
         kinds: dict[int, type[UpstreamError]] = {
             403: CredentialRejected,
+            401: AccessDenied,
             404: ModelNotOnAccount,
             429: AccountThrottled,
             529: UpstreamOverloaded,

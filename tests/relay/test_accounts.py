@@ -12,7 +12,9 @@ from kirostream.accounts.account import AccountId
 from kirostream.accounts.board import Need
 from kirostream.accounts.health import State
 from kirostream.accounts.pool import PoolSettings
+from kirostream.accounts.profiles import BUILDER_ID_ARN
 from kirostream.errors import (
+    AccessDenied,
     AccountThrottled,
     CredentialRejected,
     KirostreamError,
@@ -250,4 +252,22 @@ async def test_a_model_that_nobody_has_is_asked_for_once(autojump_clock: trio.te
         failed = await outcome(live)
         assert isinstance(failed, TurnFailed)
         assert isinstance(failed.error, ModelNotOnAccount)
+        assert len(on.client.asked) == 1
+
+
+async def test_an_account_that_may_not_with_the_shared_profile_is_asked_without(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with stage(refused(401), ok(*HELLO), ok(*HELLO), accounts=("a", "b")) as on:
+        on.keeper.profile = BUILDER_ID_ARN
+        await answered(on)
+        await answered(on)  # and that is remembered
+        assert on.provider.profiles == [BUILDER_ID_ARN, "", ""]
+        assert on.client.asked == ["t0", "t0", "t0"]
+
+
+async def test_a_profile_of_its_own_is_never_left_out(autojump_clock: trio.testing.MockClock) -> None:
+    async with stage(refused(401)) as on:
+        on.keeper.profile = "arn:aws:codewhisperer:us-east-1:1:profile/OWN"
+        assert isinstance(await error_of(on), AccessDenied)
         assert len(on.client.asked) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kirostream.errors import (
+    AccessDenied,
     AccountSuspended,
     AccountThrottled,
     ContextOverflow,
@@ -111,6 +112,8 @@ def test_nothing_is_repeated_after_the_first_event(error: KirostreamError) -> No
         (AccountThrottled("x"), Tried(), Left(endpoint=True, model=True), Action.GIVE_UP),
         (QuotaSpent("x"), Tried(attempts=9), Left(account=True), Action.NEXT_ACCOUNT),
         (AccountSuspended("x"), Tried(), Left(account=True), Action.NEXT_ACCOUNT),
+        (AccessDenied("x"), Tried(), Left(account=True, profile=True), Action.WITHOUT_PROFILE),
+        (AccessDenied("x"), Tried(), Left(account=True), Action.NEXT_ACCOUNT),
         (ModelNotOnAccount("x"), Tried(), Left(account=True, model=True), Action.NEXT_ACCOUNT),
         (ModelNotOnAccount("x"), Tried(accounts=5), Left(account=True, model=True), Action.FALL_BACK),
         (CredentialRejected("x"), Tried(), Left(account=True), Action.REFRESH),
