@@ -6,7 +6,9 @@ An answer that was asked to be stored is `Kept` from its first moment: in memory
 afterwards, with every event, so that a stream can be resumed; in the store from its end on. A client that has its last
 event may refer to it at once, since memory is asked first.
 
-A background turn belongs to the relay and is seen through by `Responses.run`; whoever streams it only follows.
+A background turn belongs to the relay and is seen through by `Responses.run`; whoever streams it only follows. So is
+one that its client may come back to (`gateway.attach`, `gateway.watch`): it goes on for a while when that client is
+lost, and is kept for as long as another one may ask for it, though not to be retrieved unless it is stored.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar, Final
 from urllib.parse import parse_qs
 
@@ -23,19 +26,37 @@ import trio
 from msgspec import Raw
 
 from kirostream.dialects import DIALECTS
-from kirostream.dialects.dialect import Heading
+from kirostream.dialects.dialect import Dialect, Heading
 from kirostream.dialects.jsontext import decode, encode
 from kirostream.dialects.openai_responses.compaction import CompactionWriter, write_compacted
+from kirostream.dialects.openai_responses.request import read_request
 from kirostream.dialects.openai_responses.response import Writer, response_id, write_error, write_status
 from kirostream.dialects.openai_responses.thoughts import Seal
-from kirostream.errors import KirostreamError, MalformedRequest, NoSuchRoute, RequestError, ShuttingDown, StoreError
+from kirostream.errors import (
+    KirostreamError,
+    MalformedRequest,
+    NoSuchRoute,
+    RequestError,
+    ShuttingDown,
+    StoreError,
+    TurnCancelled,
+)
+from kirostream.gateway.attach import Attachments, Claim
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.media import Media
 from kirostream.gateway.responses_input import Asked, Inputs
 from kirostream.gateway.responses_items import number, page
 from kirostream.gateway.responses_store import ResponseStore, Stored, StoreSettings
 from kirostream.gateway.sse import Heartbeats, Pump
-from kirostream.gateway.turns import JSON, STREAM_HEADERS, GatewaySettings, id_headers, new_request_id
+from kirostream.gateway.turns import (
+    JSON,
+    STREAM_HEADERS,
+    TURN_HEADER,
+    GatewaySettings,
+    id_headers,
+    new_request_id,
+    wants_resumable,
+)
 from kirostream.net.exchange import Exchange, PeerGone, PeerStalled
 from kirostream.net.router import Router
 from kirostream.relay.live import LiveTurn
@@ -50,6 +71,7 @@ from kirostream.turn.tokens import estimate
 from kirostream.turn.usage import Usage
 
 PATH: Final = "/v1/responses"
+NAME: Final = "openai_responses"
 SAVE: Final = 5.0
 """Seconds that saving may take after the answer was sent, whatever became of the client."""
 MOST_KEPT: Final = 64 << 20
@@ -72,12 +94,6 @@ class NoSuchResponse(RequestError):
     status: ClassVar[int] = 404
 
 
-class ResponseCancelled(KirostreamError):
-    """Its client cancelled a background response."""
-
-    level = "info"
-
-
 class Kept:
     """One answer, from its question until it is forgotten."""
 
@@ -86,18 +102,30 @@ class Kept:
         self.asked = asked
         self.live = live
         self.caller = caller
-        self.writer: Writer = (
-            CompactionWriter(asked.request, live.heading, seal=seal, clock=time.time)
-            if asked.compacts
-            else Writer(asked.request, live.heading, seal=seal, keeps=seals, clock=time.time)
-        )
+        self._seal = seal
+        self.writer = self._writer(keeps=seals, clock=time.time)
         self.rendering = Rendering(live.log, self.writer)
-        self.cancelled = False
         self.over_at: float | None = None
         """When it was over, by trio's clock."""
 
     def __repr__(self) -> str:
         return f"<Kept {self.id} {self.live.log!r}>"
+
+    def _writer(self, *, keeps: bool = False, clock: Callable[[], float] | None = None) -> Writer:
+        request, heading = self.asked.request, self.live.heading
+        if self.asked.compacts:
+            return CompactionWriter(request, heading, seal=self._seal, clock=clock)
+        return Writer(request, heading, seal=self._seal, keeps=keeps, clock=clock)
+
+    def identified(self) -> Rendering:
+        """The answer with the places of the turn. It says nothing that another process would say otherwise."""
+        return self.live.rendering(NAME, self._writer, ids=True)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a client ended it."""
+        last = self.live.log.events[-1] if self.live.log.events else None
+        return isinstance(last, TurnFailed) and isinstance(last.error, TurnCancelled)
 
     @property
     def size(self) -> int:
@@ -148,12 +176,19 @@ class Responses:
         self.inputs = Inputs(store, media, seal, self._in_memory)
         self._tell = tell
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._attachments = Attachments[Kept](lambda kept: kept.live, coalesce=gateway.coalesce)
         self._nursery: trio.Nursery | None = None
         self.stopping = trio.Event()
         """Set when the gateway takes no more requests; connections without an answer under way end then."""
 
     def __repr__(self) -> str:
         return f"<Responses {len(self._kept)} in memory>"
+
+    @property
+    def dialect(self) -> Dialect:
+        """The language of this API, with the seal that its thoughts have here."""
+        reads = partial(read_request, seal=self.seal)
+        return replace(DIALECTS[NAME], read_request=reads, writer=partial(Writer, seal=self.seal))
 
     def add_to(self, router: Router) -> None:
         """Add the routes."""
@@ -174,10 +209,8 @@ class Responses:
                 self._forget()
 
     def _in_memory(self, name: str, caller: str) -> Stored | None:
-        kept = self._kept.get(name)
-        if kept is None or kept.caller != caller or not kept.live.log.finished:
-            return None
-        return kept.stored()
+        kept = self._of(name, caller)
+        return kept.stored() if kept is not None and kept.live.log.finished else None
 
     # Answering
 
@@ -187,14 +220,18 @@ class Responses:
         try:
             caller = self.callers.check(exchange.request)
             body = await exchange.body(self.gateway.body_limit)
-            asked = await self.inputs.read(body, exchange.request.headers, caller)
-            del body  # up to 32 MiB, not needed while the turn runs
-            if not asked.generates:
-                await self._unasked(exchange, asked, caller, request_id)
-            elif asked.background:
-                await self._in_background(exchange, asked, caller, request_id)
-            else:
-                await self._attended(exchange, asked, caller, request_id)
+            async with self._attachments.claim(caller, exchange.request, body) as claim:
+                if claim is not None and claim.found is not None:
+                    await self._follow(exchange, claim.found)
+                    return
+                asked = await self.inputs.read(body, exchange.request.headers, caller)
+                del body  # up to 32 MiB, not needed while the turn runs
+                if not asked.generates:
+                    await self._unasked(exchange, asked, caller, request_id)
+                elif asked.background:
+                    await self._in_background(exchange, asked, caller, request_id, claim)
+                else:
+                    await self._attended(exchange, asked, caller, request_id, claim)
         except (PeerGone, PeerStalled):
             raise
         except KirostreamError as error:
@@ -206,7 +243,7 @@ class Responses:
     async def _unasked(self, exchange: Exchange, asked: Asked, caller: str, request_id: str) -> None:
         blocks, stored = await self.prepare(asked, caller, request_id)
         if asked.request.stream:
-            kind = (b"content-type", DIALECTS["openai_responses"].content_type)
+            kind = (b"content-type", DIALECTS[NAME].content_type)
             await exchange.reply(200, (kind, *STREAM_HEADERS, *id_headers(request_id)), b"".join(blocks))
         else:
             await exchange.reply(200, (JSON, *id_headers(request_id)), stored.response)
@@ -226,36 +263,59 @@ class Responses:
             await self._save(stored)
         return blocks, stored
 
-    async def _attended(self, exchange: Exchange, asked: Asked, caller: str, request_id: str) -> None:
-        async with self.relay.turn(asked.request, request_id=request_id, scope=caller) as live:
-            kept = self.keep(asked, live, caller)
+    async def _attended(
+        self, exchange: Exchange, asked: Asked, caller: str, request_id: str, claim: Claim[Kept] | None
+    ) -> None:
+        lingers = (claim is not None and claim.named) or wants_resumable(exchange.request)
+        linger = self.relay.directory.settings.linger if lingers else 0.0
+        async with self.relay.turn(asked.request, request_id=request_id, scope=caller, linger=linger) as live:
+            kept = self.keep(asked, live, caller, lingers=lingers or claim is not None)
+            if claim is not None:
+                claim.settle(kept)
+            if lingers:
+                self._owner().start_soon(self._see_through, kept)
+                await self._give(exchange, kept)
+                return
             try:
-                if asked.request.stream:
-                    await self._stream(exchange, kept)
-                else:
-                    await live.over.wait()
-                    _raise_failure(kept)
-                    await exchange.reply(200, (JSON, *id_headers(request_id)), kept.response())
+                await self._give(exchange, kept)
             finally:
                 await self.settle(kept)
 
-    async def _in_background(self, exchange: Exchange, asked: Asked, caller: str, request_id: str) -> None:
-        if self._nursery is None:
-            raise NoSuchRoute("Background responses are not served yet.")
+    async def _in_background(
+        self, exchange: Exchange, asked: Asked, caller: str, request_id: str, claim: Claim[Kept] | None
+    ) -> None:
         live = await self.relay.begin(asked.request, request_id=request_id, scope=caller)
         kept = self.keep(asked, live, caller)
-        self._nursery.start_soon(self._see_through, kept)
-        if asked.request.stream:
-            await self._stream(exchange, kept, follows=True)
-        else:
-            queued = write_status(asked.request, live.heading, "queued")
-            await exchange.reply(200, (JSON, *id_headers(request_id)), queued)
+        if claim is not None:
+            claim.settle(kept)
+        self._owner().start_soon(self._see_through, kept)
+        await self._give(exchange, kept, follows=True)
+
+    async def _follow(self, exchange: Exchange, kept: Kept) -> None:
+        """Answer a request that came before with the turn it has."""
+        with kept.live.watching():
+            await self._give(exchange, kept, follows=True)
+
+    async def _give(self, exchange: Exchange, kept: Kept, *, follows: bool = False) -> None:
+        """Answer with a turn, as it was asked for."""
+        if kept.asked.request.stream:
+            await self._stream(exchange, kept, follows=follows)
+            return
+        if not kept.asked.background:
+            await kept.live.over.wait()
+            _raise_failure(kept)
+        await exchange.reply(200, (JSON, *id_headers(kept.live.heading.request_id)), kept.response())
+
+    def _owner(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise NoSuchRoute("Responses that outlive their connection are not served yet.")
+        return self._nursery
 
     async def _see_through(self, kept: Kept) -> None:
         try:
             await kept.live.over.wait()
         finally:
-            if not kept.live.log.finished:
+            if not kept.live.over.is_set():
                 kept.live.fail(ShuttingDown("The gateway was stopped before the answer was whole. Ask again."))
             await self.settle(kept)
 
@@ -267,16 +327,26 @@ class Responses:
         if hold:
             with trio.move_on_after(self.gateway.stream.hold_head):
                 await log.beyond(0)
-            if log.events and isinstance(log.events[0], TurnFailed) and not follows:
+            if log.events and isinstance(log.events[0], TurnFailed) and not kept.asked.background:
                 raise log.events[0].error
-        kind = (b"content-type", DIALECTS["openai_responses"].content_type)
-        headers = (kind, *STREAM_HEADERS, *id_headers(kept.live.heading.request_id))
-        await Pump(exchange, log, kept.rendering, at=at, follows=follows).run(headers, self._heartbeats)
+        kind = (b"content-type", DIALECTS[NAME].content_type)
+        headers = [kind, *STREAM_HEADERS, *id_headers(kept.live.heading.request_id)]
+        rendering = kept.rendering
+        if wants_resumable(exchange.request) and exchange.request.method == "POST":
+            rendering = kept.identified()
+            headers.append((TURN_HEADER, kept.live.heading.turn.encode()))
+        await Pump(exchange, log, rendering, at=at, follows=follows).run(headers, self._heartbeats)
 
-    def keep(self, asked: Asked, live: LiveTurn, caller: str, *, seals: bool = False) -> Kept:
-        """Have an answer at hand, if it is to be stored. `seals`: its thoughts are needed again though it is not."""
+    def keep(self, asked: Asked, live: LiveTurn, caller: str, *, seals: bool = False, lingers: bool = False) -> Kept:
+        """Have an answer at hand, if it may be needed again.
+
+        Args:
+            asked, live, caller: the answer.
+            seals: its thoughts are needed again though it is not stored.
+            lingers: its client may come back to it though it is not stored.
+        """
         kept = Kept(asked, live, caller, self.seal, seals=seals or asked.store)
-        if asked.store:
+        if asked.store or lingers:
             self._kept[kept.id] = kept
         return kept
 
@@ -289,8 +359,8 @@ class Responses:
         failed_unheard = bool(log.events) and isinstance(log.events[0], TurnFailed) and not kept.asked.background
         if not log.finished or failed_unheard:
             del self._kept[kept.id]
-            return
-        await self._save(kept.stored())
+        elif kept.asked.store:
+            await self._save(kept.stored())
 
     async def _save(self, stored: Stored) -> None:
         with trio.move_on_after(SAVE, shield=True):
@@ -342,9 +412,7 @@ class Responses:
                 f"{id} was not asked for with `background`, so it ends with its connection.", param="$.id"
             )
         else:
-            if not kept.live.log.finished:
-                kept.cancelled = True
-                kept.live.fail(ResponseCancelled("The response was cancelled by its client."))
+            kept.live.cancel()
             body = kept.response()
         await exchange.reply(200, (JSON, *id_headers(new_request_id())), body)
 
@@ -354,8 +422,8 @@ class Responses:
         kept = self._of(id, caller)
         if kept is not None:
             del self._kept[id]
-            if kept.asked.background and not kept.live.log.finished:
-                kept.live.fail(ResponseCancelled("The response was deleted by its client."))
+            if kept.asked.background:
+                kept.live.cancel()
         if not await self._store.delete(id, caller) and kept is None:
             raise _unknown(id)
         body = encode({"id": id, "object": "response", "deleted": True})
@@ -401,7 +469,7 @@ class Responses:
 
     def _of(self, name: str, caller: str) -> Kept | None:
         kept = self._kept.get(name)
-        return kept if kept is not None and kept.caller == caller else None
+        return kept if kept is not None and kept.caller == caller and kept.asked.store else None
 
     async def _found(self, name: str, caller: str) -> Stored:
         stored = await self._store.get(name, caller)

@@ -21,7 +21,7 @@ from kirostream.gateway.sse import Heartbeats
 from kirostream.gateway.stream_ws import PATH as STREAM
 from kirostream.gateway.stream_ws import StreamSocket
 from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, new_request_id
-from kirostream.gateway.watch import Watch
+from kirostream.gateway.watch import Languages, Watch
 from kirostream.net.exchange import Exchange, Headers, HttpRequest
 from kirostream.net.router import Router
 from kirostream.relay.relay import Relay
@@ -64,12 +64,14 @@ def make_router(
     router.add("GET", "/v1/models", models.list)
     router.add("GET", "/v1/models/{id}", models.one)
     responses.add_to(router)  # a dialect with a memory
-    Watch(relay, callers, heartbeats).add_to(router)
-    router.add("GET", STREAM, StreamSocket(relay, callers, media, responses.stopping, sockets, settings))
-    router.add("GET", RESPONSES, ResponsesSocket(responses, sockets))
     chat = with_form(DIALECTS["openai_chat"], ThoughtForm(settings.chat_thoughts))
     messages = remembering(memory)
-    for dialect in {**DIALECTS, chat.name: chat, messages.name: messages}.values():
+    dialects = {each.name: each for each in (*DIALECTS.values(), chat, messages, responses.dialect)}
+    languages = Languages(dialects.values())
+    Watch(relay, callers, heartbeats, languages).add_to(router)
+    router.add("GET", STREAM, StreamSocket(relay, callers, media, languages, responses.stopping, sockets, settings))
+    router.add("GET", RESPONSES, ResponsesSocket(responses, sockets))
+    for dialect in dialects.values():
         if dialect.path and (("POST", dialect.path) not in router.routes()):
             router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, media, settings))
     counts = CountHandler(messages, relay.corrected, callers, media, settings)

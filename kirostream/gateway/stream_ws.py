@@ -24,7 +24,6 @@ import msgspec
 import trio
 from msgspec import Raw
 
-from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Writer
 from kirostream.dialects.jsontext import decode, encode
 from kirostream.errors import KirostreamError, MalformedRequest, RequestTooLarge
@@ -33,7 +32,7 @@ from kirostream.gateway.media import Media
 from kirostream.gateway.responses_ws import SocketSettings
 from kirostream.gateway.sockets import SocketSession
 from kirostream.gateway.turns import JSON, GatewaySettings, new_request_id
-from kirostream.gateway.watch import check_language, place_behind, writer_of
+from kirostream.gateway.watch import Languages, place_behind
 from kirostream.net.exchange import Exchange, HttpRequest
 from kirostream.net.websocket import MessageSocket, UpgradeRequired, accept, text_frame
 from kirostream.relay.live import LiveTurn
@@ -93,9 +92,9 @@ class JsonWriter:
 class Shared:
     """The messages of one turn in one language. Watchers at one place get the same bytes."""
 
-    def __init__(self, live: LiveTurn, dialect: str) -> None:
+    def __init__(self, live: LiveTurn, dialect: str, writer: Writer) -> None:
         self._log = live.log
-        self._rendering = Rendering(live.log, JsonWriter(writer_of(live, dialect)))
+        self._rendering = Rendering(live.log, JsonWriter(writer))
         self._head = b'{"op":"events","turn":"%b","dialect":%b,"place":"%b.' % (
             live.heading.turn.encode(),
             encode(dialect),
@@ -162,12 +161,14 @@ class StreamSocket:
         relay: Relay,
         callers: Callers,
         media: Media,
+        languages: Languages,
         stopping: trio.Event,
         settings: SocketSettings,
         gateway: GatewaySettings,
     ) -> None:
         self.relay = relay
         self.media = media
+        self.languages = languages
         self.stopping = stopping
         self.settings = settings
         self.gateway = gateway
@@ -195,7 +196,7 @@ class StreamSocket:
         of_turn = self._shared.setdefault(live, {})
         made = of_turn.get(dialect)
         if made is None:
-            made = of_turn[dialect] = Shared(live, dialect)
+            made = of_turn[dialect] = Shared(live, dialect, self.languages.writer(live, dialect))
         return made
 
 
@@ -241,14 +242,11 @@ class _Session(SocketSession):
     # Operations
 
     async def _start(self, op: WireOp) -> None:
-        dialect = DIALECTS.get(op.dialect)
-        if dialect is None or dialect.path is None:
-            public = ", ".join(each.name for each in DIALECTS.values() if each.path)
-            raise MalformedRequest(f"dialect is {op.dialect!r}; a turn can be started in: {public}.", param="$.dialect")
+        dialect = self._server.languages.spoken(op.dialect)
         if not bytes(op.request):
             raise MalformedRequest("A turn needs a request: the body that a POST would have.", param="$.request")
         into = op.into or op.dialect
-        check_language(into)
+        self._server.languages.check(into)
         self._check_room(op.credit)
         request = dialect.read_request(bytes(op.request), self._request.headers)
         if request.choices > 1:

@@ -11,11 +11,11 @@ A POST becomes resumable by ``x-kirostream-resumable: true``. Its stream then ha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qs
 
-from kirostream.dialects import DIALECTS
-from kirostream.dialects.dialect import Writer
+from kirostream.dialects.dialect import Dialect, Writer
 from kirostream.dialects.jsontext import encode
 from kirostream.errors import MalformedRequest
 from kirostream.gateway.callers import Callers
@@ -47,27 +47,52 @@ class CanonicalWriter:
         return b": \n\n"
 
 
-def check_language(dialect: str) -> None:
-    """See that a turn can be watched in the language of this name.
+class Languages:
+    """The languages that turns can be asked and watched in, as this gateway speaks them.
 
-    Raises:
-        MalformedRequest: there is no such language.
+    Args:
+        dialects: those of the public paths, with what the settings make of them.
     """
-    public = [*(each.name for each in DIALECTS.values() if each.path), CANONICAL]
-    if dialect not in public:
-        raise MalformedRequest(
-            f"dialect is {dialect!r}; it takes: {', '.join(public)}.", param="$.dialect", reason="unsupported_value"
-        )
 
+    def __init__(self, dialects: Iterable[Dialect]) -> None:
+        self._dialects = {dialect.name: dialect for dialect in dialects if dialect.path}
 
-def writer_of(live: LiveTurn, dialect: str) -> Writer:
-    """A writer of a turn in the language of this name.
+    def __repr__(self) -> str:
+        return f"<Languages {', '.join(self._dialects)}>"
 
-    Raises:
-        MalformedRequest: there is no such language.
-    """
-    check_language(dialect)
-    return CanonicalWriter() if dialect == CANONICAL else DIALECTS[dialect].writer(live.request, live.heading)
+    def spoken(self, name: str) -> Dialect:
+        """The language of this name that turns can be asked in.
+
+        Raises:
+            MalformedRequest: there is no such language.
+        """
+        if name not in self._dialects:
+            raise MalformedRequest(
+                f"dialect is {name!r}; a turn can be started in: {', '.join(self._dialects)}.",
+                param="$.dialect",
+                reason="unsupported_value",
+            )
+        return self._dialects[name]
+
+    def check(self, name: str) -> None:
+        """See that a turn can be watched in the language of this name.
+
+        Raises:
+            MalformedRequest: there is no such language.
+        """
+        if name not in (known := [*self._dialects, CANONICAL]):
+            raise MalformedRequest(
+                f"dialect is {name!r}; it takes: {', '.join(known)}.", param="$.dialect", reason="unsupported_value"
+            )
+
+    def writer(self, live: LiveTurn, name: str) -> Writer:
+        """A writer of a turn in the language of this name.
+
+        Raises:
+            MalformedRequest: there is no such language.
+        """
+        self.check(name)
+        return CanonicalWriter() if name == CANONICAL else self._dialects[name].writer(live.request, live.heading)
 
 
 def place_behind(live: LiveTurn, last: str) -> Cursor:
@@ -94,8 +119,9 @@ def place_behind(live: LiveTurn, last: str) -> Cursor:
 class Watch:
     """Serves ``/v1/turns``."""
 
-    def __init__(self, relay: Relay, callers: Callers, heartbeats: Heartbeats) -> None:
+    def __init__(self, relay: Relay, callers: Callers, heartbeats: Heartbeats, languages: Languages) -> None:
         self._relay = relay
+        self._languages = languages
         self._callers = callers
         self._heartbeats = heartbeats
 
@@ -130,7 +156,7 @@ class Watch:
         live = await self._found(exchange.request, id)
         query = parse_qs(exchange.request.query)
         dialect = query.get("dialect", [""])[-1] or live.request.spoken_in
-        rendering = live.rendering(dialect, lambda: writer_of(live, dialect), ids=True)
+        rendering = live.rendering(dialect, lambda: self._languages.writer(live, dialect), ids=True)
         last = (exchange.request.header(b"last-event-id") or b"").decode("latin-1")
         at = place_behind(live, last or query.get("after", [""])[-1])
         headers = (

@@ -38,13 +38,11 @@ def running(folder: Path, *, ends_with: int = signal.SIGTERM) -> Iterator[httpx.
         process.communicate(timeout=20)
 
 
-def body(said: str) -> dict[str, Any]:
-    return {
-        "model": "auto",
-        "max_tokens": 10_000,
-        "stream": True,
-        "messages": [{"role": "user", "content": said}],
-    }
+def body(path: str, said: str) -> dict[str, Any]:
+    asked: dict[str, Any] = {"model": "auto", "stream": True}
+    if path == "/v1/responses":
+        return asked | {"input": said, "store": False, "include": ["reasoning.encrypted_content"]}
+    return asked | {"max_tokens": 10_000, "messages": [{"role": "user", "content": said}]}
 
 
 def until(folder: Path, condition: str) -> None:
@@ -59,13 +57,13 @@ def until(folder: Path, condition: str) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a process is killed by signal 9")
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions", "/v1/responses"])
 def test_what_was_whole_is_replayed_and_what_was_cut_says_so(tmp_path: Path, path: str) -> None:
     with running(tmp_path, ends_with=signal.SIGKILL) as client:
-        done = client.post(path, json=body("[[say:kept 日本 😀]]"), headers=RESUMABLE)
+        done = client.post(path, json=body(path, "[[think:a thought]][[say:kept 日本 😀]]"), headers=RESUMABLE)
         turn = done.headers["x-kirostream-turn"]
         until(tmp_path, f"id = '{turn}' AND over = 1")
-        asked = body("[[slow:50]][[tokens:2000]]")
+        asked = body(path, "[[slow:50]][[tokens:2000]]")
         with client.stream("POST", path, json=asked, headers=RESUMABLE) as response:
             cut = response.headers["x-kirostream-turn"]
             until(tmp_path, f"id = '{cut}' AND size > 0")
@@ -85,7 +83,7 @@ def test_what_was_whole_is_replayed_and_what_was_cut_says_so(tmp_path: Path, pat
 
 def test_a_stop_in_good_order_keeps_the_turns_too(tmp_path: Path) -> None:
     with running(tmp_path) as client:
-        done = client.post("/v1/messages", json=body("[[say:kept]]"), headers=RESUMABLE)
+        done = client.post("/v1/messages", json=body("/v1/messages", "[[say:kept]]"), headers=RESUMABLE)
     with running(tmp_path) as client:
         turn = done.headers["x-kirostream-turn"]
         assert client.get(f"/v1/turns/{turn}/events").content == done.content

@@ -19,7 +19,7 @@ from kirostream.dialects.dialect import Heading
 from kirostream.errors import KeyRejected, MalformedRequest, NoSuchTurn, UpstreamDown
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.sse import Heartbeats
-from kirostream.gateway.watch import CANONICAL, Watch
+from kirostream.gateway.watch import CANONICAL, Languages, Watch
 from kirostream.net.exchange import Exchange, PeerGone
 from kirostream.net.router import Router
 from kirostream.relay.directory import Directory, TurnsSettings
@@ -82,7 +82,7 @@ class Stage:
         self.directory.add(self.live)
         self.router = Router()
         relay = cast(Relay, SimpleNamespace(directory=self.directory))
-        Watch(relay, Callers([KEY]), Heartbeats(10.0)).add_to(self.router)
+        Watch(relay, Callers([KEY]), Heartbeats(10.0), Languages(DIALECTS.values())).add_to(self.router)
 
     async def call(
         self,
