@@ -31,7 +31,7 @@ from kirostream.accounts.pool import Pool
 from kirostream.accounts.sources.direct import DirectSource
 from kirostream.accounts.store_sqlite import SqlitePoolStore
 from kirostream.accounts.terms import terms_of
-from kirostream.errors import SettingsError, ShuttingDown
+from kirostream.errors import LocalProtocolError, SettingsError, ShuttingDown
 from kirostream.gateway.callers import Callers, load_or_make_key
 from kirostream.gateway.cors import Cors
 from kirostream.gateway.media import Media
@@ -49,6 +49,7 @@ from kirostream.relay.archive import open_archive
 from kirostream.relay.calibration_store import open_calibration
 from kirostream.relay.catalogue import Catalogues
 from kirostream.relay.clients import Clients
+from kirostream.relay.guests import Guests
 from kirostream.relay.management import Management, with_token
 from kirostream.relay.refusals import Captures
 from kirostream.relay.relay import Relay
@@ -180,7 +181,8 @@ async def open_gateway(
 
     Args:
         settings: everything that is set.
-        found: the accounts to use, at least one; None: a built-in simulator is the upstream.
+        found: the accounts to use, at least one where none may come with requests; None: a built-in simulator is the
+            upstream.
         data_dir: where the key, the device ids and the locks live.
         recorder: where facts go.
 
@@ -222,7 +224,7 @@ async def open_gateway(
             return await Management(provider, clients.of(account)).profile(account, token)
 
         keeper = TokenKeeper(
-            post_by(clients.of(next(iter(accounts.values())))),
+            no_post,
             settings.keeper,
             ide_version=settings.kiro.ide_version,
             lock_folder=data_dir / "locks",
@@ -254,22 +256,48 @@ async def open_gateway(
         )
         await keeping.start(pool.run)
         turns = await owners.enter_async_context(trio.open_nursery())
+
+        def catalogues(of: Pool, tokens: TokenKeeper) -> Catalogues:
+            return Catalogues(turns, provider, of, tokens, clients.of, recorder, settings.catalogue)
+
+        guests: Guests | None = None
+        if settings.guests.key:
+            guest_keeper = TokenKeeper(
+                no_post,
+                replace(settings.keeper, sweep=0.0),
+                ide_version=settings.kiro.ide_version,
+                look_up=look_up,
+                on_refreshed=lambda name, seconds: recorder.record(
+                    TokenRefreshed(account=name, expires_in=round(seconds))
+                ),
+                on_failed=lambda name, error: recorder.record(
+                    RefreshFailed(account=name, error=type(error).__name__, message=error.message)
+                ),
+            )
+            await keeping.start(guest_keeper.run)
+            guests = Guests(guest_keeper, clients, catalogues, settings.pool, settings.guests)
         relay = Relay(
             turns,
             pool=pool,
             keeper=keeper,
             provider=provider,
             client_of=clients.of,
-            catalogues=Catalogues(turns, provider, pool, keeper, clients.of, recorder, settings.catalogue),
+            catalogues=catalogues(pool, keeper),
             recorder=recorder,
             settings=settings.relay,
             clock=time.time,
             calibration=calibration,
             archive=archive,
             captures=Captures(data_dir / "captures", settings.relay.captures, time.time),
+            guests=guests,
         )
         heartbeats = Heartbeats(settings.server.stream.heartbeat)
-        callers = Callers([key], in_query=settings.server.key_in_query)
+        callers = Callers(
+            [key],
+            in_query=settings.server.key_in_query,
+            internal=settings.guests.key,
+            admit=guests.admit if guests is not None else None,
+        )
         # Own connections, and never through the upstream's proxy (see gateway.media).
         web = HttpClient(replace(settings.upstream, proxy=""))
         owners.push_async_callback(web.aclose)
@@ -309,6 +337,8 @@ async def open_gateway(
         serving = await owners.enter_async_context(trio.open_nursery())
         serving.start_soon(heartbeats.run)
         serving.start_soon(relay.directory.run)
+        if guests is not None:
+            serving.start_soon(guests.run, lambda: {live.caller for live in relay.directory})
         serving.start_soon(_aging, memory)
         await serving.start(responses.run)
         serving.start_soon(relay.models)  # so that the first request need not wait for the list, nor for the connection
@@ -430,6 +460,8 @@ async def find_accounts(settings: Settings, env: Mapping[str, str], data_dir: Pa
         data_dir=data_dir,
     )
     if not discovery.found:
+        if settings.guests.key:  # every request may bring its own
+            return []
         raise SettingsError(f"{discovery.explain()}\nTo try it without an account: kirostream serve --demo")
     first, *others = discovery.found
     return [replace(first, notes=(*first.notes, *discovery.trouble)), *others]
@@ -443,6 +475,8 @@ def as_set(account: Account, settings: Settings) -> Account:
 
 def _described(found: Sequence[Found]) -> str:
     """Which credentials are used."""
+    if not found:
+        return "the accounts that come with requests"
     first = found[0].source.describe()
     return first if len(found) == 1 else f"{len(found)} accounts, the first from {first}"
 
@@ -470,6 +504,11 @@ def post_by(client: HttpClient) -> Post:
         return status, answer
 
     return post
+
+
+async def no_post(method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
+    """For accounts that are added to a keeper without a way of their own: there are none."""
+    raise LocalProtocolError("an account was added to the keeper without a way out")
 
 
 async def _aging(memory: Memory) -> None:

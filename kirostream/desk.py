@@ -43,16 +43,14 @@ from kirostream.accounts.sources.ide_json import IdeFile
 from kirostream.accounts.sources.source import CredentialSource, check_refresh_token
 from kirostream.accounts.store_sqlite import SqlitePoolStore
 from kirostream.accounts.terms import terms_of
-from kirostream.app import DATABASE, as_set, post_by
+from kirostream.app import DATABASE, as_set, no_post, post_by
 from kirostream.errors import (
     KirostreamError,
-    LocalProtocolError,
     ProtocolError,
     SettingsError,
     StoreError,
     UpstreamError,
 )
-from kirostream.net.exchange import Headers
 from kirostream.providers.kiro import KiroProvider
 from kirostream.providers.kiro_management import AccountUsage, Checkout, Plan
 from kirostream.relay.clients import Clients
@@ -547,7 +545,7 @@ async def open_desk(
         owners.push_async_callback(clients.aclose)
         nursery = await owners.enter_async_context(trio.open_nursery())
         keeper = TokenKeeper(
-            _nobodys_post,
+            no_post,
             settings.keeper,
             ide_version=settings.kiro.ide_version,
             lock_folder=data_dir / "locks",
@@ -561,8 +559,3 @@ async def open_desk(
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
-
-
-async def _nobodys_post(method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
-    """For accounts that were added without a way of their own: there are none."""
-    raise LocalProtocolError("an account was added to the keeper without a way out")

@@ -36,6 +36,7 @@ from kirostream.net.client import ClientSettings
 from kirostream.net.http1 import Http1Settings
 from kirostream.providers.kiro import KiroSettings
 from kirostream.relay.catalogue import CatalogueSettings
+from kirostream.relay.guests import GuestSettings
 from kirostream.relay.relay import RelaySettings
 from kirostream.simulator.settings import SimulatorSettings
 from kirostream.telemetry.log import LogSettings
@@ -55,6 +56,7 @@ class Settings:
     account: AccountSettings = field(default_factory=AccountSettings)
     keeper: KeeperSettings = field(default_factory=KeeperSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
+    guests: GuestSettings = field(default_factory=GuestSettings)
     login: LoginSettings = field(default_factory=LoginSettings)
     kiro: KiroSettings = field(default_factory=KiroSettings)
     upstream: ClientSettings = field(default_factory=ClientSettings)
@@ -69,6 +71,7 @@ LEGACY: Final[Mapping[str, str]] = {
     "SERVER_HOST": "server.host",
     "SERVER_PORT": "server.port",
     **{variable: f"account.{name}" for variable, name in VARIABLES.items()},
+    "INTERNAL_API_KEY": "guests.key",
     "VPN_PROXY_URL": "upstream.proxy",
     "FIRST_TOKEN_TIMEOUT": "relay.deadlines.first_event",
     "STREAMING_READ_TIMEOUT": "relay.deadlines.idle",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
-from kirostream.errors import KeyRejected
-from kirostream.net.exchange import HttpRequest
+from kirostream.accounts.sources.headers import names_account
+from kirostream.errors import KeyRejected, NotAllowed
+from kirostream.net.exchange import Headers, HttpRequest
 from kirostream.stores.files import atomic_write, private_folder, read_file
 
 KEY_HEADERS: Final = (b"x-api-key", b"api-key")
@@ -40,11 +41,27 @@ def load_or_make_key(data_dir: Path) -> tuple[str, bool]:
 
 
 class Callers:
-    """Checks keys. Several keys may be valid at once; all comparisons take the same time."""
+    """Checks keys. Several keys may be valid at once; all comparisons take the same time.
 
-    def __init__(self, keys: Iterable[str], *, in_query: bool = False) -> None:
+    Args:
+        keys: what clients send.
+        in_query: also take a key from ``?key=``.
+        internal: the key of a front that may bring an account with a request (`sources.headers`); empty: none may.
+        admit: takes in the account that a request of that front brings, and gives its id.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[str],
+        *,
+        in_query: bool = False,
+        internal: str = "",
+        admit: Callable[[Headers], str] | None = None,
+    ) -> None:
         self._keys = tuple(key.encode() for key in keys if key)
         self._in_query = in_query
+        self._internal = internal.encode() if admit is not None else b""
+        self._admit = admit
 
     def __repr__(self) -> str:
         return f"<Callers {len(self._keys)} keys>"
@@ -53,10 +70,14 @@ class Callers:
         """Let a request in.
 
         Returns:
-            A name for who calls, which holds nothing of the key.
+            A name for who calls, which holds nothing of the key: the id of the account that the request brings, or
+            "default".
 
         Raises:
             KeyRejected: no key came, or a wrong one.
+            NotAllowed: it brings an account, and must not.
+            MalformedRequest: it brings one that cannot be used.
+            NoAccount: it brings one where too many are.
         """
         offered = _offered(request)
         if self._in_query:
@@ -66,16 +87,31 @@ class Callers:
                 "No API key came with the request. "
                 "Send the gateway's key as `Authorization: Bearer KEY` or `x-api-key: KEY`."
             )
-        valid = False
-        for key in self._keys:
-            for candidate in offered:
-                valid |= hmac.compare_digest(key, candidate)
-        if not valid:
+        trusted = _matches((self._internal,) if self._internal else (), offered)
+        if not _matches(self._keys, offered) | trusted:
             raise KeyRejected(
                 "Incorrect API key provided: it is not the key of this gateway. "
                 f"Its key is in the file `{KEY_FILE}` of the data directory, or in PROXY_API_KEY."
             )
-        return "default"
+        if not names_account(request.headers):
+            return "default"
+        if self._admit is None or not self._internal:
+            raise NotAllowed(
+                "The request brings an account, in X-Kiro headers, and this gateway takes none. "
+                "To allow it, set guests.key (INTERNAL_API_KEY), and send that key with it."
+            )
+        if not trusted:
+            raise NotAllowed("Only the internal key may bring an account in X-Kiro headers (guests.key).")
+        return self._admit(request.headers)
+
+
+def _matches(keys: Iterable[bytes], offered: Iterable[bytes]) -> bool:
+    """Whether a key was offered. How long it takes says nothing of which, nor how much of it."""
+    valid = False
+    for key in keys:
+        for candidate in offered:
+            valid |= hmac.compare_digest(key, candidate)
+    return valid
 
 
 def _offered(request: HttpRequest) -> list[bytes]:

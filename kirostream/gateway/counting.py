@@ -50,14 +50,14 @@ class CountHandler:
 
     Args:
         dialect: it has to have `read_in_steps`, or a request is read in one go.
-        corrected: an estimate, corrected for the model of this name.
+        corrected: an estimate, corrected for the model of this name, among those of a caller.
         callers, media, settings: as for turns.
     """
 
     def __init__(
         self,
         dialect: Dialect,
-        corrected: Callable[[str, int], int],
+        corrected: Callable[[str, int, str], int],
         callers: Callers,
         media: Media,
         settings: GatewaySettings,
@@ -77,7 +77,7 @@ class CountHandler:
         """Serve one request. It is read as a question is, so what a question may hold, this may hold."""
         request_id = new_request_id()
         try:
-            self._callers.check(exchange.request)
+            caller = self._callers.check(exchange.request)
             async with self._few:
                 body = await exchange.body(self._settings.body_limit)
                 async with self._line:
@@ -85,7 +85,7 @@ class CountHandler:
                 del body
                 request = await self._media.settle(request, fetch=False)
                 async with self._line:
-                    tokens = self._corrected(request.model, await count(request))
+                    tokens = self._corrected(request.model, await count(request), caller)
         except (PeerGone, PeerStalled):
             raise
         except KirostreamError as error:

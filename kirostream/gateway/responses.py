@@ -445,7 +445,7 @@ class Responses:
         if bytes(fields.get("model", Raw(b"null"))) == b"null":
             body = encode(fields | {"model": "any"})
         asked = await self.inputs.read(body, exchange.request.headers, caller, fetch=False)
-        tokens = self.relay.corrected(asked.request.model, estimate(asked.request))
+        tokens = self.relay.corrected(asked.request.model, estimate(asked.request), caller)
         said = {"object": "response.input_tokens", "input_tokens": tokens}
         await exchange.reply(200, (JSON, *id_headers(new_request_id())), encode(said))
 

@@ -150,6 +150,7 @@ class _Session(SocketSession):
                 await self._send(block.partition(b"\ndata: ")[2].rstrip(), lane)
             return
         relay = self._responses.relay
+        self._responses.callers.check(self._request)  # an account that came with it may have been let go meanwhile
         async with relay.turn(asked.request, request_id=request_id, scope=self._caller) as live:
             while not live.log.events:
                 await live.log.beyond(0)

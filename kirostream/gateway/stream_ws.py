@@ -172,7 +172,7 @@ class StreamSocket:
         self.stopping = stopping
         self.settings = settings
         self.gateway = gateway
-        self._callers = callers
+        self.callers = callers
         self._shared: WeakKeyDictionary[LiveTurn, dict[str, Shared]] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -180,7 +180,7 @@ class StreamSocket:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one connection."""
-        caller = self._callers.check(exchange.request)
+        caller = self.callers.check(exchange.request)
         try:
             if not self.settings.enabled:
                 raise UpgradeRequired("WebSocket connections are switched off here. Use POST, and GET /v1/turns.")
@@ -255,6 +255,7 @@ class _Session(SocketSession):
         relay = self._server.relay
         linger = relay.directory.settings.linger
         request_id = new_request_id()
+        self._server.callers.check(self._request)  # an account that came with it may have been let go meanwhile
         live = await relay.begin(request, request_id=request_id, scope=self._caller, linger=linger)
         with live.watching():  # until its watcher is there
             if op.watch:

@@ -18,7 +18,7 @@ from kirostream.accounts.account import Account, AccountId, Token
 from kirostream.accounts.board import Need
 from kirostream.accounts.health import EXPIRED, LOGIN_LOST, SERVED, Kind, Outcome, outcome_of
 from kirostream.accounts.keeper import TokenKeeper
-from kirostream.accounts.pool import Lease, Pool
+from kirostream.accounts.pool import Lease
 from kirostream.accounts.profiles import FIXED_ARNS
 from kirostream.errors import Blame, CredentialRejected, FormRefused, KirostreamError, ModelNotOnAccount
 from kirostream.filters import EventFilter, FilterSettings, emulate, event_filters
@@ -26,9 +26,9 @@ from kirostream.filters.continuation import Continuation
 from kirostream.filters.stand_in import StandIn
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.attempt import Deadlines, attempt
-from kirostream.relay.catalogue import Catalogues
 from kirostream.relay.clients import ClientOf
 from kirostream.relay.failover import Action, Decision, FailoverSettings, Left, Tried, decide
+from kirostream.relay.fleet import Fleet
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import TurnLog
 from kirostream.relay.refusals import Refusals
@@ -96,27 +96,27 @@ class _Failure:
 
 
 class Asker:
-    """Asks for turns. See the relay for its parts."""
+    """Asks for turns. See the relay for its parts.
+
+    Args:
+        house: what is asked on where a turn has no fleet of its own.
+    """
 
     def __init__(
         self,
         *,
-        pool: Pool,
-        keeper: TokenKeeper,
+        house: Fleet,
         provider: Provider,
         client_of: ClientOf,
-        catalogues: Catalogues,
         recorder: Recorder,
         refusals: Refusals,
         deadlines: Deadlines,
         failover: FailoverSettings,
         filters: FilterSettings,
     ) -> None:
-        self._pool = pool
-        self._keeper = keeper
+        self._house = house
         self._provider = provider
         self._client_of = client_of
-        self._catalogues = catalogues
         self._recorder = recorder
         self._refusals = refusals
         self._deadlines = deadlines
@@ -126,7 +126,7 @@ class Asker:
         """Accounts that were refused with the profile that all of their kind share."""
 
     def __repr__(self) -> str:
-        return f"<Asker of {self._pool!r}>"
+        return f"<Asker of {self._house.pool!r}>"
 
     async def ask(
         self,
@@ -149,6 +149,7 @@ class Asker:
         Raises:
             KirostreamError: what the last try failed with, or why no account can be had.
         """
+        fleet = self._fleet(live)
         request = self._fitted(live, asked)
         course = _Course(trio.current_time())
         before = len(log.events)
@@ -157,13 +158,14 @@ class Asker:
         while True:
             lease: Lease | None = None
             try:
-                async with self._pool.lease(course.need(live.model.id, ids[0])) as lease:
+                async with fleet.pool.lease(course.need(live.model.id, ids[0])) as lease:
                     account = lease.account
                     course.begin(account.id)
                     live.attempts += 1
                     live.account = account.label
                     call = self._call(live, ids, course)
                     failure = await self._try(
+                        fleet.keeper,
                         request,
                         call,
                         account,
@@ -187,7 +189,7 @@ class Asker:
             except KirostreamError as refusal:
                 if lease is not None:
                     raise
-                known = isinstance(refusal, ModelNotOnAccount) and self._catalogues.lists(live.model.id)
+                known = isinstance(refusal, ModelNotOnAccount) and fleet.catalogues.lists(live.model.id)
                 raise (refusal if known else self._worded(live, refusal)) from last
             self._note(live, account, error, decision)
             match decision.action:
@@ -205,14 +207,18 @@ class Asker:
                 case Action.WITHOUT_PROFILE:
                     self._without_profile.add(account.id)
                 case Action.REFRESH if failure.token is not None:
-                    self._keeper.reject(failure.token)
+                    fleet.keeper.reject(failure.token)
                 case _:
                     pass
             course.follow(decision.action)
             await trio.sleep(decision.delay)
 
+    def _fleet(self, live: LiveTurn) -> Fleet:
+        return live.fleet or self._house
+
     async def _try(
         self,
+        keeper: TokenKeeper,
         request: TurnRequest,
         call: Call,
         account: Account,
@@ -223,7 +229,7 @@ class Asker:
         """Ask once; why it failed, None if it did not."""
         token: Token | None = None
         try:
-            token = await self._keeper.token(account)
+            token = await keeper.token(account)
             if account.id in self._without_profile:
                 token = replace(token, profile_arn="")
             await attempt(
@@ -266,11 +272,12 @@ class Asker:
 
     def _has_another(self, live: LiveTurn, course: _Course, account: Account, error: KirostreamError) -> bool:
         """Whether another account can be had, now or after a wait in line, and it makes sense to ask there."""
-        if self._pool.size < 2:
+        fleet = self._fleet(live)
+        if fleet.pool.size < 2:
             return False
-        if isinstance(error, ModelNotOnAccount) and not self._catalogues.lists(live.model.id):
+        if isinstance(error, ModelNotOnAccount) and not fleet.catalogues.lists(live.model.id):
             return False
-        return self._pool.outlook(Need(live.model.id, exclude={*course.refused, account.id})) is None
+        return fleet.pool.outlook(Need(live.model.id, exclude={*course.refused, account.id})) is None
 
     def _outcome(self, failure: _Failure, decision: Decision, model: str) -> Outcome:
         """What a failed try says of its account."""
@@ -299,13 +306,14 @@ class Asker:
         Of a model that is not to be had it says which there are, of a form what is known; and where no account is left,
         when the first comes back.
         """
+        fleet = self._fleet(live)
         if isinstance(error, FormRefused):
             return self._refusals.verdict(live.inquiry, error)
         if isinstance(error, ModelNotOnAccount):
-            message = no_such_model(live.request.model, self._catalogues.known.models)
+            message = no_such_model(live.request.model, fleet.catalogues.known.models)
             return ModelNotOnAccount(message, reason=error.reason, upstream_status=error.upstream_status)
-        if error.blame is Blame.ACCOUNT and self._pool.size > 1:
-            return self._pool.outlook(Need(live.model.id)) or error
+        if error.blame is Blame.ACCOUNT and fleet.pool.size > 1:
+            return fleet.pool.outlook(Need(live.model.id)) or error
         return error
 
     def _note(self, live: LiveTurn, account: Account, error: KirostreamError, decision: Decision) -> None:

@@ -49,6 +49,12 @@ class Clients:
             client = self._clients[account.id] = HttpClient(settings)
         return client
 
+    async def close(self, account: AccountId) -> None:
+        """Close the connections of an account. When it is asked for again, it gets others."""
+        client = self._clients.pop(account, None)
+        if client is not None:
+            await client.aclose()
+
     async def aclose(self) -> None:
         """Close every connection. Streams that are open break."""
         clients, self._clients = list(self._clients.values()), {}

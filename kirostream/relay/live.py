@@ -16,6 +16,7 @@ import trio
 
 from kirostream.dialects.dialect import Heading, Writer
 from kirostream.errors import KirostreamError, TurnCancelled
+from kirostream.relay.fleet import Fleet
 from kirostream.relay.log import CAP, WINDOW, Rendering, TurnLog
 from kirostream.relay.refusals import Inquiry
 from kirostream.turn.events import TurnFailed
@@ -57,6 +58,8 @@ class LiveTurn:
         """Whether another model is asked than the one the client means."""
         self.agentic = False
         """Whether the model's name asks for agentic mode."""
+        self.fleet: Fleet | None = None
+        """The accounts it is asked on, where they are not those of the house."""
         self.inquiry = Inquiry(heading.turn)
         """What is known of a refusal of its form."""
         self.caller = caller

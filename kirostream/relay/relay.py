@@ -19,6 +19,7 @@ import trio
 
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Pool
+from kirostream.accounts.sources.headers import is_guest
 from kirostream.dialects.dialect import Heading
 from kirostream.errors import (
     KirostreamError,
@@ -39,6 +40,8 @@ from kirostream.relay.catalogue import Catalogues, Models
 from kirostream.relay.clients import ClientOf
 from kirostream.relay.directory import Directory, TurnsSettings
 from kirostream.relay.failover import FailoverSettings
+from kirostream.relay.fleet import Fleet
+from kirostream.relay.guests import Guests
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import TurnLog
 from kirostream.relay.refusals import Captures, CaptureSettings, Refusals
@@ -97,13 +100,13 @@ class Relay:
         calibration: Calibration | None = None,
         captures: Captures | None = None,
         archive: Archive | None = None,
+        guests: Guests | None = None,
     ) -> None:
         self._nursery = nursery
-        self._pool = pool
-        self._keeper = keeper
+        self._house = Fleet(pool, keeper, catalogues)
+        self._guests = guests
         self.provider = provider
         self._client_of = client_of
-        self._catalogues = catalogues
         self._recorder = recorder
         self._settings = settings
         self._clock = clock
@@ -111,11 +114,9 @@ class Relay:
         self._calibration = calibration or Calibration()
         self._refusals = Refusals(provider.forms, captures, recorder)
         self._asker = Asker(
-            pool=pool,
-            keeper=keeper,
+            house=self._house,
             provider=provider,
             client_of=client_of,
-            catalogues=catalogues,
             recorder=recorder,
             refusals=self._refusals,
             deadlines=settings.deadlines,
@@ -137,34 +138,55 @@ class Relay:
         for live in self.directory:
             live.fail(error)
 
-    async def models(self) -> Models:
-        """The models that can be asked for. Never fails for want of the upstream."""
-        return await self._catalogues.models()
+    def fleet(self, scope: str) -> Fleet:
+        """What the turns of a scope are asked on.
 
-    async def offered(self) -> Sequence[Model]:
-        """The models that can be asked for, and the operator's other names for them. Never fails."""
-        known = (await self.models()).models
+        Raises:
+            NoAccount: it is a guest that was let go meanwhile.
+        """
+        return self._guests.fleet(scope) if self._guests is not None and is_guest(scope) else self._house
+
+    async def models(self, scope: str = "") -> Models:
+        """The models that can be asked for. Never fails for want of the upstream.
+
+        Raises:
+            NoAccount: as for `fleet`.
+        """
+        return await self.fleet(scope).catalogues.models()
+
+    async def offered(self, scope: str = "") -> Sequence[Model]:
+        """The models that can be asked for, and the operator's other names for them.
+
+        Raises:
+            NoAccount: as for `fleet`.
+        """
+        known = (await self.models(scope)).models
         names = [name for name in self._settings.models.aliases if name.lower() not in {m.id.lower() for m in known}]
         meant = [(name, resolve(name, known, self._settings.models)) for name in names]
         return [*known, *(replace(found.model, id=name) for name, found in meant if found.listed)]
 
-    async def find(self, name: str) -> Model:
+    async def find(self, name: str, scope: str = "") -> Model:
         """The model that a client means by `name`.
 
         Raises:
             UnknownModel: the list has none. It can be asked for all the same: the upstream judges.
+            NoAccount: as for `fleet`.
         """
-        known = (await self.models()).models
+        known = (await self.models(scope)).models
         found = resolve(name, known, self._settings.models)
         if not found.listed:
             raise UnknownModel(no_such_model(name, known))
         return found.model
 
-    def corrected(self, model: str, tokens: int) -> int:
-        """An estimate of a prompt, corrected by what was seen of this model; `model` is as a client wrote it."""
+    def corrected(self, model: str, tokens: int, scope: str = "") -> int:
+        """An estimate of a prompt, corrected by what was seen of this model; `model` is as a client wrote it.
+
+        Raises:
+            NoAccount: as for `fleet`.
+        """
         if not model.strip():
             return tokens
-        named = resolve(model, self._catalogues.known.models, self._settings.models)
+        named = resolve(model, self.fleet(scope).catalogues.known.models, self._settings.models)
         return round(tokens * self._calibration.correction(named.model.id))
 
     @asynccontextmanager
@@ -181,6 +203,7 @@ class Relay:
 
         Raises:
             UnknownModel: the request names no model. One that the upstream does not have fails the turn.
+            NoAccount: as for `fleet`.
         """
         live = await self.begin(request, request_id=request_id, scope=scope, attended=True, linger=linger)
         try:
@@ -209,9 +232,10 @@ class Relay:
             linger: seconds that it goes on with no watcher.
 
         Raises:
-            UnknownModel: as for `turn`.
+            UnknownModel, NoAccount: as for `turn`.
         """
-        known = await self.models()
+        fleet = self.fleet(scope)
+        known = await fleet.catalogues.models()
         named = resolve(request.model, known.models, self._settings.models)
         model = named.model
         if "thinking" in named.wishes or named.effort:
@@ -233,6 +257,8 @@ class Relay:
         )
         spares = fallbacks_of(model, known.models, self._settings.models)
         live.spares = [replace(each, correction=self._calibration.correction(each.id)) for each in spares]
+        if fleet is not self._house:
+            live.fleet = fleet
         live.agentic = "agentic" in named.wishes
         self._refusals.recall(live.inquiry, ids[0], trio.current_time())
         self.directory.add(live)
@@ -350,9 +376,10 @@ class Relay:
         async def ask(request: TurnRequest, filters: Filters) -> None:
             await self._ask(live, request, log, ids, on_first_event, filters)
 
+        fleet = live.fleet or self._house
         searcher = Searcher(
-            pool=self._pool,
-            keeper=self._keeper,
+            pool=fleet.pool,
+            keeper=fleet.keeper,
             provider=self.provider,
             client_of=self._client_of,
             recorder=self._recorder,

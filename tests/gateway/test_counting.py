@@ -25,7 +25,9 @@ KEY = [(b"x-api-key", b"k")]
 MEDIA = Media(HttpClient(), MediaSettings())
 
 
-def handler_of(dialect: Dialect, corrected: Callable[[str, int], int] = lambda _, tokens: tokens) -> CountHandler:
+def handler_of(
+    dialect: Dialect, corrected: Callable[[str, int, str], int] = lambda model, tokens, caller: tokens
+) -> CountHandler:
     return CountHandler(dialect, corrected, Callers(["k"]), MEDIA, GatewaySettings())
 
 
@@ -80,7 +82,7 @@ async def test_a_wrong_key_is_told_not_to_try_again() -> None:
 
 
 async def test_what_was_learned_of_the_model_counts() -> None:
-    handler = handler_of(DIALECTS["anthropic"], lambda name, tokens: tokens * 2 if name == "m" else 0)
+    handler = handler_of(DIALECTS["anthropic"], lambda name, tokens, caller: tokens * 2 if name == "m" else 0)
     assert json.loads((await count(handler, messages=hello("x" * 3600))).sent) == {"input_tokens": 1412}
 
 

@@ -23,11 +23,11 @@ ANTHROPIC = (b"anthropic-version", b"2023-06-01")
 MODELS = [Model("auto"), Model("claude-sonnet-4.5", "Sonnet", window=5, efforts=("low",)), Model("glm-5", images=False)]
 
 
-async def offered() -> list[Model]:
+async def offered(scope: str) -> list[Model]:
     return MODELS
 
 
-async def find(name: str) -> Model:
+async def find(name: str, scope: str) -> Model:
     found = resolve(name, MODELS)
     if not found.listed:
         raise UnknownModel(no_such_model(name, MODELS))

@@ -2,19 +2,18 @@
 
 A front that keeps the accounts itself sends what one of them needs; the names are those of the fronts in use. Who may
 do so is the gateway's business: a credential is only as trustworthy as the key beside it.
-
-The front goes on sending the refresh token it knows while ours rotates, so the newest form is kept on the shelf, under
-the digest of the token that was sent (`shelf`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from kirostream.accounts.account import (
+    DEFAULT_REGION,
     Account,
+    AccountId,
     AuthMethod,
     Credential,
     Secret,
@@ -22,17 +21,15 @@ from kirostream.accounts.account import (
     read_auth_method,
     read_expiry,
 )
-from kirostream.accounts.devices import Devices
-from kirostream.accounts.keeper import TokenKeeper
+from kirostream.accounts.devices import read_machine_id
 from kirostream.accounts.oidc import is_region
-from kirostream.accounts.sources.env import HeldToken
-from kirostream.accounts.sources.shelf import Shelved
+from kirostream.accounts.sources.source import check_refresh_token
 from kirostream.errors import MalformedRequest, SettingsError
-from kirostream.stores.sealed import SealedStore
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-PREFIX: Final = b"x-kiro-"
+KIND: Final = "guest"
+"""What the ids of these accounts begin with."""
 
 _NAMES: Final[Mapping[bytes, str]] = {
     b"x-kiro-refresh-token": "refresh_token",
@@ -49,48 +46,65 @@ _NAMES: Final[Mapping[bytes, str]] = {
     b"x-kiro-expires-at": "expires_at",
     b"x-kiro-machine-id": "machine_id",
 }
-
 _TOKENS: Final = ("refresh_token", "access_token", "api_key")
 
 
 def names_account(headers: Headers) -> bool:
-    """Whether a request brings an account: a token among its headers."""
-    return any(_NAMES.get(name) in _TOKENS and value.strip() for name, value in headers)
+    """Whether a request speaks of an account, whole or not: who means one must not get another one instead."""
+    return any(name in _NAMES for name, _ in headers)
+
+
+def is_guest(name: str) -> bool:
+    """Whether an id is that of an account which came with a request."""
+    return name.startswith(f"{KIND}-")
 
 
 def read_headers(headers: Headers) -> Credential:
     """The credential in a request's headers. Headers that are not known are passed over.
 
     Raises:
-        MalformedRequest: it is incomplete, or a value cannot be one. The message quotes no value.
+        MalformedRequest: it is incomplete, or a value cannot be one. The message names the header, and quotes no value.
     """
     said: dict[str, str] = {}
     for name, value in headers:
         if name in _NAMES and value.strip():
-            try:
-                said[_NAMES[name]] = value.strip().decode("ascii")
-            except UnicodeDecodeError:
-                raise MalformedRequest(f"The header {name.decode('ascii')} is not ASCII.") from None
+            if _NAMES[name] in said:
+                raise MalformedRequest(f"{_shown(name)} came twice.")
+            if not value.isascii():
+                raise MalformedRequest(f"{_shown(name)} is not ASCII.")
+            said[_NAMES[name]] = value.strip().decode("ascii")
     refresh, access, key = (Secret(said.get(name, "")) for name in _TOKENS)
     if not (refresh or access or key):
         raise MalformedRequest("The request brings no account: send X-Kiro-Refresh-Token, or X-Kiro-Access-Token.")
+    try:
+        check_refresh_token(refresh, "X-Kiro-Refresh-Token")
+    except SettingsError as error:
+        raise MalformedRequest(error.message) from error
     auth = _method(said)
     if auth is AuthMethod.IDC and refresh and not (said.get("client_id") and said.get("client_secret")):
         raise MalformedRequest("An IdC account takes X-Kiro-Client-Id and X-Kiro-Client-Secret beside its token.")
-    region = said.get("region", "us-east-1")
-    if not is_region(region) or not is_region(said.get("api_region", region)):
-        raise MalformedRequest("X-Kiro-Region and X-Kiro-Api-Region name AWS regions, such as us-east-1.")
+    region = said.get("region", DEFAULT_REGION)
+    for header, named in (("X-Kiro-Region", region), ("X-Kiro-Api-Region", said.get("api_region", region))):
+        if not is_region(named):
+            raise MalformedRequest(f"{header} names an AWS region, such as us-east-1.")
     arn = said.get("profile_arn", "")
     if arn and not arn.startswith("arn:"):
         raise MalformedRequest("X-Kiro-Profile-Arn is no ARN.")
+    expires_at = read_expiry(said.get("expires_at", ""))
+    if "expires_at" in said and expires_at is None:
+        raise MalformedRequest("X-Kiro-Expires-At is a time: RFC 3339, or unix seconds.")
+    machine = read_machine_id(said.get("machine_id", ""))
+    if "machine_id" in said and machine is None:
+        raise MalformedRequest("X-Kiro-Machine-Id is 64 hex digits, or a UUID.")
     if auth is AuthMethod.API_KEY:
         refresh, access = Secret(""), key or access
-    machine = said.get("machine_id", "")
+        if not access:
+            raise MalformedRequest("An account of the method api_key takes X-Kiro-Api-Key.")
     return Credential(
         auth=auth,
         refresh_token=refresh,
         access_token=access,
-        expires_at=None if auth is AuthMethod.API_KEY else read_expiry(said.get("expires_at", "")),
+        expires_at=None if auth is AuthMethod.API_KEY else expires_at,
         client_id=said.get("client_id", ""),
         client_secret=Secret(said.get("client_secret", "")),
         region=region,
@@ -100,6 +114,10 @@ def read_headers(headers: Headers) -> Credential:
         provider=said.get("provider", ""),
         extra={"machineId": machine} if machine else {},
     )
+
+
+def _shown(name: bytes) -> str:
+    return name.decode("ascii").title()
 
 
 def _method(said: Mapping[str, str]) -> AuthMethod:
@@ -114,59 +132,22 @@ def _method(said: Mapping[str, str]) -> AuthMethod:
     return AuthMethod.IDC if said.get("client_id") else AuthMethod.SOCIAL
 
 
-class Guests:
-    """The accounts that came with requests. Those that nobody has sent for the longest time are forgotten.
+def account_of(credential: Credential) -> Account:
+    """The account of a credential that came with a request.
 
-    Args:
-        keeper: keeps their tokens while they are here.
-        vault: keeps rotated tokens, also after an account was forgotten.
-        most: how many are remembered.
+    Its id, and its device identity where none was sent, hang on the token as it was sent: a front that goes on sending
+    that token means the same account, and nothing has to be written down.
     """
-
-    def __init__(self, keeper: TokenKeeper, devices: Devices, vault: SealedStore, *, most: int = 256) -> None:
-        self._keeper = keeper
-        self._devices = devices
-        self._vault = vault
-        self._most = most
-        self._here: OrderedDict[str, tuple[Account, Secret]] = OrderedDict()
-
-    def __repr__(self) -> str:
-        return f"<Guests: {len(self._here)} of {self._most}>"
-
-    async def account(self, headers: Headers) -> Account:
-        """The account of a request; its token is the keeper's from now on.
-
-        Raises:
-            MalformedRequest: the headers hold no usable account.
-            StoreError: its device identity cannot be kept.
-        """
-        credential = read_headers(headers)
-        given = credential.refresh_token or credential.access_token
-        known = self._here.get(given.digest())
-        # A front that has refreshed by itself sends a new access token beside the old refresh token: start afresh.
-        if known is not None and known[1] == credential.access_token:
-            self._here.move_to_end(given.digest())
-            return known[0]
-        try:
-            held = HeldToken(credential, origin="the X-Kiro headers of the request")
-        except SettingsError as error:
-            raise MalformedRequest(error.message) from error
-        name = account_id("guest", held.place)
-        machine = credential.extra.get("machineId")
-        account = Account(
-            id=name,
-            label=f"guest {name[-6:]}",
-            auth=credential.auth,
-            region=credential.region,
-            api_region=credential.api_region,
-            provider=credential.provider,
-            machine_id=await self._devices.machine_id(name, machine if isinstance(machine, str) else ""),
-            source=held.describe(),
-        )
-        self._keeper.add(account, Shelved(held, self._vault) if credential.refresh_token else held, credential)
-        self._here[given.digest()] = (account, credential.access_token)
-        self._here.move_to_end(given.digest())
-        while len(self._here) > self._most:
-            _, (forgotten, _) = self._here.popitem(last=False)
-            self._keeper.remove(forgotten.id)
-        return account
+    sent = (credential.refresh_token or credential.access_token).digest()
+    name: AccountId = account_id(KIND, sent)
+    machine = credential.extra.get("machineId")
+    return Account(
+        id=name,
+        label=f"{KIND} {name[-6:]}",
+        auth=credential.auth,
+        region=credential.region,
+        api_region=credential.api_region,
+        provider=credential.provider,
+        machine_id=machine if isinstance(machine, str) else hashlib.sha256(f"device of {sent}".encode()).hexdigest(),
+        source="the X-Kiro headers of a request",
+    )
