@@ -16,6 +16,7 @@ import typer
 from kirostream._version import __version__
 from kirostream.cli_accounts import accounts
 from kirostream.cli_login import login
+from kirostream.cli_watch import watch
 from kirostream.errors import KirostreamError, SettingsError
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def version() -> None:
 
 
 app.command()(login)
+app.command()(watch)
 app.add_typer(accounts)
 
 

@@ -160,6 +160,16 @@ class Client:
         message = {"op": "watch", "turn": turn, "dialect": dialect, "after": after, "credit": CREDIT}
         return await self._begin(message, after)
 
+    async def turns(self) -> list[dict[str, Any]]:
+        """The turns that can be watched, those in flight first, as ``GET /v1/turns`` has them.
+
+        Raises:
+            UpstreamDown: the connection is lost; `trouble` says whether it may come back.
+        """
+        found: list[dict[str, Any]] = []
+        await self._ask({"op": "list"}, lambda answer: found.extend(answer["data"]))
+        return found
+
     async def _begin(self, message: Mapping[str, Any], place: str) -> Turn:
         begun: list[Turn] = []
 

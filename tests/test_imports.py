@@ -39,6 +39,7 @@ ROWS: Final[dict[str, int]] = {
     "cli": 6,
     "cli_accounts": 6,
     "cli_login": 6,
+    "cli_watch": 6,
     "__main__": 6,
     "__init__": 6,
 }
@@ -58,10 +59,12 @@ SAME_ROW: Final = {
     ("cli", "app"),
     ("cli", "cli_accounts"),
     ("cli", "cli_login"),
+    ("cli", "cli_watch"),
     ("cli_accounts", "desk"),
     ("cli_accounts", "settings"),
     ("cli_login", "desk"),
     ("cli_login", "settings"),
+    ("cli_watch", "settings"),
     ("desk", "app"),
     ("desk", "settings"),
     ("__main__", "cli"),
@@ -89,7 +92,7 @@ ONE_SITE: Final = {
     "cryptography": {"stores/sealed.py"},
     "trio_websocket": {"net/websocket.py"},
     "structlog": {"telemetry/log.py"},
-    "typer": {"cli.py", "cli_accounts.py", "cli_login.py"},
+    "typer": {"cli.py", "cli_accounts.py", "cli_login.py", "cli_watch.py"},
 }
 
 

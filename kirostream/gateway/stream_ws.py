@@ -1,8 +1,9 @@
 """``GET /v1/stream``: one WebSocket, many turns (docs/websocket.md).
 
-A client starts turns in any language, watches its own from any place on, in any language, and cancels them. Every
-message is one JSON object with an ``op``. What a turn says comes as ``events``: the ones that piled up since the last
-message, with the ``place`` behind them, so a client that lost its connection watches on from the last place it has.
+A client starts turns in any language, lists its own, watches them from any place on, in any language, and cancels
+them. Every message is one JSON object with an ``op``. What a turn says comes as ``events``: the ones that piled up
+since the last message, with the ``place`` behind them, so a client that lost its connection watches on from the last
+place it has.
 
 A watcher may give **credit**: how many messages of a turn it is ready for. At none it waits, which takes no memory,
 since everybody reads the one log. Who gives no credit is held back by the connection alone, and cut where it reads
@@ -32,7 +33,7 @@ from kirostream.gateway.media import Media
 from kirostream.gateway.responses_ws import SocketSettings
 from kirostream.gateway.sockets import SocketSession
 from kirostream.gateway.turns import JSON, GatewaySettings, new_request_id
-from kirostream.gateway.watch import Languages, place_behind
+from kirostream.gateway.watch import Languages, describe, place_behind
 from kirostream.net.exchange import Exchange, HttpRequest
 from kirostream.net.websocket import MessageSocket, UpgradeRequired, accept, text_frame
 from kirostream.relay.live import LiveTurn
@@ -55,7 +56,7 @@ _NONE: Final = Raw()
 class WireOp(msgspec.Struct):
     """A message from a client. `ref` comes back in what answers it; `into` is the language to watch a new turn in."""
 
-    op: Literal["start", "watch", "credit", "stop", "cancel"]
+    op: Literal["start", "watch", "credit", "stop", "cancel", "list"]
     ref: str | int | None = None
     dialect: str = ""
     request: Raw = _NONE
@@ -236,6 +237,9 @@ class _Session(SocketSession):
                     live = await self._find(op.turn)
                     live.cancel()
                     await self._say({"op": "cancelled", "ref": ref, "turn": op.turn})
+                case "list":
+                    turns = [Raw(describe(each)) for each in self._server.relay.directory.of(self._caller)]
+                    await self._say({"op": "turns", "ref": ref, "data": turns})
         except KirostreamError as error:
             await self._refuse(error, ref, op)
 

@@ -173,7 +173,7 @@ class Watch:
 
 
 def describe(live: LiveTurn) -> RawJson:
-    """A turn as JSON: what it is, how far it is, and what it cost so far."""
+    """A turn as JSON: what it is, how far it is, and what it cost. The account is said by its label."""
     log = live.log
     last = log.events[-1] if log.events else None
     status = "in_progress"
@@ -186,12 +186,17 @@ def describe(live: LiveTurn) -> RawJson:
         "id": live.heading.turn,
         "status": status,
         "model": live.request.model,
+        "answered_by": live.model.id,
+        "account": live.account,
         "dialect": live.request.spoken_in,
         "created": live.heading.created,
         "events": len(log.events),
+        "tokens": live.tokens,
         "watchers": live.watchers,
         "attempts": live.attempts,
     }
+    if (seconds := live.seconds) is not None:
+        said["seconds"] = round(seconds, 3)
     if isinstance(last, TurnEnded):
         said["stop"] = last.stop.value
         said["usage"] = {"input_tokens": last.usage.prompt_tokens, "output_tokens": last.usage.output_tokens}

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 
 import trio
 
@@ -19,9 +20,10 @@ from kirostream.errors import KirostreamError, TurnCancelled
 from kirostream.relay.fleet import Fleet
 from kirostream.relay.log import CAP, WINDOW, Rendering, TurnLog
 from kirostream.relay.refusals import Inquiry
-from kirostream.turn.events import TurnFailed
+from kirostream.turn.events import BlockDelta, TurnEnded, TurnFailed
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
+from kirostream.turn.tokens import BYTES_PER_TOKEN
 
 
 class LiveTurn:
@@ -71,6 +73,11 @@ class LiveTurn:
         """The label of the account that was asked last."""
         self.first_event: float | None = None
         """Seconds from the start to the first event, None before it."""
+        self.began: float | None = None
+        self.ended: float | None = None
+        """When the pump began and ended, by trio's clock. None: not yet, or in another process."""
+        self._heard = 0
+        self._bytes = 0
         self.over = trio.Event()
         """Set when the pump has ended, whatever the reason."""
         self.scope = trio.CancelScope()
@@ -82,6 +89,25 @@ class LiveTurn:
 
     def __repr__(self) -> str:
         return f"<LiveTurn {self.heading.turn} {self.model.id}, attempt {self.attempts}, {self.log!r}>"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answer so far: an estimate, until the end says what they were."""
+        events = self.log.events
+        if events and isinstance(last := events[-1], TurnEnded):
+            return last.usage.output_tokens or 0
+        for event in islice(events, self._heard, None):
+            if isinstance(event, BlockDelta):
+                self._bytes += sum(map(len, event.pieces))
+        self._heard = len(events)
+        return round(self._bytes / BYTES_PER_TOKEN)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, so far or to its end; None where that was in another process."""
+        if self.began is None:
+            return None
+        return (trio.current_time() if self.ended is None else self.ended) - self.began
 
     def fail(self, error: KirostreamError) -> None:
         """End the turn now, with an error that its watchers see."""

@@ -270,7 +270,7 @@ class Relay:
 
     async def _pump(self, live: LiveTurn, ids: tuple[str, str]) -> None:
         """The life of a turn: tries, until the log is finished or the scope is cancelled."""
-        began = trio.current_time()
+        began = live.began = trio.current_time()
         try:
             with live.scope:
                 try:
@@ -284,6 +284,7 @@ class Relay:
             if self._truncations is not None:
                 self._truncations.learn(ids[0], live.request, live.log.events, trio.current_time())
             self._settle(live, trio.current_time() - began)
+            live.ended = trio.current_time()
             live.over.set()
             self.directory.close(live)
             live.left.unpark_all()

@@ -100,6 +100,20 @@ async def test_a_stopped_watcher_hears_no_more_and_a_cancelled_turn_ends_for_all
         assert other.status == "failed"
 
 
+async def test_turns_are_listed_with_how_far_they_are(gateway: Running) -> None:
+    async with connected(gateway) as client:
+        turn = await client.start("anthropic", body("[[slow:10]][[tokens:100]]"))
+        await anext(turn)
+        before = next(each for each in await client.turns() if each["id"] == turn.id)
+        assert (before["status"], before["dialect"], before["watchers"]) == ("in_progress", "anthropic", 1)
+        await heard(turn)
+        after = next(each for each in await client.turns() if each["id"] == turn.id)
+        assert after["status"] == "completed"
+        assert before["tokens"] < after["tokens"] == after["usage"]["output_tokens"]
+        assert before["seconds"] < after["seconds"]
+        assert after["account"]
+
+
 async def test_a_slow_consumer_holds_back_nobody(gateway: Running) -> None:
     async with connected(gateway) as client:
         slow = await client.start("anthropic", body("[[slow:1]][[tokens:400]]"))

@@ -194,11 +194,17 @@ async def test_a_turn_is_described_while_it_runs_and_when_it_is_over() -> None:
     stage.live.log.append(SAID)
     running = json.loads((await stage.call(f"/v1/turns/{TURN}")).sent)
     assert (running["status"], running["events"], running["model"]) == ("in_progress", 3, "m")
+    assert (running["tokens"], running["answered_by"], running["account"]) == (1, "m", "")
+    assert "seconds" not in running  # its pump has not begun
+    stage.live.log.append([BlockDelta(0, (b"x" * 33,))])
+    stage.live.account, stage.live.began, stage.live.ended = "a***@x", 5.0, 7.25
+    running = json.loads((await stage.call(f"/v1/turns/{TURN}")).sent)
+    assert (running["tokens"], running["seconds"], running["account"]) == (10, 2.25, "a***@x")
     stage.live.log.append([TurnEnded(Stop.END, Usage(input_tokens=3, output_tokens=2, credits=0.5))])
     done = json.loads((await stage.call("/v1/turns")).sent)["data"]
     assert [turn["status"] for turn in done] == ["completed"]
     assert done[0]["usage"] == {"input_tokens": 3, "output_tokens": 2}
-    assert done[0]["credits"] == 0.5
+    assert (done[0]["credits"], done[0]["tokens"]) == (0.5, 2)
 
 
 async def test_a_turn_can_be_cancelled_and_its_watchers_are_told() -> None:
