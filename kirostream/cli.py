@@ -1,7 +1,8 @@
 """The command line.
 
 Every command turns a `KirostreamError` into one sentence on stderr and an exit code: 2 for settings (a taken port, an
-unreadable file, no credential), 1 for the rest. No command shows a traceback for what a person can put right.
+unreadable file, no credential), 1 for the rest. No command shows a traceback for what a person can put right; that of a
+bug quotes no values (`telemetry.faults`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from kirostream.simulator.upstream import Simulator
     from kirostream.telemetry.recorder import Recorder
 
+BUG = 70
+"""The exit code of what should not have happened (EX_SOFTWARE of sysexits.h)."""
+
 app = typer.Typer(
     name="kirostream",
     help="A streaming gateway: OpenAI and Anthropic clients in, Kiro models out.",
@@ -43,7 +47,12 @@ LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, 
 def serve(
     host: Host = None,
     port: Port = None,
-    key: Annotated[str | None, typer.Option("--key", help="The key clients have to send.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", help="The key clients have to send. Others on this machine see it; PROXY_API_KEY they do not."
+        ),
+    ] = None,
     config: Config = None,
     log_level: LogLevel = None,
     demo: Annotated[bool, typer.Option("--demo", help="Use the built-in simulator, and no account.")] = False,
@@ -122,14 +131,23 @@ app.add_typer(accounts)
 
 def main() -> None:
     """The entry point of the `kirostream` command."""
+    code = 0
     try:
         app()
     except* KirostreamError as group:
         error = _first(group)
         typer.echo(f"kirostream: {error.message}", err=True)
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
+        code = 2 if isinstance(error, SettingsError) else 1
     except* KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    except* Exception as group:  # noqa: BLE001 - a bug: it ends the program either way
+        from kirostream.telemetry.faults import traced
+
+        typer.echo(
+            f"{''.join(traced(group))}\nkirostream: This is a bug. Please report it with the lines above.", err=True
+        )
+        code = BUG
+    sys.exit(code)
 
 
 def _first(group: BaseExceptionGroup[KirostreamError]) -> KirostreamError:

@@ -47,9 +47,24 @@ A dialect maps classes to its wire, `relay.failover` maps blame to action, `tele
 from __future__ import annotations
 
 import enum
-from typing import ClassVar, Literal
+import re
+from typing import ClassVar, Final, Literal
 
 Level = Literal["debug", "info", "warning", "error"]
+
+
+_TOKENS: Final = re.compile(
+    r"(?<![A-Za-z0-9])(?:ao[ar]|ksk_|eyJ)[A-Za-z0-9+/=_.:~-]{20,}"  # kiro-protocol.md section 5.1, and any JWT
+    r"|(?<=://)[^/@\s]+(?=@)"  # who a URL signs in as
+)
+
+
+def without_tokens(text: str) -> str:
+    """`text`, with everything that looks like a token, and the password of a URL, masked.
+
+    Our own words never hold one; those that an upstream or a library sends may quote what they were given.
+    """
+    return _TOKENS.sub("****", text)
 
 
 class Blame(enum.Enum):
@@ -66,7 +81,7 @@ class KirostreamError(Exception):
     """Root of the family.
 
     Args:
-        message: one sentence for a person, without secrets; it may reach a client.
+        message: one sentence for a person, without secrets; it may reach a client. Tokens in what it quotes are masked.
         reason: the machine-readable word, ours or the upstream's (``CONTENT_LENGTH_EXCEEDS_THRESHOLD``).
         retry_after: seconds until a new try makes sense, where that is known.
     """
@@ -76,8 +91,8 @@ class KirostreamError(Exception):
     level: ClassVar[Level] = "error"
 
     def __init__(self, message: str, *, reason: str = "", retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = without_tokens(message)
+        super().__init__(self.message)
         self.reason = reason
         self.retry_after = retry_after
 

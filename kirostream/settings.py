@@ -210,12 +210,13 @@ def _fields(cls: type) -> dict[str, Any]:
 
 def _build(cls: type[Any], layers: Mapping[str, tuple[object, str]], prefix: str = "") -> Any:
     values: dict[str, object] = {}
+    secret = {each.name for each in dataclasses.fields(cls) if each.metadata.get("secret")}
     for key, kind in _fields(cls).items():
         name = prefix + key
         if dataclasses.is_dataclass(kind):
             values[key] = _build(typing.cast(type, kind), layers, f"{name}.")
         elif name in layers:
-            values[key] = _convert(name, kind, *layers[name])
+            values[key] = _convert(name, kind, *layers[name], secret=key in secret)
     try:
         return cls(**values)
     except (ValueError, TypeError) as error:
@@ -235,8 +236,12 @@ _TRUTHS: Final = {
 }
 
 
-def _convert(name: str, kind: Any, value: object, origin: str) -> object:
-    """A value of the setting's type. Text from the environment is read; a file's value has to fit as it is."""
+def _convert(name: str, kind: Any, value: object, origin: str, *, secret: bool) -> object:
+    """A value of the setting's type. Text from the environment is read; a file's value has to fit as it is.
+
+    Raises:
+        SettingsError: it does not fit. The message quotes it, unless it is secret.
+    """
     wanted = kind
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         wanted = next(arg for arg in typing.get_args(kind) if arg is not type(None))
@@ -258,4 +263,5 @@ def _convert(name: str, kind: Any, value: object, origin: str) -> object:
     elif isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
         return value
     words = _WORDS.get(wanted, "a table")
-    raise SettingsError(f"{name!r} takes {words}, but {origin} says {value!r}.")
+    said = "something else" if secret else repr(value)
+    raise SettingsError(f"{name!r} takes {words}, but {origin} says {said}.")

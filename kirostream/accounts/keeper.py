@@ -521,7 +521,7 @@ class TokenKeeper:
             keep.saved()
             if await self._look(keep):
                 return False
-        except (StoreError, SettingsError, trio.TooSlowError) as error:
+        except Exception as error:  # noqa: BLE001 - a bug in a source must not cost the token either
             keep.unsaved = old
             keep.save_failure = self._unsaved(keep, error)
             keep.save_at = trio.current_time() + self._settings.pause
@@ -567,9 +567,11 @@ class TokenKeeper:
         return kind(message, reason=refused.reason, upstream_status=status)
 
     def _unsaved(self, keep: _Keep, error: Exception) -> StoreError:
-        why = (
-            error.message if isinstance(error, KirostreamError) else f"no answer in {self._settings.save_deadline:g} s"
-        )
+        why = f"a bug ({type(error).__name__})"
+        if isinstance(error, KirostreamError):
+            why = error.message
+        elif isinstance(error, trio.TooSlowError):
+            why = f"no answer in {self._settings.save_deadline:g} s"
         return StoreError(
             f"{keep.account.label}: the new token could not be written back and would be lost with this process: {why}",
             reason="unsaved",

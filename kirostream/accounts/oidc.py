@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
 from kirostream.accounts.account import AuthMethod, Credential, Secret, read_expiry
+from kirostream.errors import without_tokens
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -181,9 +182,9 @@ def read_refusal(auth: AuthMethod, status: int, body: bytes) -> Refused:
     Any other 400 or 401 means a dead token: so the official CLI takes it, which deletes its token.
     """
     record = read_object(body)
-    name = read_text(record, "error", "__type", "code").rsplit("#", 1)[-1].removesuffix("Exception")
+    name = without_tokens(read_text(record, "error", "__type", "code")).rsplit("#", 1)[-1].removesuffix("Exception")
     reason = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    said = read_text(record, "error_description", "message", "Message", "errorMessage")
+    said = without_tokens(read_text(record, "error_description", "message", "Message", "errorMessage"))
     message = f"HTTP {status}" + (f", {name}" if name else "") + (f": {said[:200]}" if said else "")
     if reason in _WAIT or status == 429 or status >= 500:
         kind = Refusal.TRANSIENT

@@ -74,7 +74,8 @@ class PoolSettings:
         default_factory=dict,
         metadata={
             "help": 'What holds for one account, by its id or label, or for every one ("*"): '
-            "enabled, weight, priority, concurrency, interval, models, proxy, region, endpoint."
+            "enabled, weight, priority, concurrency, interval, models, proxy, region, endpoint.",
+            "secret": True,
         },
         repr=False,  # a proxy may hold a password
     )

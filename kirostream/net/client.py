@@ -46,7 +46,8 @@ class ClientSettings:
     proxy: str = field(
         default="",
         metadata={
-            "help": "Proxy for every upstream: http://, https:// or socks5://, with user:password@ if it needs one."
+            "help": "Proxy for every upstream: http://, https:// or socks5://, with user:password@ if it needs one.",
+            "secret": True,
         },
         repr=False,  # it may hold a password
     )

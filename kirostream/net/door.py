@@ -10,6 +10,7 @@ import logging
 import math
 import re
 import socket
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,9 +88,10 @@ def plain_refusal(error: KirostreamError, request: HttpRequest | None) -> tuple[
 
 
 def log_fault(request: HttpRequest | None, fault: Exception) -> None:
-    """Tell the standard log of an exception that a handler let out."""
+    """Tell the standard log where an exception was let out, and of what kind: its message may quote anything."""
     what = f"{request.method} {request.path}" if request else "a connection"
-    _log.error("fault while serving %s", what, exc_info=fault)
+    frames = "".join(traceback.format_tb(fault.__traceback__))
+    _log.error("fault while serving %s: %s\n%s", what, type(fault).__qualname__, frames)
 
 
 def ignore_exchange(record: ExchangeRecord) -> None:

@@ -113,9 +113,9 @@ class Inquiry:
     """
 
     turn: str
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     capture: str = ""
-    variant: TurnRequest | None = None
+    variant: TurnRequest | None = field(default=None, repr=False)
     repairs: Sequence[str] | None = None
     refused: FormRefused | None = None
 

@@ -32,6 +32,7 @@ class SimulatorSettings:
     )
     refresh_token: str = field(
         default="aor-simulated-refresh-token",
+        repr=False,
         metadata={"help": "A refresh token that is accepted from the start; it opens nothing else.", "secret": True},
     )
     token_lifetime: float = field(default=3600.0, metadata={"help": "How long an access token lasts.", "unit": "s"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -15,11 +16,12 @@ import trio_websocket
 
 from kirostream.dialects import DIALECTS
 from kirostream.net.router import Router
+from kirostream.simulator.oidc import Auth
 from kirostream.telemetry.facts import AttemptFailed, ExchangeFinished, TokenRefreshed, TurnFinished
 
 from . import sinks
 from .plants import MARK, SAID, SOURCES, secret, shows
-from .world import KEY, World, world
+from .world import INTERNAL, KEY, World, world
 
 PROMPT = f"{SAID * 4} and more"
 PATHS = {name: dialect.path for name, dialect in DIALECTS.items() if dialect.path}
@@ -29,13 +31,8 @@ ASKED: dict[str, Callable[[str], dict[str, object]]] = {
     "openai_responses": lambda said: {"input": said},
 }
 """A request in each language."""
-BROUGHT = (
-    (b"x-kiro-refresh-token", secret("aor", "brought").encode()),
-    (b"x-kiro-client-secret", secret("eyJ", "brought").encode()),
-    (b"x-kiro-region", b"us-east-1"),
-)
-"""What a front that keeps the accounts itself sends beside its key."""
-SPOILS = ("", "[[error:429]]", "[[error:500]]", "[[cut:1]]", "[[fault:crc]]", "[[picky]]")
+FATES = ("", "[[error:VALIDATION]]", "[[error:CONTEXT]]", "[[cut:1]]", "[[fault:crc]]", "[[picky]]", "[[error:ACCESS]]")
+"""What the upstream makes of it."""
 
 
 def body(dialect: str, said: str, stream: bool) -> bytes:
@@ -57,9 +54,19 @@ def test_a_mark_is_found_in_all_its_forms() -> None:
 async def ask_everything(there: World) -> None:
     """Each language, whole and streamed, well and badly; every route; keys and accounts wherever they may stand."""
     for dialect, path in PATHS.items():
-        for spoil in SPOILS:
+        for fate in FATES:
             for stream in (False, True):
-                await there.ask("POST", path, body(dialect, f"{spoil} {PROMPT}", stream), *BROUGHT)
+                await there.ask("POST", path, body(dialect, f"{fate} {PROMPT}", stream))
+        auths: tuple[Auth, ...] = ("social", "idc")
+        for auth, fate in itertools.product(auths, ("", "[[error:ACCESS]]")):
+            brought = there.brought(f"guest of {dialect}", auth)
+            status, _ = await there.ask("POST", path, body(dialect, f"{fate} {PROMPT}", False), *brought, key=INTERNAL)
+            assert (status == 200) is (not fate)
+        for name in (each for each, _ in brought if each != b"x-kiro-client-id"):  # which is public
+            spoilt = [(each, secret("bad").encode() if each == name else value) for each, value in brought]
+            await there.ask("POST", path, body(dialect, PROMPT, False), *spoilt, key=INTERNAL)
+        status, _ = await there.ask("POST", path, body(dialect, PROMPT, False), *brought)
+        assert status == 403
         for bad in (f'{{"{PROMPT}', f'["{PROMPT}"]', f'{{"model": ["{MARK}"], "input": 1, "messages": "{SAID}"}}'):
             await there.ask("POST", path, bad.replace(MARK, SAID).encode())
         status, _ = await there.ask("POST", path, body(dialect, PROMPT, False), key=secret("wrong"))
@@ -124,5 +131,32 @@ async def test_nothing_that_is_planted_is_ever_shown(
     rooms = {where.split(".")[1] for where in there.ear.seen if where.startswith("kirostream.")}
     assert {"accounts", "providers", "relay", "gateway", "net", "stores", "telemetry", "settings"} <= rooms
     kinds = {where.rpartition(".")[2] for where in there.ear.seen if where.startswith("kirostream.")}
-    holders = {"Secret", "Credential", "Token", "HttpRequest", "UpstreamRequest", "AuthRequest", "LiveTurn", "Terms"}
+    holders = {
+        "Secret",
+        "Credential",
+        "Token",
+        "HttpRequest",
+        "UpstreamRequest",
+        "AuthRequest",
+        "LiveTurn",
+        "Terms",
+        "_Guest",
+    }
     assert holders <= kinds, holders - kinds
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 500])
+async def test_an_upstream_that_quotes_the_token_it_was_sent(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trio.fail_after(55):
+        async with world(tmp_path, monkeypatch) as there:
+            there.ear.looks_at_most = 2
+            there.simulator.quotes = status
+            for dialect, path in PATHS.items():
+                answered, answer = await there.ask("POST", path, body(dialect, "hi", False))
+                assert answered >= 400
+            there.ear.look("the end")
+    there.ear.listen(sinks.log_lines(there.ear.facts))
+    there.ear.heard_nothing()
+    assert "****" in repr(there.ear.facts) + answer.decode(), "it was quoted"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 
@@ -16,11 +19,11 @@ from kirostream.accounts.discovery import Found, discover, from_environment
 from kirostream.accounts.oidc import AuthHosts
 from kirostream.app import Gateway, open_gateway
 from kirostream.desk import open_desk
-from kirostream.net.client import HttpClient
 from kirostream.net.exchange import Exchange
 from kirostream.net.http1 import Http1Door
 from kirostream.relay.failover import FailoverSettings
 from kirostream.settings import Settings, load
+from kirostream.simulator.oidc import Auth
 from kirostream.simulator.settings import SimulatorSettings
 from kirostream.simulator.upstream import Simulator
 from kirostream.telemetry.facts import Fact
@@ -30,6 +33,7 @@ from . import sinks
 from .plants import MARK, SAID, SOURCES, Place, imports, mark_what_is_issued, secret, shows
 
 KEY = secret("ks-", "key")
+INTERNAL = secret("ki-", "internal")
 PROXY = f"http://person:{secret('', 'proxy')}@127.0.0.1:9"
 MOST_LOOKS = 4
 """At each occasion: one costs a tenth of a second."""
@@ -43,6 +47,7 @@ class Ear:
     seen: Counter[str] = field(default_factory=Counter)
     facts: list[Fact] = field(default_factory=list)
     looks: Counter[str] = field(default_factory=Counter)
+    looks_at_most: int = MOST_LOOKS
 
     def hear(self, where: str, shown: str | bytes, *marks: str) -> None:
         """Look for the marks in what was shown."""
@@ -51,7 +56,7 @@ class Ear:
 
     def look(self, occasion: str) -> None:
         """At every object that lives now. Called by the other side too, so that there is a request under way."""
-        if self.looks[occasion] >= MOST_LOOKS:
+        if self.looks[occasion] >= self.looks_at_most:
             return
         self.looks[occasion] += 1
         for kind, shown in sinks.objects():
@@ -73,10 +78,26 @@ class Watching(Simulator):
     """A Kiro that has the gateway looked at while it is asked."""
 
     ear: Ear
+    quotes = 0
+    """The status with which it refuses everything, and quotes the token it was sent; 0: it does neither."""
 
     async def __call__(self, exchange: Exchange) -> None:
         self.ear.look(exchange.request.path)
-        await super().__call__(exchange)
+        if not self.quotes:
+            await super().__call__(exchange)
+            return
+        sent = re.findall(
+            rb"ao[ar]\w+|eyJ\w+|ksk_\w+", await exchange.body(1 << 20) + str(exchange.request.headers).encode()
+        )
+        said = json.dumps(
+            {
+                "__type": "ValidationException",
+                "error": "invalid_grant",
+                "error_description": f"Bad {sent}",
+                "message": f"The token {sent[-1].decode()} is not valid at http://me:{MARK}@host/.",
+            }
+        )
+        await exchange.reply(self.quotes, ((b"content-type", b"application/json"),), said.encode())
 
 
 @dataclass
@@ -84,26 +105,40 @@ class World:
     """What a test works with."""
 
     gateway: Gateway
-    simulator: Simulator
+    simulator: Watching
     settings: Settings
     ear: Ear
     data: Path
     found: list[Found]
-    client: HttpClient
+    client: httpx.AsyncClient
+    """A stranger, so that what is broken in ours breaks no test."""
+
+    def brought(self, name: str, auth: Auth) -> list[tuple[bytes, bytes]]:
+        """The headers of a request that brings an account of its own."""
+        held = self.simulator.credential(name, auth)
+        said = {
+            "refresh-token": held.refresh_token.reveal(),
+            "access-token": held.access_token.reveal(),
+            "client-id": held.client_id,
+            "client-secret": held.client_secret.reveal(),
+            "profile-arn": held.profile_arn,
+        }
+        return [(f"x-kiro-{each}".encode(), value.encode()) for each, value in said.items() if value]
 
     async def ask(
         self, method: str, target: str, body: bytes = b"", *headers: tuple[bytes, bytes], key: str = KEY
     ) -> tuple[int, bytes]:
         """One exchange; whatever comes back is heard. The answer itself may say what was asked."""
-        every = [(b"host", b"here"), (b"content-type", b"application/json"), *headers]
+        every = [(b"content-type", b"application/json"), *headers]
         if key:
             every.append((b"authorization", f"Bearer {key}".encode()))
-        if body:
-            every.append((b"content-length", str(len(body)).encode()))
-        status, given, answer = await self.client.fetch(method, self.gateway.url + target, every, body)
-        head = b"\n".join(name + b": " + value for name, value in given)
-        self.ear.hear(f"answer to {method} {target.partition('?')[0]}", head + answer, MARK)
-        return status, answer
+        try:
+            given = await self.client.request(method, self.gateway.url + target, headers=every, content=body)
+        except httpx.RemoteProtocolError:  # the answer was cut
+            return 0, b""
+        head = b"\n".join(name + b": " + value for name, value in given.headers.raw)
+        self.ear.hear(f"answer to {method} {target.partition('?')[0]}", head + given.content, MARK)
+        return given.status_code, given.content
 
 
 def at(base: Settings, url: str) -> Settings:
@@ -137,8 +172,7 @@ async def lay_out(simulator: Simulator, folder: Path, data: Path, settings: Sett
         for name, text in imports(simulator).items():
             done = await desk.import_text(text, name)
             assert done.added, done
-        found += (await desk.discover()).found
-    return found
+        return [*(await desk.discover()).found, *found]
 
 
 @asynccontextmanager
@@ -158,12 +192,13 @@ async def world(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wor
         settings = replace(
             base,
             server=replace(base.server, port=0, key=KEY, key_in_query=True),
-            pool=replace(base.pool, sticky=False, accounts={str(found[0].account.id): {"proxy": PROXY}}),
+            guests=replace(base.guests, key=INTERNAL),
+            pool=replace(base.pool, sticky=False, accounts={str(found[-1].account.id): {"proxy": PROXY}}),
             relay=replace(base.relay, failover=FailoverSettings(attempts=3, backoff=0.001)),
         )
         async with (
             open_gateway(settings, found, data_dir=data, recorder=Recorder(ear.facts.append)) as gateway,
-            HttpClient() as client,
+            httpx.AsyncClient(timeout=20) as client,
         ):
             gc.collect()
             yield World(gateway, simulator, settings, ear, data, found, client)

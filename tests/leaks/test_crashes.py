@@ -1,0 +1,121 @@
+"""A bug in any room, that quotes what it was working on: neither the log nor a client sees the quotation."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import trio
+
+from kirostream import cli
+from kirostream.accounts.keeper import TokenKeeper
+from kirostream.accounts.pool import Pool
+from kirostream.accounts.sources.cli_sqlite import CliDatabase
+from kirostream.accounts.sources.ide_json import IdeFile
+from kirostream.accounts.sources.own import OwnAccount
+from kirostream.dialects.anthropic.response import Writer as AnthropicWriter
+from kirostream.dialects.kiro.response import Reader
+from kirostream.gateway.callers import Callers
+from kirostream.gateway.media import Media
+from kirostream.gateway.responses_input import Inputs
+from kirostream.gateway.responses_store import ResponseStore
+from kirostream.net.client import ClientResponse, HttpClient
+from kirostream.net.router import Router
+from kirostream.providers.kiro import KiroProvider
+from kirostream.relay.relay import Relay
+from kirostream.stores.sealed import Envelope
+from kirostream.telemetry.facts import Faulted
+
+from . import sinks
+from .plants import MARK, SAID, shows
+from .test_gateway import PATHS, PROMPT, body
+from .world import World, world
+
+QUOTING = f"{MARK * 3} {SAID * 3}"
+BUGS: dict[str, Callable[[], Exception]] = {
+    "a key": lambda: KeyError(QUOTING),
+    "a whole text": lambda: UnicodeDecodeError("utf-8", QUOTING.encode(), 0, 1, "invalid start byte"),
+    "a library's": lambda: TypeError(f"expected a URL, got {QUOTING!r}"),
+    "a group": lambda: ExceptionGroup(QUOTING, [RuntimeError(QUOTING)]),
+}
+ROOMS: list[tuple[type, str]] = [
+    (AnthropicWriter, "write"),
+    (Reader, "feed"),
+    (KiroProvider, "prepare"),
+    (KiroProvider, "classify"),
+    (Pool, "lease"),
+    (TokenKeeper, "token"),
+    (Relay, "begin"),
+    (Relay, "find"),
+    (Callers, "check"),
+    (Media, "settle"),
+    (Inputs, "read"),
+    (ResponseStore, "save"),
+    (HttpClient, "stream"),
+    (ClientResponse, "read_some"),
+    (Router, "__call__"),
+    (Envelope, "seal"),
+]
+"""A way of each room that a turn takes."""
+SAVES: list[tuple[type, str]] = [(OwnAccount, "save"), (IdeFile, "save"), (CliDatabase, "save")]
+"""Broken together and first: afterwards all tokens are fresh."""
+
+
+async def walk(there: World) -> None:
+    """A turn in each language, whole, streamed and failing; it may fail, it may not tell."""
+    await there.ask("GET", "/v1/models/auto")
+    for dialect, path in PATHS.items():
+        for said in (f"[[think:hm]]{PROMPT}", f"[[error:CONTEXT]]{PROMPT}"):
+            for stream in (False, True):
+                await there.ask("POST", path, body(dialect, said, stream))
+
+
+def breaking(place: str, bug: Callable[[], Exception], hit: Counter[str]) -> Callable[..., NoReturn]:
+    def broken(*args: Any, **kwargs: Any) -> NoReturn:
+        hit[place] += 1
+        raise bug()
+
+    return broken
+
+
+async def test_a_bug_in_any_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hit: Counter[str] = Counter()
+    with trio.fail_after(55):
+        async with world(tmp_path, monkeypatch) as there:
+            there.ear.looks_at_most = 1
+            bugs = itertools.cycle(BUGS.values())
+            for places in (SAVES, *([place] for place in ROOMS)):
+                with monkeypatch.context() as patch:
+                    for kind, name in places:
+                        patch.setattr(kind, name, breaking(f"{kind.__name__}.{name}", next(bugs), hit))
+                    await walk(there)
+            status, said = await there.ask("POST", PATHS["anthropic"], body("anthropic", "[[say:fine]]", False))
+            assert status == 200, said  # the gateway has outlived them
+    assert {f"{kind.__name__}.{name}" for kind, name in (*SAVES, *ROOMS)} - set(hit) == set()
+    there.ear.listen(sinks.log_lines(there.ear.facts))
+    there.ear.heard_nothing()
+    faults = {fact.where.partition(":")[0] for fact in there.ear.facts if isinstance(fact, Faulted)}
+    assert {"door", "relay"} <= faults
+    assert {"KeyError", "UnicodeDecodeError"} <= {fact.error for fact in there.ear.facts if isinstance(fact, Faulted)}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_command_that_crashes(bug: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*args: Any, **kwargs: Any) -> NoReturn:
+        raise BUGS[bug]()
+
+    monkeypatch.setattr("kirostream.settings.load", broken)
+    monkeypatch.setattr(sys, "argv", ["kirostream", "accounts", "list"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = "".join(capsys.readouterr())
+    assert ended.value.code == cli.BUG
+    assert "This is a bug" in said
+    assert "test_crashes.py" in said
+    assert not shows(said, MARK)
+    assert not shows(said, SAID)
