@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,11 +23,12 @@ import trio
 
 from kirostream.accounts.account import Account, Token
 from kirostream.accounts.devices import Devices
-from kirostream.accounts.discovery import Found, accounts_of, discover, from_environment
+from kirostream.accounts.discovery import Discovery, Found, accounts_of, discover, from_environment
 from kirostream.accounts.health import Health
 from kirostream.accounts.keeper import Post, TokenKeeper
 from kirostream.accounts.oidc import AuthHosts
 from kirostream.accounts.pool import Pool
+from kirostream.accounts.roster import Roster
 from kirostream.accounts.sources.direct import DirectSource
 from kirostream.accounts.store_sqlite import SqlitePoolStore
 from kirostream.accounts.terms import terms_of
@@ -49,7 +50,9 @@ from kirostream.relay.archive import open_archive
 from kirostream.relay.calibration_store import open_calibration
 from kirostream.relay.catalogue import Catalogues
 from kirostream.relay.clients import Clients
+from kirostream.relay.fleet import Fleet
 from kirostream.relay.guests import Guests
+from kirostream.relay.house import House
 from kirostream.relay.management import Management, with_token
 from kirostream.relay.refusals import Captures
 from kirostream.relay.relay import Relay
@@ -176,6 +179,7 @@ async def open_gateway(
     *,
     data_dir: Path,
     recorder: Recorder,
+    find: Callable[[], Awaitable[Discovery]] | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway that listens until the context ends. `drain` it first, to end it in good order.
 
@@ -185,6 +189,7 @@ async def open_gateway(
             upstream.
         data_dir: where the key, the device ids and the locks live.
         recorder: where facts go.
+        find: looks for the accounts again, when the list of our own was written; None: they stay what they are.
 
     Raises:
         SettingsError, StoreError: it cannot start. The message says why, and what to do.
@@ -203,7 +208,6 @@ async def open_gateway(
             found = await _simulated_account(demo, data_dir)
             simulator = demo
         listeners = await open_listeners(settings.server.host, settings.server.port)
-        accounts = {one.account.id: as_set(one.account, settings) for one in found}
         clients = Clients(settings.upstream, lambda account: terms_of(account, settings.pool.accounts).proxy)
         owners.push_async_callback(clients.aclose)
         tell = changes_to(recorder)
@@ -230,16 +234,12 @@ async def open_gateway(
             lock_folder=data_dir / "locks",
             look_up=look_up,
             on_refreshed=lambda name, seconds: recorder.record(
-                TokenRefreshed(account=accounts[name].label, expires_in=round(seconds))
+                TokenRefreshed(account=pool.label(name), expires_in=round(seconds))
             ),
             on_failed=lambda name, error: recorder.record(
-                RefreshFailed(account=accounts[name].label, error=type(error).__name__, message=error.message)
+                RefreshFailed(account=pool.label(name), error=type(error).__name__, message=error.message)
             ),
         )
-        for one in found:
-            account = accounts[one.account.id]
-            pool.add(account)
-            keeper.add(account, one.source, one.credential, post_by(clients.of(account)))
         keeping = await owners.enter_async_context(trio.open_nursery())
         await keeping.start(keeper.run)
 
@@ -254,12 +254,22 @@ async def open_gateway(
                 PoolTroubled(message=f"{account.label}: when its credits come back is not known: {error.message}")
             ),
         )
-        await keeping.start(pool.run)
         turns = await owners.enter_async_context(trio.open_nursery())
 
         def catalogues(of: Pool, tokens: TokenKeeper) -> Catalogues:
             return Catalogues(turns, provider, of, tokens, clients.of, recorder, settings.catalogue)
 
+        fleet = Fleet(pool, keeper, catalogues(pool, keeper))
+        house = House(
+            fleet,
+            clients,
+            lambda account: post_by(clients.of(account)),
+            lambda account: as_set(account, settings),
+            recorder,
+        )
+        for one in found:
+            house.add(one)
+        await keeping.start(pool.run)
         guests: Guests | None = None
         if settings.guests.key:
             guest_keeper = TokenKeeper(
@@ -282,7 +292,7 @@ async def open_gateway(
             keeper=keeper,
             provider=provider,
             client_of=clients.of,
-            catalogues=catalogues(pool, keeper),
+            catalogues=fleet.catalogues,
             recorder=recorder,
             settings=settings.relay,
             clock=time.time,
@@ -337,6 +347,9 @@ async def open_gateway(
         serving = await owners.enter_async_context(trio.open_nursery())
         serving.start_soon(heartbeats.run)
         serving.start_soon(relay.directory.run)
+        if find is not None:
+            roster = Roster(data_dir, SealedStore(data_dir / "sealed"))
+            serving.start_soon(house.run, roster, find, lambda: tuple(relay.directory), settings.pool.sync)
         if guests is not None:
             serving.start_soon(guests.run, lambda: {live.caller for live in relay.directory})
         serving.start_soon(_aging, memory)
@@ -410,7 +423,13 @@ async def serve(
         )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         found = None if demo else await find_accounts(settings, env, data_dir)
-        async with open_gateway(settings, found, data_dir=data_dir, recorder=recorder) as gateway:
+
+        async def find() -> Discovery:
+            return await look_for_accounts(settings, env, data_dir)
+
+        async with open_gateway(
+            settings, found, data_dir=data_dir, recorder=recorder, find=None if demo else find
+        ) as gateway:
             announce(gateway)
             settle_heap()
             recorder.record(ServiceChanged(service="gateway", state="listening", detail=gateway.url))
@@ -452,19 +471,28 @@ async def find_accounts(settings: Settings, env: Mapping[str, str], data_dir: Pa
     Raises:
         SettingsError, StoreError: there is none; the message says where it was looked for and how to get one.
     """
-    discovery = await discover(
-        ("the environment", from_environment(env)),
-        ("the settings", settings.account),
-        env=env,
-        home=Path(env.get("HOME") or Path.home()),
-        data_dir=data_dir,
-    )
+    discovery = await look_for_accounts(settings, env, data_dir)
     if not discovery.found:
         if settings.guests.key:  # every request may bring its own
             return []
         raise SettingsError(f"{discovery.explain()}\nTo try it without an account: kirostream serve --demo")
     first, *others = discovery.found
     return [replace(first, notes=(*first.notes, *discovery.trouble)), *others]
+
+
+async def look_for_accounts(settings: Settings, env: Mapping[str, str], data_dir: Path) -> Discovery:
+    """What there is, and what was looked at.
+
+    Raises:
+        SettingsError, StoreError: what was chosen cannot be used.
+    """
+    return await discover(
+        ("the environment", from_environment(env)),
+        ("the settings", settings.account),
+        env=env,
+        home=Path(env.get("HOME") or Path.home()),
+        data_dir=data_dir,
+    )
 
 
 def as_set(account: Account, settings: Settings) -> Account:

@@ -238,6 +238,11 @@ class Pool:
         """Everyone in it, in the order they were added."""
         return tuple(slot.account for slot in self._board.slots.values())
 
+    def label(self, account: AccountId) -> str:
+        """What people call an account; its id, where it is not here any more."""
+        slot = self._board.slots.get(account)
+        return slot.account.label if slot is not None else account
+
     @property
     def size(self) -> int:
         """How many accounts the settings have used."""

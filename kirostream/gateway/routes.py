@@ -9,6 +9,8 @@ from kirostream._version import __version__
 from kirostream.dialects import DIALECTS, remembering
 from kirostream.dialects.openai_chat.thoughts import ThoughtForm, with_form
 from kirostream.errors import KirostreamError, NoSuchRoute
+from kirostream.gateway.accounts import PATH as ACCOUNTS
+from kirostream.gateway.accounts import AccountsHandler
 from kirostream.gateway.base_urls import BaseUrlHints, canonical
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.counting import CountHandler
@@ -63,6 +65,7 @@ def make_router(
     models = ModelsHandler(relay, callers)
     router.add("GET", "/v1/models", models.list)
     router.add("GET", "/v1/models/{id}", models.one)
+    router.add("GET", ACCOUNTS, AccountsHandler(relay, callers))
     responses.add_to(router)  # a dialect with a memory
     chat = with_form(DIALECTS["openai_chat"], ThoughtForm(settings.chat_thoughts))
     messages = remembering(memory)

@@ -188,6 +188,11 @@ class Catalogues:
             self._union, self._of = Models(tuple(reversed(together.values())), complete=True), lists
         return self._union
 
+    def forget(self, account: AccountId) -> None:
+        """Offer no more what only this account has."""
+        self._catalogues.pop(account, None)
+        self._usable = tuple(each for each in self._usable if each.id != account)
+
     def lists(self, model: str) -> bool:
         """Whether some account is known to have the model of this id."""
         return any(each.id == model for each in self.known.models)

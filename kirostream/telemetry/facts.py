@@ -121,8 +121,26 @@ class AccountChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountJoined:
+    """An account is used from now on, which was not there when the gateway started."""
+
+    level: ClassVar[Level] = "info"
+    account: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountLeft:
+    """An account was removed or disabled: it gets no more turns."""
+
+    level: ClassVar[Level] = "info"
+    account: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolTroubled:
-    """The state of the accounts could not be read or written. The pool goes on with what it knows."""
+    """The accounts, or their state, could not be read or written. The pool goes on with what it knows."""
 
     level: ClassVar[Level] = "error"
     message: str
@@ -187,6 +205,8 @@ Fact: TypeAlias = (
     | RequestCaptured
     | RequestRepaired
     | AccountChanged
+    | AccountJoined
+    | AccountLeft
     | PoolTroubled
     | TokenRefreshed
     | RefreshFailed
