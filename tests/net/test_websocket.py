@@ -106,6 +106,29 @@ async def test_either_end_may_close(autojump_clock: trio.testing.MockClock) -> N
     assert there.echo.requests
 
 
+async def test_a_fault_of_ours_is_told_as_one(autojump_clock: trio.testing.MockClock) -> None:
+    class Broken(Echo):
+        async def talk(self, socket: MessageSocket) -> None:
+            await socket.receive()
+            raise ZeroDivisionError
+
+    faults: list[Exception] = []
+    door = Http1Door(Broken(WebSocketSettings()), Http1Settings(), on_fault=lambda _, fault: faults.append(fault))
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve_stream, theirs)
+        client = await trio_websocket.wrap_client_stream(nursery, cast(trio.SocketStream, ours), "x", "/")
+        await client.send_message("a")
+        with pytest.raises(trio_websocket.ConnectionClosed) as caught:
+            await client.get_message()
+        assert caught.value.reason is not None
+        assert caught.value.reason.code == 1011
+        await ours.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(faults) == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_client_that_vanishes(autojump_clock: trio.testing.MockClock) -> None:
     async with served() as there, trio.open_nursery() as nursery:
         stream = cast(trio.SocketStream, there.stream)
