@@ -121,7 +121,9 @@ def login(
         typer.Option("--browser/--device", help="Come back from a page of this machine, or confirm a code anywhere."),
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser; only show the link.")] = False,
-    name: Annotated[str, typer.Option("--name", help="What the account shall be called.")] = "",
+    name: Annotated[
+        str, typer.Option("--name", help="What the account shall be called, or is called: it is replaced.")
+    ] = "",
 ) -> None:
     """Sign in, and keep the account. Works without a display: it shows a link and a code."""
     import trio

@@ -137,7 +137,8 @@ class Desk:
         Args:
             template: who is asked (see `accounts.login`).
             browser: by a page that comes back here, in place of a device code.
-            label: what the account shall be called; empty: its address, masked.
+            label: what the account shall be called; empty: its address, masked. Where the service does not say who
+                signed in, the account of that name is the same one.
 
         Raises:
             KirostreamError: it did not work; nothing was changed.
@@ -151,8 +152,21 @@ class Desk:
         )
         credential = await (login.by_browser(template) if browser else login.by_device_code(template))
         credential, persons, notes = await self._look_up(credential)
-        # Without a name of their own, all unknown people of a service are one: who signs in again replaces himself.
-        kept = await self.roster.keep(credential, persons=persons or [f"?{label}"], label=label, now=self._now())
+        # Of whom nothing is known may be anybody: nobody is replaced, unless a person has said who it is.
+        strangers = () if persons else await self.roster.strangers(credential)
+        kept = await self.roster.keep(
+            credential,
+            persons=persons,
+            label=label,
+            replaces=next((entry.id for entry in strangers if entry.label == label), None),
+            now=self._now(),
+        )
+        if strangers and not kept.replaced:
+            others = " and ".join(entry.label for entry in strangers)
+            notes.append(
+                f"the service does not say who signed in, so it is kept beside {others}. If it is the same person, "
+                "sign in with --name and that name, which replaces the older sign-in, or remove one of them"
+            )
         return LoggedIn(kept, tuple(notes))
 
     async def _look_up(self, credential: Credential) -> tuple[Credential, list[str], list[str]]:

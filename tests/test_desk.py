@@ -100,11 +100,21 @@ async def test_an_organisations_profile_is_looked_up(tmp_path: Path) -> None:
         assert (await at.desk.usage(found)).plan == "KIRO PRO"
 
 
-async def test_a_builder_id_of_whom_nothing_is_known_replaces_itself(tmp_path: Path) -> None:
+async def test_a_builder_id_of_whom_nothing_is_known_replaces_nobody_but_whom_it_is_called(tmp_path: Path) -> None:
     async with place(tmp_path) as at:
         first = await at.log_in("ann", builder_id())
-        assert await at.log_in("ann", builder_id()) == first
-        assert await at.log_in("ann", builder_id(), label="second") != first
+        second = await at.desk.log_in(builder_id(), Visitor("bob"), browser=False)
+        assert not second.kept.replaced
+        (note,) = second.notes
+        assert "kept beside BuilderId." in note
+        assert [entry.label for entry in await at.desk.roster.entries()] == ["BuilderId", "BuilderId 2"]
+        before = (await at.desk.find(first))[0].credential
+        assert await at.log_in("ann", builder_id(), label="BuilderId") == first
+        assert (await at.desk.find(first))[0].credential.refresh_token != before.refresh_token
+        third = await at.desk.log_in(builder_id(), Visitor("cid"), browser=False, label="third")
+        assert third.kept.entry.label == "third"
+        assert await at.log_in("ann", label="BuilderId") not in (first, second.kept.entry.id)  # of another service
+        assert len(await at.desk.roster.entries()) == 4
         assert (await at.desk.usage((await at.desk.find(first))[0])).allowances == ()
 
 

@@ -117,12 +117,30 @@ class Roster:
             api_region=api_region,
         )
 
+    async def strangers(self, credential: Credential) -> tuple[Entry, ...]:
+        """The sign-ins at the service of `credential` of which nobody knows who they are of.
+
+        Raises:
+            StoreError: the list cannot be read.
+        """
+
+        def work() -> tuple[Entry, ...]:
+            unknown = [entry for entry in self._read() if entry.kind == "own" and not entry.persons]
+            return tuple(
+                entry
+                for entry in unknown
+                if (held := self._held(entry)) is not None and _service(held) == _service(credential)
+            )
+
+        return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+
     async def keep(
         self,
         credential: Credential,
         *,
         persons: Sequence[str] = (),
         label: str = "",
+        replaces: AccountId | None = None,
         only_newer: bool = False,
         now: float,
     ) -> Kept:
@@ -136,6 +154,7 @@ class Roster:
             persons: what is known of who signed in (user id, e-mail address): any of it tells two apart. Without it,
                 only the same refresh token is the same person.
             label: what people shall call it; empty: what it was called, or what the credential says.
+            replaces: the account that it is of, where a person has said so.
             now: unix seconds.
 
         Raises:
@@ -144,7 +163,9 @@ class Roster:
         digests = tuple(dict.fromkeys(_person(credential, who) for who in persons if who))
 
         def change(entries: list[Entry]) -> Kept:
-            same = next((entry for entry in entries if self._is_same(entry, credential, digests)), None)
+            same = next((entry for entry in entries if entry.id == replaces), None)
+            if same is None:
+                same = next((entry for entry in entries if self._is_same(entry, credential, digests)), None)
             if same is not None:
                 held = self._held(same)
                 if only_newer and held is not None and not _is_newer(credential, held):
@@ -379,6 +400,10 @@ def _completed(credential: Credential, held: Credential) -> Credential:
 
 def _person(credential: Credential, who: str) -> str:
     """A digest that tells nothing, of a person at the service that the credential is for."""
+    return hashlib.sha256("\0".join((*_service(credential), who.lower())).encode()).hexdigest()
+
+
+def _service(credential: Credential) -> tuple[str, str, str]:
+    """Where its person signs in."""
     start_url = BUILDER_ID_START_URL if is_builder_id(credential) else credential.start_url.rstrip("/")
-    provider = credential.provider.lower() if not start_url else ""
-    return hashlib.sha256("\0".join((credential.auth.value, provider, start_url, who.lower())).encode()).hexdigest()
+    return credential.auth.value, credential.provider.lower() if not start_url else "", start_url
