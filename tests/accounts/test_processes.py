@@ -12,8 +12,10 @@ import pytest
 import trio
 
 from kirostream.net.client import HttpClient
-from kirostream.simulator import upstream as simulator_upstream
+from kirostream.net.exchange import Exchange
+from kirostream.net.http1 import Http1Door
 from kirostream.simulator.settings import SimulatorSettings
+from kirostream.simulator.upstream import Simulator
 
 TESTS = Path(__file__).parents[1]
 ENV = {**os.environ, "PYTHONPATH": str(TESTS)}
@@ -32,14 +34,28 @@ def test_a_process_that_is_killed_in_the_middle_of_a_write_leaves_a_credential_t
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    writes = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
+    writes = {name: int(count) for name, count, _ in map(str.split, done.stdout.splitlines())}
+    halves = {name: int(count) for name, _, count in map(str.split, done.stdout.splitlines())}
     assert set(writes) == {"ide", "cli", "own"}
     assert min(writes.values()) >= 66
+    assert min(halves.values()) > 0, "the kills came in the middle of writes"
 
 
 async def test_two_processes_on_one_credential_refresh_it_once(tmp_path: Path, nursery: trio.Nursery) -> None:
     """Fifty requests at the moment the token ends, in two processes; the service rotates, and takes a token once."""
-    simulator, url = await nursery.start(simulator_upstream.serve, SimulatorSettings(rotate=True))
+    simulator = Simulator(SimulatorSettings(rotate=True))
+    asked = 0
+
+    async def slowly(exchange: Exchange) -> None:
+        nonlocal asked
+        if exchange.request.path == "/refreshToken":
+            asked += 1
+            await trio.sleep(0.5)  # long enough for the other process to ask too, if it does
+        await simulator(exchange)
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+    await nursery.start(Http1Door(slowly).serve, listeners)
     path = tmp_path / "token.json"
     path.write_text(json.dumps({**simulator.token_file(), "accessToken": "ended", "expiresAt": "2020-01-01T00:00:00Z"}))
     issued = simulator.snapshot().tokens_issued
@@ -54,6 +70,7 @@ async def test_two_processes_on_one_credential_refresh_it_once(tmp_path: Path, n
         async with trio.open_nursery() as both:
             both.start_soon(process)
             both.start_soon(process)
+    assert asked == 1  # a second one would be refused, and look as if it had never been
     assert simulator.snapshot().tokens_issued == issued + 1
     assert said[0] == said[1] != b""
     held = json.loads(path.read_text())

@@ -93,8 +93,8 @@ def write_for_ever(source: CredentialSource, ready: int) -> None:
     trio.run(loop)
 
 
-def kill_one(source: CredentialSource, wait: float) -> None:
-    """Start a child, and kill it `wait` seconds after its first write."""
+def kill_one(source: CredentialSource, wait: float) -> int:
+    """Start a child, and kill it `wait` seconds after its first write. How many writes it told of."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -108,7 +108,11 @@ def kill_one(source: CredentialSource, wait: float) -> None:
     time.sleep(wait)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    told = 1
+    while more := os.read(reading, 4096):
+        told += len(more)
     os.close(reading)
+    return told
 
 
 def look(source: CredentialSource, folder: Path) -> int:
@@ -132,6 +136,15 @@ def look(source: CredentialSource, folder: Path) -> int:
     return number
 
 
+def half_done(folder: Path) -> bool:
+    """Whether the child was killed in the middle of a write: what it worked on lies there."""
+    left = [path for path in folder.rglob("*") if path.name.endswith((".tmp", "-journal")) and path.stat().st_size]
+    for path in left:
+        if path.name.endswith(".tmp"):  # a database needs its journal, which the next reader plays back
+            path.unlink()
+    return bool(left)
+
+
 def main(folder: Path, kills: int, seed: int) -> None:
     """Kill `kills` children in the middle of their writing, and look at what each leaves."""
     rng = random.Random(seed)
@@ -140,13 +153,15 @@ def main(folder: Path, kills: int, seed: int) -> None:
         place = folder / make.__name__
         place.mkdir(mode=0o700)
         source = make(place)
-        last = 0
+        last = halves = 0
         for _ in range(kills // 3 + (at < kills % 3)):
-            kill_one(source, rng.uniform(0, 0.004))
+            told = kill_one(source, rng.uniform(0, 0.004))
+            halves += half_done(place)
             number = look(source, place)
-            assert number > last, "a write that was told of is gone"
+            assert number - last >= told, "a write that was told of is gone"
+            assert number - last <= told + 1, "there is more than was written"
             last = number
-        sys.stdout.write(f"{make.__name__} {last}\n")
+        sys.stdout.write(f"{make.__name__} {last} {halves}\n")
 
 
 if __name__ == "__main__":
