@@ -24,7 +24,7 @@ import trio
 
 from kirostream.errors import KirostreamError, UpstreamDown, UpstreamRefused
 from kirostream.net.exchange import PeerGone, PeerStalled
-from kirostream.net.websocket import MessageSocket
+from kirostream.net.websocket import MessageSocket, WebSocketSettings
 from kirostream.net.websocket import connect as connect_socket
 
 CREDIT: Final = 16
@@ -115,10 +115,11 @@ class Turn:
 class Client:
     """One connection, opened again when it is lost. Make one with `connect`."""
 
-    def __init__(self, url: str, key: str, patience: float) -> None:
+    def __init__(self, url: str, key: str, patience: float, settings: WebSocketSettings) -> None:
         self._url = f"{url.replace('http', 'ws', 1).rstrip('/')}/v1/stream"
         self._headers = [(b"authorization", b"Bearer " + key.encode())]
         self._patience = patience
+        self._settings = settings
         self._socket: MessageSocket | None = None
         self._turns: dict[tuple[str, str], Turn] = {}
         self._asked: dict[int, _Question] = {}
@@ -223,13 +224,16 @@ class Client:
         while True:
             lost: KirostreamError = UpstreamDown("The connection to the gateway was lost.")
             try:
-                async with connect_socket(self._url, self._headers) as socket:
+                async with connect_socket(self._url, self._headers, self._settings) as socket:
                     self._socket = socket
                     pause, down_since = FIRST_PAUSE, math.inf
                     if not began:
                         began = True
                         task_status.started()
-                    await self._listen(socket)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._keep_alive, socket, nursery.cancel_scope)
+                        await self._listen(socket)
+                        nursery.cancel_scope.cancel()
             except UpstreamDown as error:
                 lost = error
             self._socket = None
@@ -245,6 +249,13 @@ class Client:
                 return
             await trio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
+
+    async def _keep_alive(self, socket: MessageSocket, connection: trio.CancelScope) -> None:
+        """End a connection whose other end is gone without having said so."""
+        try:
+            await socket.keep_alive()
+        except (PeerGone, PeerStalled):
+            connection.cancel()
 
     async def _listen(self, socket: MessageSocket) -> None:
         """Go on with every turn where it was, and hear until the connection is lost."""
@@ -303,18 +314,21 @@ def _refusal(message: Mapping[str, Any]) -> UpstreamRefused:
 
 
 @asynccontextmanager
-async def connect(url: str, key: str, *, patience: float = 60.0) -> AsyncIterator[Client]:
+async def connect(
+    url: str, key: str, *, patience: float = 60.0, settings: WebSocketSettings | None = None
+) -> AsyncIterator[Client]:
     """A client, until the context ends.
 
     Args:
         url: of the gateway: ``http://127.0.0.1:8000``.
         key: one of its keys.
         patience: seconds for which it tries to come back when the connection is lost.
+        settings: limits and deadlines of the connection.
 
     Raises:
         UpstreamDown: nobody answers there, or the key is refused.
     """
-    client = Client(url, key, patience)
+    client = Client(url, key, patience, settings or WebSocketSettings())
     async with trio.open_nursery() as nursery:
         await nursery.start(client.run)
         if client.trouble is None:

@@ -31,6 +31,8 @@ from kirostream.turn.request import RawJson
 from kirostream.turn.wire import dump
 
 PATH: Final = "/v1/turns"
+LONGEST_PLACE: Final = 20
+"""Characters of a place behind the turn's id: no log has that many events, and a longer number need not be read."""
 CANONICAL: Final = "canonical"
 """The dialect of clients that want the turn in no API's words."""
 
@@ -106,7 +108,7 @@ def place_behind(live: LiveTurn, last: str) -> Cursor:
     turn, _, place = last.partition(".")
     event, _, block = place.partition(".")
     known = len(live.log.events)
-    is_place = turn == live.heading.turn and event.isdecimal() and block.isdecimal()
+    is_place = turn == live.heading.turn and event.isdecimal() and block.isdecimal() and len(place) <= LONGEST_PLACE
     if not is_place or (int(event), int(block)) > (known, 0):
         raise MalformedRequest(
             f"{last!r} is no event id of the turn {live.heading.turn}. Send the last id of its stream, or none.",

@@ -332,6 +332,7 @@ class _Shared(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self._closed = False
         self._sending = False
         self._waiting = trio.lowlevel.ParkingLot()
 
@@ -340,6 +341,8 @@ class _Shared(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send a frame. Not by `trio.Lock`, which goes round the scheduler even where it is free."""
+        if self._closed:
+            raise trio.ClosedResourceError
         if self._sending:
             await self._waiting.park()  # who was sending hands on
         self._sending = True
@@ -367,7 +370,6 @@ class _Replayed(_Shared):
         super().__init__(stream)
         self._first = first
         self._may_go_on = trio.Event()
-        self._closed = False
 
     def go_on(self) -> None:
         """The handshake is answered."""
@@ -384,11 +386,6 @@ class _Replayed(_Shared):
         self._first = self._first[len(data) :]
         return data
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError
-        await super().send_all(data)
-
     async def aclose(self) -> None:
         self._closed = True
         await trio.lowlevel.checkpoint()
@@ -404,7 +401,7 @@ class _Replayed(_Shared):
         with trio.move_on_after(GOOD_BYE if cancelled else patience, shield=True):
             try:
                 if why is not None and why.code in VIOLATIONS:
-                    await super().send_all(close_frame(why.code, why.reason or ""))
+                    await self._stream.send_all(close_frame(why.code, why.reason or ""))
                 if isinstance(self._stream, trio.abc.HalfCloseableStream):
                     await self._stream.send_eof()
                 while await self._stream.receive_some():

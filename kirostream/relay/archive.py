@@ -154,6 +154,9 @@ class Archive:
             blobs = connection.execute("SELECT lines FROM turn_events WHERE turn = ? ORDER BY number", (turn,))
             return (*row, [lines for (lines,) in blobs])
 
+        if turn in self._open:  # it is not whole on disk
+            live, _ = self._open[turn]
+            return live if live.caller == caller and live.log.finished else None
         found = await self._database.read(work)
         if found is None:
             return None

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from e2e.conftest import KEY, clean_env
+from e2e.test_faults import running as gateway_here
 
 RESUMABLE = {"x-kirostream-resumable": "true"}
 
@@ -87,3 +88,13 @@ def test_a_stop_in_good_order_keeps_the_turns_too(tmp_path: Path) -> None:
     with running(tmp_path) as client:
         turn = done.headers["x-kirostream-turn"]
         assert client.get(f"/v1/turns/{turn}/events").content == done.content
+
+
+async def test_what_is_only_on_its_way_to_disk_is_found_too(tmp_path: Path) -> None:
+    """In memory turns are not kept here, and the archive writes once a second."""
+    changes = {"relay__turns__replay": 0, "relay__turns__archive__enabled": True}
+    async with gateway_here(tmp_path, **changes) as (gateway, _), httpx.AsyncClient(base_url=gateway.url) as client:
+        client.headers["x-api-key"] = "k"
+        done = await client.post("/v1/messages", json=body("/v1/messages", "[[say:quick]]"), headers=RESUMABLE)
+        turn = done.headers["x-kirostream-turn"]
+        assert (await client.get(f"/v1/turns/{turn}/events")).content == done.content

@@ -18,6 +18,7 @@ from e2e.conftest import Running
 from e2e.test_faults import running
 from kirostream.client import Client, Turn, connect
 from kirostream.errors import UpstreamDown, UpstreamRefused
+from kirostream.net.websocket import WebSocketSettings
 
 
 def body(said: str) -> dict[str, Any]:
@@ -310,3 +311,37 @@ async def test_the_client_comes_back_and_loses_nothing(tmp_path: Path, gateway: 
     assert cuts >= 3
     assert text_of(events) == " ".join(f"w{n}" for n in range(1, 101))
     assert [event["type"] for event in events].count("content_block_start") == 1
+
+
+async def test_the_client_finds_out_that_nobody_is_there(gateway: Running) -> None:
+    """The first connection goes silent behind its first message, as behind a router that forgot it."""
+    connections = 0
+
+    async def silent(stream: trio.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        mute = connections == 1
+        host, _, port = gateway.url.removeprefix("http://").partition(":")
+        async with stream, await trio.open_tcp_stream(host, int(port)) as there, trio.open_nursery() as nursery:
+
+            async def copy(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream, room: float) -> None:
+                while data := await source.receive_some(4096):
+                    if room > 0:
+                        await sink.send_all(data)
+                    room -= len(data)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(copy, stream, there, float("inf"))
+            nursery.start_soon(copy, there, stream, 400 if mute else float("inf"))
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, silent, listeners)
+            url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+            settings = WebSocketSettings(ping=0.2, pong=0.3, close=0.1)
+            async with connect(url, gateway.key, settings=settings) as client:
+                turn = await client.start("anthropic", body("[[slow:5]][[tokens:50]]"))
+                assert text_of(await heard(turn)).endswith("w50")
+            nursery.cancel_scope.cancel()
+    assert connections == 2

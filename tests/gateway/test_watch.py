@@ -225,7 +225,15 @@ async def test_a_turn_can_be_cancelled_and_its_watchers_are_told() -> None:
 
 @pytest.mark.parametrize(
     ("query", "last"),
-    [("dialect=kiro", ""), ("dialect=klingon", ""), ("", "nonsense"), ("", f"{TURN}.9.1"), ("", f"{'f' * 32}.0.1")],
+    [
+        ("dialect=kiro", ""),
+        ("dialect=klingon", ""),
+        ("", "nonsense"),
+        ("", f"{TURN}.9.1"),
+        ("", f"{'f' * 32}.0.1"),
+        ("", f"{TURN}.{'9' * 5000}.0"),
+        ("", f"{TURN}.0.{'9' * 5000}"),
+    ],
 )
 async def test_what_cannot_be_watched_is_refused(query: str, last: str) -> None:
     stage = Stage()
