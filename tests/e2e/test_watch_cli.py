@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from e2e.conftest import KEY, Running, clean_env
-from kirostream.cli_watch import Lines, Words, table
+from kirostream.commands.watch import Lines, Words, table
 
 RESUMABLE = {"x-kirostream-resumable": "true"}
 

@@ -15,7 +15,7 @@ from helpers.signin import get
 from kirostream.accounts import login
 from kirostream.accounts.account import Credential
 from kirostream.accounts.login import Task, identity_center, social
-from kirostream.desk import open_desk
+from kirostream.commands.account_admin import open_account_admin
 from kirostream.errors import KirostreamError
 from kirostream.net.http1 import Http1Door
 from kirostream.settings import Settings
@@ -97,10 +97,10 @@ async def test_a_sign_in_shows_no_secret(
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
             url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
             await nursery.start(Http1Door(simulator).serve, listeners)
-            async with open_desk(at(Settings(), url), {"HOME": str(tmp_path)}, tmp_path / "data") as desk:
+            async with open_account_admin(at(Settings(), url), {"HOME": str(tmp_path)}, tmp_path / "data") as admin:
                 screen = Watched(ear, nursery, refuses=answer == "refuses")
                 try:
-                    done = await desk.log_in(WAYS[way], screen, browser=browser)
+                    done = await admin.log_in(WAYS[way], screen, browser=browser)
                     ear.hear("done", f"{done!r} {done.kept.entry!r} {done.notes}")
                     assert answer == "confirms"
                     ear.listen(sinks.files(tmp_path / "data"), MARK)

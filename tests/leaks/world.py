@@ -18,7 +18,7 @@ import trio
 from kirostream.accounts.discovery import Found, discover, from_environment
 from kirostream.accounts.oidc import AuthHosts
 from kirostream.app import Gateway, open_gateway
-from kirostream.desk import open_desk
+from kirostream.commands.account_admin import open_account_admin
 from kirostream.net.exchange import Exchange
 from kirostream.net.http1 import Http1Door
 from kirostream.relay.failover import FailoverSettings
@@ -168,11 +168,11 @@ async def lay_out(simulator: Simulator, folder: Path, data: Path, settings: Sett
         )
         assert discovery.found, discovery.explain()
         found += discovery.found
-    async with open_desk(settings, {"HOME": str(folder)}, data) as desk:
+    async with open_account_admin(settings, {"HOME": str(folder)}, data) as admin:
         for name, text in imports(simulator).items():
-            done = await desk.import_text(text, name)
+            done = await admin.import_text(text, name)
             assert done.added, done
-        return [*(await desk.discover()).found, *found]
+        return [*(await admin.discover()).found, *found]
 
 
 @asynccontextmanager
