@@ -48,7 +48,14 @@ def watch(
         bool, typer.Option("--json", help="Raw events, or descriptions of turns: one JSON a line.")
     ] = False,
     url: Annotated[str | None, typer.Option("--url", help="The gateway's address; without it, the settings'.")] = None,
-    key: Annotated[str | None, typer.Option("--key", help="The gateway's key; without it, the one it keeps.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            help="The gateway's key; without it, PROXY_API_KEY or the one it keeps. Others on this machine see what "
+            "stands here.",
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings file, in place of the default one.")] = None,
 ) -> None:
     """Watch turns as they are said."""

@@ -59,6 +59,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "login": [[], ["--social", "facebook"]],
     "serve": [["--port", "nonsense"]],
     "simulate": [["--port", "nonsense"]],
+    "watch": [["--url", "http://127.0.0.1:9"], ["0123", "--json", "--url", "http://127.0.0.1:9"]],
 }
 """How each command is called. Signing in is in `test_logins`, serving below."""
 
@@ -88,9 +89,10 @@ def test_no_option_takes_a_secret_but_the_key() -> None:
         for option in command.params
         if named.search(option.name) and repr(option.type) == "STRING"
     ]
-    assert found == ["serve key"]
-    (key,) = [each for each in COMMAND.commands["serve"].params if each.name == "key"]
-    assert "PROXY_API_KEY" in key.help
+    assert found == ["serve key", "watch key"]
+    for command in ("serve", "watch"):
+        (key,) = [each for each in COMMAND.commands[command].params if each.name == "key"]
+        assert "PROXY_API_KEY" in key.help
 
 
 @pytest.fixture
