@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import codec, convert, counting, endtoend, pool
+from bench import codec, convert, counting, endtoend, pool, upstream
 
 # A suite is a module with `configure(parser)` and `run(options) -> int` (the exit status); its docstring's first line
 # is its help.
@@ -15,6 +15,7 @@ SUITES = {
     "counting": counting,
     "endtoend": endtoend,
     "pool": pool,
+    "upstream": upstream,
 }
 
 

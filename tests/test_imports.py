@@ -74,8 +74,8 @@ PURE_FILES: Final = (
 )
 IMPURE: Final = {"trio", "httpx", "socket", "ssl", "sqlite3", "random", "secrets", "time", "datetime", "asyncio", "os"}
 ONE_SITE: Final = {
-    "httpx": {"net/client.py"},
-    "h11": {"net/http1.py"},
+    "httpx": {"net/proxied.py"},
+    "h11": {"net/framing.py", "net/http1.py"},
     "sqlite3": {"accounts/sources/cli_sqlite.py", "stores/sqlite.py"},
     "cryptography": {"stores/sealed.py"},
     "trio_websocket": {"net/websocket.py"},

@@ -1,7 +1,6 @@
 """The connections of the accounts: each has its own, by its own proxy.
 
-One client for all would cost every request more with each stream that is open (`net.client`), and would let the service
-see one connection for several accounts.
+One client for all would let the service see one connection for several accounts.
 """
 
 from __future__ import annotations

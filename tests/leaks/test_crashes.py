@@ -24,8 +24,9 @@ from kirostream.gateway.callers import Callers
 from kirostream.gateway.media import Media
 from kirostream.gateway.responses_input import Inputs
 from kirostream.gateway.responses_store import ResponseStore
-from kirostream.net.client import ClientResponse, HttpClient
+from kirostream.net.client import HttpClient
 from kirostream.net.router import Router
+from kirostream.net.transport import Wire
 from kirostream.providers.kiro import KiroProvider
 from kirostream.relay.relay import Relay
 from kirostream.stores.sealed import Envelope
@@ -57,7 +58,7 @@ ROOMS: list[tuple[type, str]] = [
     (Inputs, "read"),
     (ResponseStore, "save"),
     (HttpClient, "stream"),
-    (ClientResponse, "read_some"),
+    (Wire, "receive"),
     (Router, "__call__"),
     (Envelope, "seal"),
 ]

@@ -1,4 +1,4 @@
-"""The upstream client, against the door and against servers that misbehave."""
+"""The upstream client, against the door and against servers that misbehave: what holds for both ways to an upstream."""
 
 from __future__ import annotations
 
@@ -26,9 +26,25 @@ from kirostream.errors import (
 )
 from kirostream.net.client import ClientSettings, HttpClient
 from kirostream.net.exchange import Exchange
+from kirostream.net.proxied import Proxied
+from kirostream.net.transport import Transport
+from kirostream.net.upstream import tls_context
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(autouse=True, params=[Transport, Proxied])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Transport | Proxied]:
+    """Everything goes this way. Without a proxy in its settings httpx connects by itself."""
+    chosen: type[Transport | Proxied] = request.param
+    make_way = HttpClient._make_way
+
+    def make(client: HttpClient) -> object:
+        return make_way(client) if client._settings.proxy else chosen(client._settings)
+
+    monkeypatch.setattr(HttpClient, "_make_way", make)
+    return chosen
 
 
 class RawServer:
@@ -180,7 +196,7 @@ async def test_leaving_early_closes_the_connection_and_leaves_nothing_behind() -
     """A generator that httpx leaves suspended would be told of by a warning, which is an error here."""
     async with serving(says(CHUNKED + b"3\r\nabc\r\n3\r\ndef\r\n")) as server, HttpClient() as client:
         async with client.stream("GET", server.url, []) as response:
-            assert await response.read_some() == b"abc"
+            assert (await response.read_some()).startswith(b"abc")
             assert repr(client) == "<HttpClient: 1 open, 1 requests>"
         await all_closed(server)
         del response
@@ -418,16 +434,14 @@ async def test_a_ca_file_that_is_none(content: bytes | None, tmp_path: trio.Path
         await path.write_bytes(content)
     async with HttpClient(ClientSettings(ca_file=str(path))) as client:
         with pytest.raises(SettingsError, match=r"ca\.pem"):
-            await client.fetch("GET", "http://host/", [])
+            await client.fetch("GET", "https://host/", [])
 
 
 def test_certificates_are_checked_unless_told_otherwise() -> None:
-    from kirostream.net.client import _tls_context
-
-    assert _tls_context(True, "").verify_mode is ssl.CERT_REQUIRED
-    assert _tls_context(True, "").check_hostname
-    assert _tls_context(True, "") is _tls_context(True, "")
-    assert _tls_context(False, "").verify_mode is ssl.CERT_NONE
+    assert tls_context(True, "").verify_mode is ssl.CERT_REQUIRED
+    assert tls_context(True, "").check_hostname
+    assert tls_context(True, "") is tls_context(True, "")
+    assert tls_context(False, "").verify_mode is ssl.CERT_NONE
 
 
 def test_every_setting_says_what_it_is_and_in_which_unit() -> None:
