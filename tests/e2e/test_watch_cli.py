@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -284,6 +285,8 @@ def test_blocks_that_overlap_are_told_apart(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_table_has_pace_cost_and_fate() -> None:
+    from rich.console import Console
+
     shown = table(
         [
             turn(seconds=4.0, tokens=110),
@@ -294,11 +297,17 @@ def test_the_table_has_pace_cost_and_fate() -> None:
     )
     columns = {str(column.header): [str(cell) for cell in column.cells] for column in shown.columns}
     assert columns["rate"] == ["50/s", "5/s", "5/s"]
-    assert columns["cost"] == ["", "0.2500 credits", ""]
+    assert columns["credits"] == ["", "0.2500", ""]
     assert columns["state"] == ["running", "completed", "failed: TurnCancelled"]
-    assert columns["model"] == ["m", "m (n)", "m"]
-    assert columns["tokens"] == ["~110 tokens", "10 tokens", "10 tokens"]
+    assert columns["model"] == ["m", "n", "m"]
+    assert columns["tokens"] == ["~110", "10", "10"]
     assert columns["turn"] == ["00000000", "11111111", "22222222"]
+    narrow = Console(width=80, file=io.StringIO(), legacy_windows=False)
+    narrow.print(shown)
+    assert isinstance(narrow.file, io.StringIO)
+    rows = [line for line in narrow.file.getvalue().splitlines() if line.strip()][2:]
+    for row, words in zip(rows, (("00000000", "~110", "50/s"), ("11111111", "0.2500"), ("22222222",)), strict=True):
+        assert all(word in row for word in words)
     assert table([], {}).caption == "No turn is in flight."
 
 
