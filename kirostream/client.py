@@ -157,7 +157,6 @@ class Client:
             UpstreamRefused: there is no such turn, or no such place or language.
             UpstreamDown: the connection was lost.
         """
-
         message = {"op": "watch", "turn": turn, "dialect": dialect, "after": after, "credit": CREDIT}
         return await self._begin(message, after)
 

@@ -40,6 +40,8 @@ KEY_PROTOCOL: Final = "openai-insecure-api-key."
 VIOLATIONS: Final = (1002, 1007)
 """Close codes that the library finds, and does not send: broken protocol, text that is no UTF-8."""
 INTERNAL_ERROR: Final = 1011
+CLOSE: Final = 0x88
+"""How a closing frame begins."""
 GOOD_BYE: Final = 0.2
 """Seconds for the closing frame where who reads is cancelled too, so that no answer would be heard."""
 
@@ -81,7 +83,7 @@ def text_frame(text: bytes) -> bytes:
 def close_frame(code: int, reason: str) -> bytes:
     """A server's closing frame; a reason that is too long is cut (RFC 6455 section 5.5)."""
     payload = code.to_bytes(2, "big") + reason.encode()[:123].decode("utf-8", "ignore").encode()
-    return b"\x88%c%b" % (len(payload), payload)
+    return b"%c%c%b" % (CLOSE, len(payload), payload)
 
 
 def _tokens(request: HttpRequest, name: bytes) -> set[str]:
@@ -333,6 +335,8 @@ class _Shared(trio.abc.Stream):
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._closed = False
+        self._said = 0
+        """The first byte of the last frame, which is its opcode."""
         self._sending = False
         self._waiting = trio.lowlevel.ParkingLot()
 
@@ -346,6 +350,7 @@ class _Shared(trio.abc.Stream):
         if self._sending:
             await self._waiting.park()  # who was sending hands on
         self._sending = True
+        self._said = data[0]
         try:
             await self._stream.send_all(data)
         finally:
@@ -400,7 +405,7 @@ class _Replayed(_Shared):
         cancelled = trio.current_effective_deadline() == -math.inf
         with trio.move_on_after(GOOD_BYE if cancelled else patience, shield=True):
             try:
-                if why is not None and why.code in VIOLATIONS:
+                if why is not None and why.code in VIOLATIONS and self._said != CLOSE:
                     await self._stream.send_all(close_frame(why.code, why.reason or ""))
                 if isinstance(self._stream, trio.abc.HalfCloseableStream):
                     await self._stream.send_eof()

@@ -107,10 +107,11 @@ class RawSocket:
         """The code that the server closes with, whatever it says before; then it has to hang up."""
         while (heard := await self.hear()).opcode != CLOSE:
             pass
-        code = heard.code
-        while await self.stream.receive_some():
-            pass
-        return code
+        behind = self._read
+        while data := await self.stream.receive_some():
+            behind += data
+        assert not behind, "a closing frame is the last one"
+        return heard.code
 
     async def _take(self, size: int) -> bytes:
         while len(self._read) < size:
