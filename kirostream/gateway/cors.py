@@ -85,6 +85,7 @@ class _Marked:
         self.request = exchange.request
         self.body = exchange.body
         self.send = exchange.send
+        self.offer = exchange.offer
         self.finish = exchange.finish
         self.abort = exchange.abort
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from kirostream.net.exchange import Exchange, Headers
+from kirostream.net.exchange import Exchange, Headers, Part
 from kirostream.relay.log import START, Cursor, Rendering, TurnLog
 
 
@@ -33,7 +33,7 @@ class StreamSettings:
 class Pump:
     """Sends one rendering to one client."""
 
-    __slots__ = ("_at", "_exchange", "_follows", "_log", "_rendering", "last_sent")
+    __slots__ = ("_at", "_exchange", "_fanout", "_log", "_owes", "_rendering", "_sent_at")
 
     def __init__(
         self,
@@ -49,12 +49,19 @@ class Pump:
         self._log = log
         self._rendering = rendering
         self._at = at
-        self._follows = follows
-        self.last_sent = trio.current_time()
+        self._fanout = rendering.fanout if follows else None
+        self._owes = False  # an offer was not sent whole
+        self._sent_at = trio.current_time()
+
+    @property
+    def last_sent(self) -> float:
+        """When, in Trio's time; at the latest, where the pump is one of many."""
+        return self._sent_at if self._fanout is None else max(self._sent_at, self._fanout.served_at)
 
     def nudge(self) -> None:
         """Wake the pump, so that it sends a heartbeat."""
-        self._log.nudge()
+        if self._fanout is None or not self._fanout.recall(self):
+            self._log.nudge()
 
     async def run(self, headers: Headers, heartbeats: Heartbeats) -> None:
         """Answer 200, and send until the turn is over.
@@ -74,22 +81,43 @@ class Pump:
         try:
             await exchange.start(200, headers, self._next())
             while not self._is_whole():
-                said = await log.beyond(self._at.event) or log.finished
+                said = await self._more() or log.finished
                 data = self._next() if said else self._rendering.heartbeat()
                 if self._is_whole():
                     await exchange.finish(data)
                     return
-                if data:
+                if data or self._owes:
+                    self._owes = False
                     await exchange.send(data)
-                    self.last_sent = trio.current_time()
+                    self._sent_at = trio.current_time()
             await exchange.finish()
         finally:
             heartbeats.discard(self)
 
+    async def _more(self) -> bool:
+        """Wait until there is something to send; False: a sign of life. One of many is served by `Fanout` meanwhile."""
+        fanout = self._fanout
+        if fanout is None or not fanout.takes(self._at):
+            return await self._log.beyond(self._at.event)
+        self._at = await fanout.follow(self, self._at)
+        return self._owes or self._at.event < len(self._log.events)
+
+    def read(self, at: Cursor) -> tuple[Part | None, Cursor]:
+        """As `Follower` has it."""
+        data, end = self._rendering.read(at)
+        return Part(data) if data else None, end
+
+    def offer(self, message: Part) -> bool:
+        """As `Follower` has it."""
+        if self._exchange.offer(message):
+            return True
+        self._owes = True
+        return False
+
     def _next(self) -> bytes:
         """What was said since the last time."""
         data, self._at = self._rendering.read(self._at)
-        if not self._follows:
+        if self._fanout is None:
             self._log.mark_read(self._at.event)
         return data
 

@@ -36,6 +36,7 @@ from kirostream.gateway.turns import JSON, GatewaySettings, new_request_id
 from kirostream.gateway.watch import Languages, describe, place_behind
 from kirostream.net.exchange import Exchange, HttpRequest
 from kirostream.net.websocket import MessageSocket, UpgradeRequired, accept, text_frame
+from kirostream.relay.fanout import Fanout
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import Cursor, Rendering
 from kirostream.relay.relay import Relay
@@ -101,18 +102,20 @@ class Shared:
             encode(dialect),
             live.heading.turn.encode(),
         )
-        self._last: tuple[Cursor, int, bytes, Cursor] | None = None
+        self._last: tuple[Cursor, int, bytes | None, Cursor] | None = None
+        self.fanout: Fanout[bytes] = Fanout(live.log)
+        """Its watchers that have everything."""
 
-    def read(self, at: Cursor) -> tuple[bytes, Cursor]:
+    def read(self, at: Cursor) -> tuple[bytes | None, Cursor]:
         """The message with what was said since `at`, as a WebSocket frame, and the place behind it.
 
-        It is empty where nothing was said that this language has words for.
+        It is None where nothing was said that this language has words for.
         """
         known = len(self._log.events)
         if self._last is not None and self._last[:2] == (at, known):
             return self._last[2:]
         data, end = self._rendering.read(at, CHUNK)
-        message = b""
+        message = None
         if data:
             message = text_frame(self._head + b'%d.%d","data":[%b]}' % (end.event, end.block, data[:-1]))
         self._last = at, known, message, end
@@ -122,9 +125,14 @@ class Shared:
 class Watched:
     """One turn that a connection watches."""
 
-    def __init__(self, live: LiveTurn, dialect: str, at: Cursor, credit: int | None) -> None:
+    def __init__(
+        self, live: LiveTurn, dialect: str, at: Cursor, credit: int | None, shared: Shared, socket: MessageSocket
+    ) -> None:
         self.live = live
         self.dialect = dialect
+        self.shared = shared
+        self.read = shared.read
+        self.offer = socket.offer
         self.at = at
         self.credit = credit
         self.stopped = False
@@ -135,6 +143,8 @@ class Watched:
 
     def grant(self, messages: int) -> None:
         """Be ready for that many more."""
+        if self.credit is None:
+            self._recall()
         self.credit = (self.credit or 0) + messages
         self._woken.set()
 
@@ -142,7 +152,16 @@ class Watched:
         """Watch no more. A message that is being sent is sent to its end: half a frame would spoil the connection."""
         self.stopped = True
         self._woken.set()
-        self.live.log.nudge()
+        self._recall()
+
+    def _recall(self) -> None:
+        if not self.shared.fanout.recall(self):
+            self.live.log.nudge()
+
+    @property
+    def may_be_led(self) -> bool:
+        """Whether it needs nothing of its own for the next message."""
+        return self.credit is None and not self.stopped and self.shared.fanout.takes(self.at)
 
     async def ready(self) -> bool:
         """Wait for credit, and use it. False: it was stopped meanwhile."""
@@ -273,12 +292,14 @@ class _Session(SocketSession):
             raise MalformedRequest("This connection watches that turn in that language already.", param="$.turn")
         self._check_room(op.credit)
         shared = self._server.shared(live, dialect)
-        watched = self._watched[key] = Watched(live, dialect, place_behind(live, op.after), op.credit)
+        watched = self._watched[key] = Watched(
+            live, dialect, place_behind(live, op.after), op.credit, shared, self.socket
+        )
         with ExitStack() as watching:
             watching.enter_context(live.watching())  # from now on, and not from when its task first runs
             name = "started" if op.op == "start" else "watching"
             await self._say({"op": name, "ref": op.ref, "turn": key[0], "dialect": dialect, "model": live.model.id})
-            self.start_soon(self._follow, watched, shared, watching.pop_all())
+            self.start_soon(self._follow, watched, watching.pop_all())
 
     def _check_room(self, credit: int | None) -> None:
         """See that one more turn can be watched, with that credit. Before it is asked: it costs."""
@@ -287,17 +308,23 @@ class _Session(SocketSession):
         if credit is not None:
             _positive(credit, least=0)
 
-    async def _follow(self, watched: Watched, shared: Shared, watching: ExitStack) -> None:
+    async def _follow(self, watched: Watched, watching: ExitStack) -> None:
         """Send a turn until it is over, or the client wants no more of it."""
-        live, log = watched.live, watched.live.log
+        live, log, shared = watched.live, watched.live.log, watched.shared
         try:
             with watching:
-                while not watched.stopped and (await log.beyond(watched.at.event) or not log.finished):
-                    message, at = shared.read(watched.at)
-                    if message and await watched.ready():
-                        await self.socket.send_frame(message)
-                    if not watched.stopped:
-                        watched.at = at
+                while not watched.stopped:
+                    if watched.may_be_led:
+                        watched.at = await shared.fanout.follow(watched, watched.at)
+                        await self.socket.flush()
+                    elif not await log.beyond(watched.at.event) and log.finished:
+                        break
+                    else:
+                        message, at = shared.read(watched.at)
+                        if message and await watched.ready():
+                            await self.socket.send_frame(message)
+                        if not watched.stopped:
+                            watched.at = at
         finally:
             del self._watched[live.heading.turn, watched.dialect]
         status = "failed" if isinstance(log.events[-1], TurnFailed) else "completed"

@@ -55,6 +55,18 @@ class HttpRequest:
         return None
 
 
+class Part:
+    """A part of the body that goes to many clients, as each of them may need it: framed once."""
+
+    __slots__ = ("chunk", "data")
+
+    def __init__(self, data: bytes) -> None:
+        """`data` must not be empty."""
+        self.data = data
+        self.chunk = b"%x\r\n%b\r\n" % (len(data), data)
+        """One chunk (RFC 9112 section 7.1)."""
+
+
 class Exchange(Protocol):
     """One request and its answer."""
 
@@ -91,6 +103,14 @@ class Exchange(Protocol):
         Raises:
             PeerGone: the client is not there any more.
             PeerStalled: the client does not read; the write deadline passed.
+        """
+
+    def offer(self, part: Part) -> bool:
+        """Send a part of the body as far as that goes without waiting. It does not raise.
+
+        Returns:
+            Whether it is sent whole. Otherwise the exchange keeps what is left, or why nothing can be sent any more,
+            and the next `send` or `finish` goes on from there: call it soon, with nothing more to say if need be.
         """
 
     async def finish(self, last: bytes = b"") -> None:

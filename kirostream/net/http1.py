@@ -38,10 +38,8 @@ from __future__ import annotations
 
 import enum
 import math
-import os
 import socket
 import struct
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,11 +72,11 @@ from kirostream.net.door import (
     split_target,
     undo_codings,
 )
-from kirostream.net.exchange import Handler, Headers, HttpRequest, PeerGone, PeerStalled
+from kirostream.net.exchange import Handler, Headers, HttpRequest, Part, PeerGone, PeerStalled
 from kirostream.net.inbox import Inbox, TakenOver
+from kirostream.net.quick import plain_socket, write_now
 
 _WRITE: Final = 64 << 10  # bytes, one piece of a write that waits
-_QUICK_WRITES: Final = sys.platform != "win32"  # a socket is a file descriptor
 _YIELD_EVERY: Final = 8  # quick writes; must be a power of two
 _REST_EVERY: Final = 64  # parts of a body; must be a power of two
 _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
@@ -247,8 +245,9 @@ class _Connection:
         self._nursery: trio.Nursery | None = None
         self._idle: trio.CancelScope | None = None  # while no byte of a request is here
         self._exchange: _Http1Exchange | None = None
-        self._quick = stream.socket if _QUICK_WRITES and isinstance(stream, trio.SocketStream) else None
+        self._quick = plain_socket(stream)
         self._writes = 0
+        self.unsent = b""  # what an offer left over
         self._write_waits = False
         self.cut_off = False
         self.lost: PeerGone | PeerStalled | None = None  # to the client's doing
@@ -372,6 +371,8 @@ class _Connection:
             raise LocalProtocolError("two tasks send on one exchange at the same time")
         if self.cut_off:
             raise self.lost or PeerGone("The connection was cut.")
+        if self.unsent:
+            data, self.unsent = self.unsent + data, b""
         rest: bytes | memoryview = data
         if self._quick is not None:
             self._writes += 1
@@ -380,15 +381,37 @@ class _Connection:
             else:
                 await trio.lowlevel.checkpoint()
             try:
-                sent = os.write(self._quick.fileno(), data)
-            except BlockingIOError:
-                sent = 0
+                sent = write_now(self._quick, data)
             except OSError:
                 raise self._lose(PeerGone("The client closed the connection.")) from None
             if sent == len(data):
                 return
             rest = memoryview(data)[sent:]
         await self._write_and_wait(rest)
+
+    def offer(self, data: bytes) -> bool:
+        """Send what goes at once. What is left is `unsent`, and goes with the next `write`.
+
+        Returns whether all of it was sent. The next `write` also says what is wrong, if anything is.
+        """
+        if self.cut_off:
+            return False
+        sent = 0
+        if self._quick is not None and not self._write_waits and not self.unsent:
+            try:
+                sent = write_now(self._quick, data)
+            except OSError:
+                self._lose(PeerGone("The client closed the connection."))
+                return False
+            if sent == len(data):
+                return True
+        self.unsent += data[sent:]
+        return False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether an offer left something for `write` to do or to say."""
+        return self.cut_off or bool(self.unsent)
 
     async def _write_and_wait(self, data: bytes | memoryview) -> None:
         seconds = self.settings.write_deadline
@@ -643,10 +666,18 @@ class _Http1Exchange(Served):
         if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
             raise self._misused("send")
         wire = self._frame(data)
-        if wire:
+        if wire or self._connection.is_behind:
             await self._connection.write(wire)
         else:
             await trio.lowlevel.checkpoint()
+
+    def offer(self, part: Part) -> bool:
+        if self._answer is _Answer.CHUNKED:
+            self.sent += len(part.data)
+            return self._connection.offer(part.chunk)
+        if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
+            return False  # the next send says why
+        return self._connection.offer(self._frame(part.data))
 
     def _frame(self, data: bytes) -> bytes:
         """A part of the body as it goes over the wire; nothing for an empty part, whose chunk would be the last."""
@@ -668,7 +699,7 @@ class _Http1Exchange(Served):
         if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
             raise self._misused("finish")
         wire = self._frame(last) + self._end()
-        if wire:
+        if wire or self._connection.is_behind:
             await self._connection.write(wire)
         self.ending = "whole"
 

@@ -86,29 +86,29 @@ class TakenOver(trio.abc.HalfCloseableStream):
     """A stream with what was already read of it put back in front."""
 
     def __init__(self, stream: trio.abc.Stream, front: bytes) -> None:
-        self._stream = stream
+        self.stream = stream
         self._front = front
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if not self._front:
-            return await self._stream.receive_some(max_bytes)
+            return await self.stream.receive_some(max_bytes)
         await trio.lowlevel.checkpoint()
         data = self._front[:max_bytes]
         self._front = self._front[len(data) :]
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+        await self.stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
+        await self.stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent, where the stream below can say it."""
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
-            await self._stream.send_eof()
+        if isinstance(self.stream, trio.abc.HalfCloseableStream):
+            await self.stream.send_eof()
         else:
             await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        await self.stream.aclose()

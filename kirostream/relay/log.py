@@ -22,6 +22,8 @@ import trio
 
 from kirostream.dialects.dialect import Writer
 from kirostream.errors import AnswerTooLarge
+from kirostream.net.exchange import Part
+from kirostream.relay.fanout import Fanout
 from kirostream.turn.events import BlockDelta, TurnEnded, TurnEvent, TurnFailed
 
 WINDOW: Final = 4096
@@ -144,6 +146,8 @@ class Rendering:
         self._writer = writer
         self._turn = turn.encode()
         self._blocks: list[list[bytes]] = []
+        self.fanout: Fanout[Part] = Fanout(log)
+        """Its followers that have everything."""
 
     def __repr__(self) -> str:
         return f"<Rendering {len(self._blocks)} of {len(self._log.events)} events>"

@@ -12,7 +12,7 @@ from helpers.exchange import FakeExchange
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading
 from kirostream.gateway.sse import Heartbeats, Pump
-from kirostream.net.exchange import Exchange, Headers, PeerGone
+from kirostream.net.exchange import Exchange, Headers, Part, PeerGone
 from kirostream.relay.log import Rendering, TurnLog
 from kirostream.turn.events import (
     BlockDelta,
@@ -137,6 +137,54 @@ async def test_a_client_that_is_gone_ends_the_pump(method: str, autojump_clock: 
     log.append([*START, *END])
     with pytest.raises(PeerGone):
         await pumped(exchange, log).run((), Heartbeats(10.0))
+
+
+class Slow(FakeExchange):
+    """Takes an offer at once, or, being slow, only with the next send."""
+
+    slow = False
+    kept = b""
+    sends = 0
+
+    def offer(self, part: Part) -> bool:
+        if self.slow:
+            self.kept += part.data
+            return False
+        return super().offer(part)
+
+    async def send(self, data: bytes) -> None:
+        self.sends += 1
+        self.sent, self.kept = self.sent + self.kept, b""
+        await super().send(data)
+
+
+async def test_many_who_follow_are_served_together_and_the_slow_one_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    log, exchanges = TurnLog(), [Slow("GET", "/v1/turns/x/events") for _ in range(5)]
+    rendering = Rendering(log, DIALECTS["anthropic"].writer(ASK, Heading("0" * 32, 0)))
+    heartbeats = Heartbeats(10.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        async with trio.open_nursery() as inner:
+            for exchange in exchanges:
+                inner.start_soon(Pump(cast(Exchange, exchange), log, rendering, follows=True).run, (), heartbeats)
+            await trio.testing.wait_all_tasks_blocked()
+            log.append(START)
+            for number in range(20):
+                exchanges[3].slow = number % 3 == 0
+                log.append([BlockDelta.of(0, f"w{number} ")])
+                await trio.sleep(5)  # within twice of which each would else get a heartbeat
+            assert len(rendering.fanout) == 5
+            assert [exchange.sends for exchange in exchanges] == [0, 0, 0, 7, 0]
+            await trio.sleep(13)
+            assert [exchange.sent.count(b"event: ping") for exchange in exchanges] == [1] * 5
+            assert len(rendering.fanout) == 5
+            log.append(END)
+        nursery.cancel_scope.cancel()
+    said = b"".join(rendering.blocks())
+    ping = rendering.heartbeat()
+    assert {exchange.sent.replace(ping, b"") for exchange in exchanges} == {said}
 
 
 async def test_who_only_follows_begins_anywhere_and_marks_nothing(autojump_clock: trio.testing.MockClock) -> None:

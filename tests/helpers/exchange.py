@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import trio
 
-from kirostream.net.exchange import Headers, HttpRequest
+from kirostream.net.exchange import Headers, HttpRequest, Part
 
 
 class FakeExchange:
@@ -36,6 +36,11 @@ class FakeExchange:
         await trio.lowlevel.checkpoint()
         assert self.started
         self.sent += data
+
+    def offer(self, part: Part) -> bool:
+        assert self.started
+        self.sent += part.data
+        return True
 
     async def finish(self, last: bytes = b"") -> None:
         await trio.lowlevel.checkpoint()

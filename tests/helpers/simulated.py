@@ -14,7 +14,7 @@ from kirostream.dialects.kiro.request import write_request
 from kirostream.dialects.kiro.response import Reader
 from kirostream.errors import LocalProtocolError, RequestTooLarge, StreamCut
 from kirostream.filters.request_rules import apply_rules
-from kirostream.net.exchange import Headers, HttpRequest
+from kirostream.net.exchange import Headers, HttpRequest, Part
 from kirostream.simulator.upstream import Simulator
 from kirostream.turn.events import TurnEvent
 from kirostream.turn.model import Model
@@ -72,6 +72,9 @@ class FakeExchange:
         assert not self.ending
         if data:
             self.sent.append((trio.current_time(), data))
+
+    def offer(self, part: Part) -> bool:
+        raise AssertionError("nothing here is sent to many")
 
     async def finish(self, last: bytes = b"") -> None:
         await self.send(last)

@@ -32,7 +32,7 @@ from kirostream.errors import (
     UpstreamOverloaded,
 )
 from kirostream.net.door import DoorSnapshot, open_listeners, plain_refusal
-from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
+from kirostream.net.exchange import Exchange, Headers, HttpRequest, Part, PeerGone, PeerStalled
 from kirostream.net.http1 import Http1Door, Http1Settings
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -788,6 +788,77 @@ async def test_a_stalled_socket_is_cut_and_others_do_not_notice() -> None:
         with pytest.raises(trio.BrokenResourceError):
             await Talk(trio.SocketStream(stalled)).all_of_it()
         stalled.close()
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_what_an_offer_leaves_goes_first(version: bytes) -> None:
+    """A client that does not read for a while gets every byte in order, in whatever framing."""
+    left = trio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.start(200, [])
+        number = 0
+        while exchange.offer(Part(b"%06d " % number * 100)):
+            number += 1
+        assert not exchange.offer(Part(b"%06d " % (number + 1) * 100))
+        left.set()
+        await exchange.send(b"%06d " % (number + 2) * 100)
+        while not exchange.offer(Part(b"%06d " % (number + 3) * 100)):
+            await exchange.send(b"")
+            number += 1
+        await exchange.finish(b"end")
+
+    async with open_door(handler) as under_test:
+        port = await under_test.listen()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            talk = Talk(stream)
+            await talk.send(GET.replace(b"1.1", version))
+            await left.wait()
+            body = (await talk.answer()).body
+    assert body.endswith(b" end")
+    numbers = body.split()[:-1]
+    assert numbers == [b"%06d" % (at // 100) for at in range(len(numbers))]
+    assert under_test.records[0].ending == "whole"
+
+
+async def test_an_offer_to_a_client_that_is_gone_or_stalled_is_told_by_the_next_send() -> None:
+    told: dict[str, Exception] = {}
+
+    async def handler(exchange: Exchange) -> None:
+        assert not exchange.offer(Part(b"early"))
+        await exchange.start(200, [])
+        while exchange.offer(Part(bytes(1 << 16))):
+            await trio.lowlevel.checkpoint()
+        try:
+            await exchange.send(b"")
+        except (PeerGone, PeerStalled) as error:
+            told[exchange.request.path] = error
+            assert not exchange.offer(Part(b"late"))
+            raise
+
+    async with open_door(handler, Http1Settings(write_deadline=0.2)) as under_test:
+        port = await under_test.listen()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stalled:
+            await stalled.send_all(GET.replace(b"/", b"/stalled", 1))
+            while not under_test.records:
+                await trio.sleep(0.01)
+    assert isinstance(told["/stalled"], PeerStalled)
+    assert under_test.door.snapshot().evicted == 1
+
+
+async def test_offers_over_a_stream_that_is_no_socket_are_sent_by_the_next_send() -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.start(200, [])
+        assert not exchange.offer(Part(b"a"))
+        assert not exchange.offer(Part(b"b"))
+        await exchange.send(b"c")
+        assert not exchange.offer(Part(b"d"))
+        await exchange.finish()
+
+    async with open_door(handler) as under_test:
+        talk = under_test.talk()
+        await talk.send(GET)
+        assert (await talk.answer()).body == b"abcd"
 
 
 async def test_a_handler_that_only_sends_lets_others_run() -> None:

@@ -13,9 +13,18 @@ import trio.testing
 import trio_websocket
 
 from kirostream.errors import KirostreamError, MalformedRequest
+from kirostream.net.door import open_listeners
 from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
 from kirostream.net.http1 import Http1Door, Http1Settings
-from kirostream.net.websocket import MessageSocket, UpgradeRequired, WebSocketSettings, accept, wants_websocket
+from kirostream.net.websocket import (
+    MessageSocket,
+    UpgradeRequired,
+    WebSocketSettings,
+    accept,
+    connect,
+    text_frame,
+    wants_websocket,
+)
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 HEADERS: Headers = (
@@ -193,6 +202,75 @@ async def test_no_pong_is_nobodys_fault_while_no_message_is_taken(autojump_clock
     with trio.move_on_after(100) as scope:
         await socket.keep_alive()
     assert scope.cancelled_caught
+
+
+class _Flood(Echo):
+    """A handler that offers frames until one is not taken, twice, and then says the rest another way."""
+
+    def __init__(self) -> None:
+        super().__init__(WebSocketSettings(write=0.2))
+        self.full = trio.Event()
+        self.numbers = 0
+
+    def frame(self) -> bytes:
+        self.numbers += 1
+        return text_frame(b"%d" % (self.numbers - 1) + b"." * 1000)
+
+    async def talk(self, socket: MessageSocket) -> None:
+        while socket.offer(self.frame()):
+            pass
+        assert not socket.offer(self.frame())
+        self.full.set()
+        if await socket.receive() == "mixed":
+            await socket.send(f"{self.numbers}.")  # the library's own, which must not come between two halves
+            self.numbers += 1
+        await socket.flush()
+        await socket.flush()
+        await socket.send_frame(self.frame())
+        await socket.send("end")
+
+
+@pytest.mark.parametrize("how", ["plain", "mixed"])
+async def test_what_an_offer_leaves_goes_first(how: str) -> None:
+    flood = _Flood()
+    async with trio.open_nursery() as nursery:
+        (listener,) = await open_listeners("127.0.0.1", 0)
+        nursery.start_soon(Http1Door(flood, Http1Settings()).serve, [listener])
+        async with connect(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/") as client:
+            await flood.full.wait()
+            await client.send(how)
+            heard = []
+            while (message := str(await client.receive())) != "end":
+                heard.append(int(message.partition(".")[0]))
+        nursery.cancel_scope.cancel()
+    assert heard == list(range(flood.numbers))
+    assert len(heard) > 10
+    assert not flood.ended
+
+
+class _Endless(_Flood):
+    """One that goes on."""
+
+    async def talk(self, socket: MessageSocket) -> None:
+        while True:
+            while socket.offer(self.frame()):
+                pass
+            await socket.flush()
+
+
+async def test_frames_for_who_reads_nothing_end_in_a_stall() -> None:
+    flood = _Endless()
+    async with trio.open_nursery() as nursery:
+        (listener,) = await open_listeners("127.0.0.1", 0)
+        nursery.start_soon(Http1Door(flood, Http1Settings()).serve, [listener])
+        async with await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]) as stream:
+            lines = [b"GET / HTTP/1.1", *(name + b": " + value for name, value in HEADERS)]
+            await stream.send_all(b"\r\n".join([*lines, b"", b""]))
+            with trio.fail_after(10):
+                while not flood.ended:
+                    await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert flood.ended == ["PeerStalled"]
 
 
 class _Stuck:
