@@ -115,7 +115,8 @@ class Guests:
             guest = self._known[account.id] = _Guest(account, sent, trio.current_time())
             self._keep(guest)
         elif guest.sent != sent:  # the front has refreshed it by itself, or was told better: start afresh
-            guest.account, guest.sent, guest.fleet = account, sent, None
+            guest.account, guest.sent = account, sent
+            guest.fleet = self._fleet_of(account) if guest.fleet is not None else None
             self._keep(guest)
         guest.seen = trio.current_time()
         self._known.move_to_end(account.id)
@@ -132,10 +133,13 @@ class Guests:
             raise NoAccount("The account of this request was let go meanwhile. Send the request again.")
         known.seen = trio.current_time()
         if known.fleet is None:
-            pool = Pool(self._pool, MemoryPoolStore())
-            pool.add(known.account)
-            known.fleet = Fleet(pool, self._keeper, self._catalogues(pool, self._keeper))
+            known.fleet = self._fleet_of(known.account)
         return known.fleet
+
+    def _fleet_of(self, account: Account) -> Fleet:
+        pool = Pool(self._pool, MemoryPoolStore())
+        pool.add(account)
+        return Fleet(pool, self._keeper, self._catalogues(pool, self._keeper))
 
     async def run(self, busy: Callable[[], Collection[str]]) -> None:
         """Close what is idle, until cancelled.

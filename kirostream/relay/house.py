@@ -100,11 +100,13 @@ class House:
     async def _look(
         self, roster: Roster, find: Callable[[], Awaitable[Discovery]], in_flight: Callable[[], Sequence[LiveTurn]]
     ) -> None:
-        listed = {(entry.kind, entry.place) for entry in await roster.entries() if entry.enabled}
+        entries = await roster.entries()
+        listed = {(entry.kind, entry.place) for entry in entries if entry.enabled}
         discovery = await find()
         found = {each.account.id: each for each in discovery.found}
         for name, source in [(name, held.source) for name, held in self._here.items()]:
-            if name not in found and (source.kind, source.place) not in listed:
+            there = (source.kind, source.place) in listed or (not entries and discovery.trouble)
+            if name not in found and not there:
                 self._leave(name, in_flight())
         lost = {each.id for each in self._fleet.pool.snapshot().accounts if each.state is State.NEEDS_LOGIN}
         for name, each in found.items():

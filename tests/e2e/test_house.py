@@ -6,7 +6,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -69,12 +69,18 @@ class Place:
 
 
 @asynccontextmanager
-async def place(tmp_path: Path, *accounts: str, **more: object) -> AsyncIterator[Place]:
-    arguments = {"server.port": 0, "server.key": "k", "pool.sync": 0.05, "relay.failover.backoff": 0.01, **more}
+async def place(
+    tmp_path: Path,
+    *accounts: str,
+    before: Callable[[Simulator], None] = lambda simulator: None,
+    found_them: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Place]:
+    arguments = {"server.port": 0, "server.key": "k", "pool.sync": 0.05, "relay.failover.backoff": 0.01}
     recorder = Recorder(lambda fact: on.facts.append(fact))
     with trio.fail_after(30):
         async with open_simulator(load({"KIROSTREAM_CONFIG_DIR": str(tmp_path)}), recorder) as (simulator, url):
             on = Place(tmp_path, simulator)
+            before(simulator)
             for name in accounts:
                 await on.keep(name)
             hosts = {"kiro.endpoint": url, "keeper.hosts.social": url, "keeper.hosts.oidc": url}
@@ -85,6 +91,7 @@ async def place(tmp_path: Path, *accounts: str, **more: object) -> AsyncIterator
                 return await look_for_accounts(settings, env, tmp_path)
 
             found = await find_accounts(settings, env, tmp_path)
+            found_them()
             async with (
                 open_gateway(settings, found, data_dir=tmp_path, recorder=recorder, find=find) as on.gateway,
                 httpx.AsyncClient(base_url=on.gateway.url, headers={"x-api-key": "k"}, timeout=20) as on.client,
@@ -200,6 +207,23 @@ async def test_an_account_that_cannot_be_read_just_now_stays(tmp_path: Path) -> 
         for _ in range(2):
             assert (await on.ask()).status_code == 200
         assert on.asked() == {"ann": 1, "bob": 1}
+
+
+def spoil(path: Path) -> None:
+    path.write_text("{")
+
+
+async def test_the_file_of_another_program_that_cannot_be_read_just_now_stays(tmp_path: Path) -> None:
+    def write(simulator: Simulator) -> None:
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(simulator.token_file("ann")))
+
+    path = tmp_path / ".aws" / "sso" / "cache" / "kiro-auth-token.json"
+    async with place(tmp_path, before=write, found_them=lambda: spoil(path)) as on:
+        await until(lambda: any(isinstance(fact, PoolTroubled) for fact in on.facts))
+        assert (await on.ask()).status_code == 200
+        await on.keep("bob")  # from now on the list decides
+        await on.are("bob")
 
 
 def test_the_commands_and_a_gateway_that_runs(tmp_path: Path, upstream: dict[str, str]) -> None:  # noqa: F811

@@ -14,6 +14,7 @@ from kirostream.accounts.account import Account
 from kirostream.accounts.keeper import KeeperSettings, TokenKeeper
 from kirostream.accounts.oidc import Headers
 from kirostream.accounts.pool import Pool, PoolSettings
+from kirostream.accounts.sources.headers import account_of, read_headers
 from kirostream.errors import MalformedRequest, NoAccount
 from kirostream.net.client import ClientSettings, HttpClient
 from kirostream.relay.catalogue import Catalogues
@@ -141,13 +142,20 @@ async def test_those_not_seen_for_longest_go_first(
         hotel.guests.fleet(two)
 
 
-async def test_a_front_that_refreshes_by_itself_is_believed(nursery: trio.Nursery) -> None:
+async def test_a_front_that_refreshes_by_itself_is_believed(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     hotel = Hotel(nursery)
     await nursery.start(hotel.keeper.run)
     later = (b"x-kiro-expires-at", str(NOW + 3600).encode())
     for token in (b"aoa-1", b"aoa-2"):
         assert await hotel.token(SOCIAL, (b"x-kiro-access-token", token), later) == token.decode()
     assert hotel.service.asked == []
+    hotel.wires.of(account_of(read_headers([SOCIAL])))
+    hotel.guests.admit([SOCIAL])  # and asks nothing: its connections are closed all the same
+    await trio.sleep(301)
+    await hotel.guests.tidy(())
+    assert [wire.closed for wire in hotel.wires.made] == [True]
 
 
 async def test_what_cannot_be_an_account_leaves_nothing_behind(nursery: trio.Nursery) -> None:
