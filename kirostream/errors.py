@@ -67,6 +67,14 @@ def without_tokens(text: str) -> str:
     return _TOKENS.sub("****", text)
 
 
+_LITERALS: Final = re.compile(r"""(?::?\s+)?(?:bytearray\()?\bb(['"]).*\1\)?""", re.DOTALL)
+
+
+def without_literals(text: str) -> str:
+    """`text` without the bytes that it quotes as Python writes them: so a library quotes what was on the wire."""
+    return _LITERALS.sub("", text)
+
+
 class Blame(enum.Enum):
     """Who has to change something for the error to go away."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kirostream.errors import UpstreamFault, without_tokens
+from kirostream.errors import UpstreamFault, without_literals, without_tokens
 
 TOKEN = "aor" + "x1Y2" * 20
 
@@ -30,3 +30,17 @@ def test_tokens_are_masked_and_words_are_not(said: str, told: str) -> None:
     error = UpstreamFault(said)
     assert error.message == str(error) == told
     assert TOKEN not in repr(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("illegal header line: bytearray(b'authorization x')", "illegal header line"),
+        ("Illegal header value b'Bearer x\\n'", "Illegal header value"),
+        ('Illegal header value b"it\'s"', "Illegal header value"),
+        ("Receive buffer too long", "Receive buffer too long"),
+        ("don't, it's said", "don't, it's said"),
+    ],
+)
+def test_what_was_on_the_wire_is_cut_out(said: str, told: str) -> None:
+    assert without_literals(said) == told

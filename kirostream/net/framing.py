@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import h11
 
-from kirostream.errors import RemoteProtocolError
+from kirostream.errors import RemoteProtocolError, without_literals
 
 HEAD_LIMIT: Final = 64 << 10
 """Bytes of a head. Real ones are under two kilobytes."""
@@ -92,7 +92,7 @@ def _by_h11(raw: bytes) -> Head:
     try:
         event = judge.next_event()
     except h11.RemoteProtocolError as error:
-        raise RemoteProtocolError(f"it does not answer in HTTP/1.1: {error}") from error
+        raise RemoteProtocolError(f"it does not answer in HTTP/1.1: {without_literals(str(error))}") from error
     if isinstance(event, (h11.Response, h11.InformationalResponse)) and event.http_version in (b"1.0", b"1.1"):
         return Head(int(event.http_version == b"1.1"), event.status_code, list(event.headers))
     raise RemoteProtocolError("it does not answer in HTTP/1.1")

@@ -56,6 +56,7 @@ from kirostream.errors import (
     RequestError,
     RequestTooLarge,
     RequestTooSlow,
+    without_literals,
 )
 from kirostream.net.codings import parse_codings
 from kirostream.net.door import (
@@ -313,7 +314,7 @@ class _Connection:
                     return None
                 raise RequestTooSlow(f"The request's head did not arrive within {self.settings.head_deadline:g} s.")
         if not isinstance(event, h11.Request):
-            raise LocalProtocolError(f"h11 gave {event!r} where a request begins")
+            raise LocalProtocolError(f"h11 gave {type(event).__name__} where a request begins")
         request = _request_of(event, self.peer)
         self._check_head(request, event.http_version)
         return request
@@ -350,7 +351,7 @@ class _Connection:
                 raise RequestTooLarge(
                     f"The request's head is over the limit of {self.settings.max_head} bytes."
                 ) from None
-            raise MalformedRequest(f"This is not HTTP/1.1: {error}.") from None
+            raise MalformedRequest(f"This is not HTTP/1.1: {without_literals(str(error))}.") from None
 
     def _on_end(self) -> None:
         if self._exchange is not None:
@@ -529,7 +530,7 @@ class _Connection:
         try:
             return self.h11.send(h11.Response(status_code=status, headers=fields, reason=_REASONS.get(status, b"")))
         except h11.LocalProtocolError as error:
-            raise LocalProtocolError(f"a handler's answer is not HTTP: {error}") from None
+            raise LocalProtocolError(f"a handler's answer is not HTTP: {without_literals(str(error))}") from None
 
     async def _linger(self) -> None:
         """Shut down our side, and read on for a moment, so that the answer is not lost to a reset."""
@@ -693,7 +694,7 @@ class _Http1Exchange(Served):
         try:
             return self._h11.send(h11.Data(data=data))
         except h11.LocalProtocolError as error:
-            raise LocalProtocolError(f"a handler's answer is not HTTP: {error}") from None
+            raise LocalProtocolError(f"a handler's answer is not HTTP: {without_literals(str(error))}") from None
 
     async def finish(self, last: bytes = b"") -> None:
         if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
@@ -707,7 +708,7 @@ class _Http1Exchange(Served):
         try:
             wire = self._h11.send(h11.EndOfMessage())
         except h11.LocalProtocolError as error:
-            raise LocalProtocolError(f"a handler's answer is not HTTP: {error}") from None
+            raise LocalProtocolError(f"a handler's answer is not HTTP: {without_literals(str(error))}") from None
         self._answer = _Answer.OVER
         return wire
 

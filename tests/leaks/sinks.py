@@ -8,8 +8,11 @@ from __future__ import annotations
 import dataclasses
 import gc
 import io
+import sqlite3
 import stat
+import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from kirostream.telemetry.facts import Fact
@@ -50,11 +53,30 @@ KEPT_OPEN = {"key": "the gateway's own key, which its owner has to be able to re
 """Files of the data folder that hold a secret as it is. docs/security.md says so."""
 
 
-def files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of the data folder, whose mode lets nobody else in."""
+KEPT_AS_SAID = {"responses", "turns", "turn_events"}
+"""Tables of the database that hold conversations, for clients that come back to them. docs/security.md says so."""
+
+
+def tables(path: Path) -> Iterator[tuple[str, str]]:
+    """Every row of the database, also what is still in its log; packed blobs unpacked."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        assert set(names) >= KEPT_AS_SAID
+        for name in names:
+            for row in db.execute(f'SELECT * FROM "{name}"'):
+                values = [
+                    zlib.decompress(each) if isinstance(each, bytes) and each[:1] == b"x" else each for each in row
+                ]
+                yield f"table {name}", repr(values)
+
+
+def files(folder: Path) -> Iterator[tuple[str, str | bytes]]:
+    """Every file of the data folder, and every row of its database, whose mode lets nobody else in."""
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
     for path in sorted(folder.rglob("*")):
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode == (0o700 if path.is_dir() else 0o600), (path, oct(mode))
+        if path.suffix == ".db":
+            yield from tables(path)
         if path.is_file() and str(path.relative_to(folder)) not in KEPT_OPEN:
-            yield f"file {path.name}", path.read_bytes()
+            yield f"file {path.relative_to(folder)}", path.read_bytes()

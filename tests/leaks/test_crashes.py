@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import pytest
 import trio
+import trio_websocket
 
 from kirostream import cli
 from kirostream.accounts.keeper import TokenKeeper
@@ -20,6 +22,7 @@ from kirostream.accounts.sources.ide_json import IdeFile
 from kirostream.accounts.sources.own import OwnAccount
 from kirostream.dialects.anthropic.response import Writer as AnthropicWriter
 from kirostream.dialects.kiro.response import Reader
+from kirostream.gateway import responses, responses_ws, stream_ws
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.media import Media
 from kirostream.gateway.responses_input import Inputs
@@ -35,7 +38,7 @@ from kirostream.telemetry.facts import Faulted
 from . import sinks
 from .plants import MARK, SAID, shows
 from .test_gateway import PATHS, PROMPT, body
-from .world import World, world
+from .world import KEY, World, world
 
 QUOTING = f"{MARK * 3} {SAID * 3}"
 BUGS: dict[str, Callable[[], Exception]] = {
@@ -65,6 +68,8 @@ ROOMS: list[tuple[type, str]] = [
 """A way of each room that a turn takes."""
 SAVES: list[tuple[type, str]] = [(OwnAccount, "save"), (IdeFile, "save"), (CliDatabase, "save")]
 """Broken together and first: afterwards all tokens are fresh."""
+SOCKETS: list[tuple[type, str]] = [(stream_ws._Session, "serve"), (responses_ws._Session, "serve")]
+"""What serves a message of a WebSocket."""
 
 
 async def walk(there: World) -> None:
@@ -74,6 +79,22 @@ async def walk(there: World) -> None:
         for said in (f"[[think:hm]]{PROMPT}", f"[[error:CONTEXT]]{PROMPT}"):
             for stream in (False, True):
                 await there.ask("POST", path, body(dialect, said, stream))
+
+
+async def talk(there: World, path: str) -> None:
+    """A message that a bug ends the connection at."""
+    parts = urlsplit(there.gateway.url)
+    keys = [(b"authorization", f"Bearer {KEY}".encode())]
+    async with (
+        await trio.open_tcp_stream(str(parts.hostname), parts.port or 0) as stream,
+        trio.open_nursery() as nursery,
+    ):
+        socket = await trio_websocket.wrap_client_stream(nursery, stream, "here", path, extra_headers=keys)
+        await socket.send_message("{}")
+        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+            there.ear.hear(f"message on {path}", await socket.get_message())
+        nursery.cancel_scope.cancel()
+    there.ear.hear(f"close of {path}", repr(closed.value))
 
 
 def breaking(place: str, bug: Callable[[], Exception], hit: Counter[str]) -> Callable[..., NoReturn]:
@@ -95,8 +116,14 @@ async def test_a_bug_in_any_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                     for kind, name in places:
                         patch.setattr(kind, name, breaking(f"{kind.__name__}.{name}", next(bugs), hit))
                     await walk(there)
+            with monkeypatch.context() as patch:
+                for kind, name in SOCKETS:
+                    patch.setattr(kind, name, breaking(f"{kind.__module__}.{name}", next(bugs), hit))
+                for path in (stream_ws.PATH, responses.PATH):
+                    await talk(there, path)
             status, said = await there.ask("POST", PATHS["anthropic"], body("anthropic", "[[say:fine]]", False))
             assert status == 200, said  # the gateway has outlived them
+    assert {f"{kind.__module__}.{name}" for kind, name in SOCKETS} <= set(hit)
     assert {f"{kind.__name__}.{name}" for kind, name in (*SAVES, *ROOMS)} - set(hit) == set()
     there.ear.listen(sinks.log_lines(there.ear.facts))
     there.ear.heard_nothing()

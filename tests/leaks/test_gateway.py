@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gc
 import itertools
 import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -105,6 +107,44 @@ async def speak(there: World, path: str) -> None:
         assert status == 401
 
 
+SPOILT = (
+    f"GET / HTTP/1.1\r\nauthorization {MARK}\r\n\r\n",
+    f"GET / HTTP/1.1\r\nauthorization: Bearer {MARK}\x01\r\n\r\n",
+    f"{MARK} /?key={MARK} HTTP/1.1\r\ncontent-length: {MARK}\r\n\r\n",
+    f"GET /?key={MARK} {MARK} HTTP/1.1\r\n\r\n",
+    f"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: {MARK}\r\n\r\n{SAID}",
+    f"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-encoding: {MARK}\r\ncontent-length: 10\r\n\r\n{SAID}",
+    f"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{SAID}",
+    f"GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {MARK * 9000}\r\n\r\n",
+)
+"""What is no HTTP, or hardly."""
+
+
+async def spoil(there: World) -> None:
+    """Requests that are none are answered without being quoted."""
+    parts = urlsplit(there.gateway.url)
+    for said in SPOILT:
+        async with await trio.open_tcp_stream(str(parts.hostname), parts.port or 0) as stream:
+            with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(1):
+                await stream.send_all(said.encode())
+                await stream.send_eof()
+                answer = b"".join([part async for part in stream])
+                there.ear.hear(f"answer to {said[:20]!r}", answer)
+                assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5")), answer
+
+
+def hear_files(there: World) -> None:
+    """What is on disk holds no secret, and conversations only where they are meant to be."""
+    kept = tuple(f"table {name}" for name in sinks.KEPT_AS_SAID) + ("file kirostream.db",)
+    heard = set()
+    for where, held in sinks.files(there.data):
+        there.ear.hear(where, held, *((MARK,) if where.startswith(kept) else (MARK, SAID)))
+        heard |= {where} | ({"a conversation"} if shows(held, SAID) else set())
+    assert {"a conversation", "table responses", "table pool_accounts"} <= heard
+    assert any(where.startswith("file captures/") for where in heard)
+    assert any(where.startswith("file sealed/") for where in heard)
+
+
 @pytest.mark.timeout(200)
 async def test_nothing_that_is_planted_is_ever_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -114,13 +154,14 @@ async def test_nothing_that_is_planted_is_ever_shown(
         async with world(tmp_path, monkeypatch) as there:
             assert len(there.found) >= len(SOURCES) + 5
             await ask_everything(there)
+            await spoil(there)
             for path in ("/v1/stream", "/v1/responses"):
                 await speak(there, path)
             there.ear.look("the end")
             snapshots = (there.gateway.relay, there.gateway.pool, there.gateway.door)
             there.ear.listen((f"snapshot of {each!r}", repr(each.snapshot())) for each in snapshots)
-            there.ear.listen(sinks.files(there.data), MARK)
-    there.ear.listen(sinks.files(there.data), MARK)
+            hear_files(there)
+    hear_files(there)
     there.ear.listen(sinks.log_lines(there.ear.facts))
     there.ear.hear("the standard log", caplog.text)
     there.ear.heard_nothing()
