@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol
 
 import typer
 
@@ -169,7 +169,7 @@ class Lines:
                 if before is None or _lasting(before) != _lasting(turn):
                     _print(json.dumps(turn))
             elif before is None or before["status"] != turn["status"]:
-                _print("  ".join(cell for cell in _cells(turn, turn["id"]) if cell))
+                _print(_line(turn))
         gone = self._last.keys() - {turn["id"] for turn in turns}
         if not self._as_json:
             for name in sorted(gone):
@@ -195,42 +195,75 @@ class Screen:
         self._last = {turn["id"]: turn for turn in turns}
 
 
+_COLUMNS: Final = ("turn", "asked in", "model", "state", "tokens", "rate", "age", "account", "credits")
+_NUMBERS: Final = ("tokens", "rate", "age", "credits")
+_WORDS: Final = ("asked in", "model", "state", "account")
+"""What gives way where the terminal is narrow."""
+
+
 def table(turns: list[Described], before: Mapping[str, Described]) -> Table:
     """The turns, with the pace since `before`."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("turn", "asked in", "model", "state", "tokens", "rate", "age", "account", "cost"):
-        numeric = name in ("tokens", "rate", "age", "cost")
-        shown.add_column(name, justify="right" if numeric else "left", no_wrap=True, overflow="ellipsis")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in _COLUMNS:
+        justify: Literal["left", "right"] = "right" if name in _NUMBERS else "left"
+        shown.add_column(name, justify=justify, no_wrap=name not in _WORDS)
     for turn in turns:
         style = {"failed": "red", "completed": "dim"}.get(turn["status"], "")
-        cells = _cells(turn, turn["id"][:SHORT], before.get(turn["id"]))
-        shown.add_row(*(Text(cell) for cell in cells), style=style)
+        cells = [
+            turn["id"][:SHORT],
+            turn["dialect"],
+            turn["answered_by"] or turn["model"],
+            _state(turn),
+            _tokens(turn),
+            _pace(turn, before.get(turn["id"])),
+            _age(turn),
+            turn["account"],
+            _cost(turn),
+        ]
+        shown.add_row(*(Text(_clean(cell), no_wrap=True, overflow="ellipsis") for cell in cells), style=style)
     if not turns:
         shown.caption = "No turn is in flight."
     return shown
 
 
-def _cells(turn: Described, name: str, before: Described | None = None) -> list[str]:
-    """What is said of a turn in a row or a line."""
-    running = turn["status"] == "in_progress"
-    seconds: float | None = turn.get("seconds")
-    tokens, pace = turn["tokens"], ""
-    if running and before is not None and seconds is not None and seconds > before.get("seconds", seconds):
-        pace = f"{(tokens - before['tokens']) / (seconds - before['seconds']):.0f}/s"
-    elif seconds:
-        pace = f"{tokens / seconds:.0f}/s"
-    state = "running" if running else turn["status"]
-    if "error" in turn:
-        state = f"{state}: {turn['error']['type']}"
+def _line(turn: Described) -> str:
+    """What is said of a turn in one line: the cells of its row that there are, with their units."""
     model = turn["model"] if turn["answered_by"] in ("", turn["model"]) else f"{turn['model']} ({turn['answered_by']})"
-    cost = f"{turn['credits']:.4f} credits" if "credits" in turn else ""
-    age = f"{seconds:.1f} s" if seconds is not None else ""
-    cells = [name, turn["dialect"], model, state, f"{'~' if running else ''}{tokens} tokens", pace, age]
-    return [_clean(cell) for cell in (*cells, turn["account"], cost)]
+    cost = _cost(turn)
+    said = [turn["id"], turn["dialect"], model, _state(turn), f"{_tokens(turn)} tokens", _pace(turn), _age(turn)]
+    said += [turn["account"], f"{cost} credits" if cost else ""]
+    return "  ".join(_clean(cell) for cell in said if cell)
+
+
+def _state(turn: Described) -> str:
+    state: str = "running" if turn["status"] == "in_progress" else turn["status"]
+    return f"{state}: {turn['error']['type']}" if "error" in turn else state
+
+
+def _tokens(turn: Described) -> str:
+    """As an estimate, while it is one."""
+    return f"{'~' if turn['status'] == 'in_progress' else ''}{turn['tokens']}"
+
+
+def _pace(turn: Described, before: Described | None = None) -> str:
+    """Tokens a second: since `before` while it runs, else from its beginning on."""
+    tokens, seconds = turn["tokens"], turn.get("seconds", 0.0)
+    if before is not None and turn["status"] == "in_progress" and seconds > before.get("seconds", seconds):
+        tokens, seconds = tokens - before["tokens"], seconds - before["seconds"]
+    return f"{tokens / seconds:.0f}/s" if seconds else ""
+
+
+def _age(turn: Described) -> str:
+    return f"{turn['seconds']:.1f} s" if "seconds" in turn else ""
+
+
+def _cost(turn: Described) -> str:
+    """Credits; known at the end."""
+    return f"{turn['credits']:.4f}" if "credits" in turn else ""
 
 
 # One turn
@@ -257,7 +290,7 @@ async def _watch_one(url: str, key: str, name: str, after: str, dialect: str, as
     except UpstreamDown as error:
         raise error if known else _advice(error, url) from None
     for each in described:
-        typer.echo("  ".join(cell for cell in _cells(each, each["id"]) if cell), err=True)
+        typer.echo(_line(each), err=True)
     return turn.status == "completed"
 
 
