@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import stat
 from pathlib import Path
 
@@ -51,6 +52,26 @@ def test_a_wrong_key(headers: list[tuple[bytes, bytes]], said: str) -> None:
     with pytest.raises(KeyRejected, match=said) as caught:
         CALLERS.check(request(*headers))
     assert "ks-right" not in caught.value.message
+
+
+@pytest.mark.parametrize("offered", [b"ks-right", b"ks-other", b"ks-third", b"ks-wrong", b"k", b"ks-right-and-more"])
+def test_each_key_is_compared_in_constant_time_and_to_its_end(offered: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing hangs on which key it is, nor on how much of it is right: no comparison is left out."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def constant(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return compare_digest(one, other)
+
+    compare_digest = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", constant)
+    callers = Callers(["ks-right", "ks-other"], internal="ks-third", admit=lambda headers: "")
+    try:
+        callers.check(request((b"x-api-key", offered), (b"authorization", b"Bearer x")))
+    except KeyRejected:
+        assert offered not in (b"ks-right", b"ks-other", b"ks-third")
+    keys = (b"ks-right", b"ks-other", b"ks-third")
+    assert sorted(compared) == sorted((key, each) for key in keys for each in (offered, b"x"))
 
 
 def test_no_key_is_ever_right_by_default() -> None:

@@ -131,6 +131,7 @@ def run(arguments: list[str], given: str, monkeypatch: pytest.MonkeyPatch, capsy
     return "".join(capsys.readouterr())
 
 
+@pytest.mark.timeout(200)
 def test_no_command_shows_a_secret(
     tmp_path: Path,
     upstream: tuple[Simulator, dict[str, str]],

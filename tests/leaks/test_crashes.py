@@ -105,9 +105,10 @@ def breaking(place: str, bug: Callable[[], Exception], hit: Counter[str]) -> Cal
     return broken
 
 
+@pytest.mark.timeout(200)
 async def test_a_bug_in_any_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hit: Counter[str] = Counter()
-    with trio.fail_after(55):
+    with trio.fail_after(180):
         async with world(tmp_path, monkeypatch) as there:
             there.ear.looks_at_most = 1
             bugs = itertools.cycle(BUGS.values())
