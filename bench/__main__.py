@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import codec, convert, counting, endtoend, pool, upstream
+from bench import codec, convert, counting, endtoend, fanout, pool, upstream
 
 # A suite is a module with `configure(parser)` and `run(options) -> int` (the exit status); its docstring's first line
 # is its help.
@@ -14,6 +14,7 @@ SUITES = {
     "convert": convert,
     "counting": counting,
     "endtoend": endtoend,
+    "fanout": fanout,
     "pool": pool,
     "upstream": upstream,
 }
