@@ -11,6 +11,7 @@ import functools
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import trio
 
@@ -37,6 +38,9 @@ from kirostream.telemetry.facts import AttemptFailed
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.events import TurnFailed
 from kirostream.turn.request import TurnRequest
+
+MOST_WITHOUT_PROFILE: Final = 4096
+"""Accounts of which it is remembered that they are asked without the profile of their kind."""
 
 
 @dataclass(slots=True)
@@ -205,6 +209,8 @@ class Asker:
                 case Action.REPAIR:
                     request = self._refusals.stricter(live.inquiry)
                 case Action.WITHOUT_PROFILE:
+                    if len(self._without_profile) >= MOST_WITHOUT_PROFILE:  # guests come and go; a try is all it costs
+                        self._without_profile.clear()
                     self._without_profile.add(account.id)
                 case Action.REFRESH if failure.token is not None:
                     fleet.keeper.reject(failure.token)
