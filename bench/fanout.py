@@ -56,8 +56,9 @@ from kirostream.net.door import open_listeners
 from kirostream.net.exchange import Exchange, HttpRequest, Part
 from kirostream.net.http1 import Http1Door
 from kirostream.net.inbox import TakenOver
+from kirostream.net.messages import MessageSocket, text_frame
 from kirostream.net.quick import plain_socket, write_now
-from kirostream.net.websocket import MessageSocket, WebSocketSettings, accept, text_frame
+from kirostream.net.websocket import WebSocketSettings, accept
 from kirostream.relay.directory import Directory, TurnsSettings
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.relay import Relay

@@ -32,6 +32,7 @@ from kirostream.accounts.roster import Roster
 from kirostream.accounts.sources.direct import DirectSource
 from kirostream.accounts.store_sqlite import SqlitePoolStore
 from kirostream.accounts.terms import terms_of
+from kirostream.doors import Doors, Places, check_exposure
 from kirostream.errors import LocalProtocolError, SettingsError, ShuttingDown
 from kirostream.gateway.callers import Callers, load_or_make_key
 from kirostream.gateway.cors import Cors
@@ -41,9 +42,8 @@ from kirostream.gateway.responses_store import ResponseStore
 from kirostream.gateway.routes import make_router, refuse
 from kirostream.gateway.sse import Heartbeats
 from kirostream.net.client import HttpClient
-from kirostream.net.door import ExchangeRecord, open_listeners
+from kirostream.net.door import ExchangeRecord
 from kirostream.net.exchange import Headers, HttpRequest
-from kirostream.net.http1 import Http1Door
 from kirostream.providers.kiro import KiroProvider
 from kirostream.providers.kiro_management import AccountUsage
 from kirostream.relay.archive import open_archive
@@ -86,18 +86,20 @@ LAST_WORDS: Final = 5.0
 class Gateway:
     """A gateway that listens.
 
-    `url` has no slash at its end. `key` is what clients send; `new_key` says whether it was made just now. `using` says
-    which credential is used, `notes` what a person should know of it. `closed` is set once the door serves no more.
+    `url` has no slash at its end; `more_urls` are those of ``[[listen]]``. `key` is what clients send; `new_key` says
+    whether it was made just now. `using` says which credential is used, `notes` what a person should know of it.
+    `closed` is set once no door serves any more.
     """
 
     url: str
+    more_urls: tuple[str, ...]
     key: str = field(repr=False)
     new_key: bool
     using: str
     notes: tuple[str, ...]
     relay: Relay
     pool: Pool
-    door: Http1Door
+    door: Doors
     responses: Responses
     simulator: Simulator | None
     closed: trio.Event
@@ -150,18 +152,6 @@ def changes_to(recorder: Recorder) -> Callable[[Account, Health, Health], None]:
     return on_change
 
 
-def listening_url(host: str, listeners: list[trio.SocketListener]) -> str:
-    """The address to give to a client on this machine."""
-    port = listeners[0].socket.getsockname()[1]
-    name = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
-    return f"http://{f'[{name}]' if ':' in name and not name.startswith('[') else name}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    return host == "localhost" or host.startswith("127.") or host.strip("[]") == "::1"
-
-
 @asynccontextmanager
 async def open_simulator(settings: Settings, recorder: Recorder) -> AsyncIterator[tuple[Simulator, str]]:
     """A simulator that listens until the context ends, and its base URL."""
@@ -180,6 +170,7 @@ async def open_gateway(
     data_dir: Path,
     recorder: Recorder,
     find: Callable[[], Awaitable[Discovery]] | None = None,
+    listens: bool = True,
 ) -> AsyncIterator[Gateway]:
     """A gateway that listens until the context ends. `drain` it first, to end it in good order.
 
@@ -190,6 +181,7 @@ async def open_gateway(
         data_dir: where the key, the device ids and the locks live.
         recorder: where facts go.
         find: looks for the accounts again, when the list of our own was written; None: they stay what they are.
+        listens: False: somebody else serves `Doors.application`, and there is no `url`.
 
     Raises:
         SettingsError, StoreError: it cannot start. The message says why, and what to do.
@@ -207,7 +199,9 @@ async def open_gateway(
             settings = _pointed_at(settings, upstream)
             found = await _simulated_account(demo, data_dir)
             simulator = demo
-        listeners = await open_listeners(settings.server.host, settings.server.port)
+        places = Places()
+        if listens:
+            await places.bind(settings, owners)
         clients = Clients(settings.upstream, lambda account: terms_of(account, settings.pool.accounts).proxy)
         owners.push_async_callback(clients.aclose)
         tell = changes_to(recorder)
@@ -325,7 +319,7 @@ async def open_gateway(
         )
         memory = Memory(settings.server.memory)
         cors = Cors(settings.server.cors_origins)
-        door = Http1Door(
+        door = Doors(
             cors.around(
                 make_router(
                     relay,
@@ -339,7 +333,7 @@ async def open_gateway(
                     recorder.record,
                 )
             ),
-            settings.http1,
+            settings,
             refuse=cors.refusing(refuse),
             on_fault=faults_to(recorder, "door"),
             on_exchange=exchanges_to(recorder),
@@ -358,12 +352,13 @@ async def open_gateway(
         closed = trio.Event()
 
         async def run_door(task_status: trio.TaskStatus[None]) -> None:
-            await door.serve(listeners, task_status=task_status)
+            await door.serve(places, task_status=task_status)
             closed.set()
 
         await serving.start(run_door)
         yield Gateway(
-            url=listening_url(settings.server.host, listeners),
+            url=places.url,
+            more_urls=tuple(places.urls),
             key=key,
             new_key=new_key,
             using=_described(found) if simulator is None else "the built-in simulator",
@@ -416,11 +411,7 @@ async def serve(
     Raises:
         SettingsError, StoreError: it cannot start.
     """
-    if not settings.server.key and not is_loopback(settings.server.host):
-        raise SettingsError(
-            f"Refusing to listen on {settings.server.host}, which others can reach, with a key nobody chose. "
-            "Set one with --key or PROXY_API_KEY, or listen on 127.0.0.1."
-        )
+    check_exposure(settings)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         found = None if demo else await find_accounts(settings, env, data_dir)
 

@@ -24,7 +24,8 @@ import trio
 
 from kirostream.errors import KirostreamError, UpstreamDown, UpstreamRefused
 from kirostream.net.exchange import PeerGone, PeerStalled
-from kirostream.net.websocket import MessageSocket, WebSocketSettings
+from kirostream.net.messages import MessageSocket
+from kirostream.net.websocket import WebSocketSettings
 from kirostream.net.websocket import connect as connect_socket
 
 CREDIT: Final = 16

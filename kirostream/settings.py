@@ -34,6 +34,7 @@ from kirostream.gateway.responses_ws import SocketSettings
 from kirostream.gateway.turns import GatewaySettings
 from kirostream.net.client import ClientSettings
 from kirostream.net.http1 import Http1Settings
+from kirostream.net.listen import AsgiSettings, ListenSettings
 from kirostream.providers.kiro import KiroSettings
 from kirostream.relay.catalogue import CatalogueSettings
 from kirostream.relay.guests import GuestSettings
@@ -52,7 +53,11 @@ class Settings:
     media: MediaSettings = field(default_factory=MediaSettings)
     responses: ResponsesSettings = field(default_factory=ResponsesSettings)
     websocket: SocketSettings = field(default_factory=SocketSettings)
+    listen: tuple[ListenSettings, ...] = field(
+        default=(), metadata={"help": "More addresses to listen on, one [[listen]] each (README)."}
+    )
     http1: Http1Settings = field(default_factory=Http1Settings)
+    asgi: AsgiSettings = field(default_factory=AsgiSettings)
     account: AccountSettings = field(default_factory=AccountSettings)
     keeper: KeeperSettings = field(default_factory=KeeperSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
@@ -243,6 +248,8 @@ def _convert(name: str, kind: Any, value: object, origin: str, *, secret: bool) 
         SettingsError: it does not fit. The message quotes it, unless it is secret.
     """
     wanted = kind
+    if typing.get_origin(kind) is tuple:
+        return _tables(name, typing.get_args(kind)[0], value, origin)
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         wanted = next(arg for arg in typing.get_args(kind) if arg is not type(None))
     wanted = typing.get_origin(wanted) or wanted
@@ -265,3 +272,23 @@ def _convert(name: str, kind: Any, value: object, origin: str, *, secret: bool) 
     words = _WORDS.get(wanted, "a table")
     said = "something else" if secret else repr(value)
     raise SettingsError(f"{name!r} takes {words}, but {origin} says {said}.")
+
+
+def _tables(name: str, cls: type[Any], value: object, origin: str) -> tuple[Any, ...]:
+    """The entries of an array of tables, ``[[name]]``; a variable has it as an inline array."""
+    if isinstance(value, str):
+        try:
+            value = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            pass
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise SettingsError(
+            f"{name!r} in {origin} is a list of tables: write [[{name}]] and the settings of each below."
+        )
+    entries = []
+    for number, table in enumerate(value, 1):
+        place = f"{name}[{number}]."
+        found: dict[str, tuple[object, str]] = {}
+        _flatten(table, cls, place, origin, found)
+        entries.append(_build(cls, found, place))
+    return tuple(entries)

@@ -89,7 +89,7 @@ def test_what_is_missing_or_differs_is_found() -> None:
 
 
 def test_messages_of_a_socket_are_read_whatever_their_length() -> None:
-    from kirostream.net.websocket import text_frame
+    from kirostream.net.messages import text_frame
 
     said = [b"x" * size for size in (1, 200, 70_000)]
     frames = [text_frame(b'{"op":"events","data":[%b]}' % data) for data in said]

@@ -35,6 +35,8 @@ ROWS: Final[dict[str, int]] = {
     "client": 5,
     "settings": 6,
     "app": 6,
+    "asgi": 6,
+    "doors": 6,
     "cli": 6,
     "commands": 6,
     "__main__": 6,
@@ -55,6 +57,10 @@ SAME_ROW: Final = {
     ("cli", "commands"),
     ("commands", "app"),
     ("commands", "settings"),
+    ("app", "doors"),
+    ("doors", "settings"),
+    ("asgi", "app"),
+    ("asgi", "settings"),
     ("__main__", "cli"),
 }
 """Pairs (importer, imported) of one row that are allowed."""
@@ -76,6 +82,8 @@ IMPURE: Final = {"trio", "httpx", "socket", "ssl", "sqlite3", "random", "secrets
 ONE_SITE: Final = {
     "httpx": {"net/proxied.py"},
     "h11": {"net/framing.py", "net/http1.py"},
+    "h2": {"net/asgi_server.py"},
+    "hypercorn": {"net/asgi_server.py"},
     "sqlite3": {"accounts/sources/cli_sqlite.py", "stores/sqlite.py"},
     "cryptography": {"stores/sealed.py"},
     "trio_websocket": {"net/websocket.py"},

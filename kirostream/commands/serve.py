@@ -108,6 +108,7 @@ def _announce(gateway: Gateway, folder: Path) -> None:
     key = gateway.key if shown else f"$(cat {folder / KEY_FILE})"
     lines = [
         f"kirostream {__version__} listens on {gateway.url}",
+        *(f"  also on:  {url}" for url in gateway.more_urls),
         f"  upstream: {gateway.using}",
         *(f"  note:     {note}" for note in gateway.notes),
         f"  key:      {gateway.key if shown else f'in {folder / KEY_FILE}'}",

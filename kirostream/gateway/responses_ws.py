@@ -30,7 +30,8 @@ from kirostream.gateway.responses_store import Stored
 from kirostream.gateway.sockets import SocketSession
 from kirostream.gateway.turns import JSON, new_request_id
 from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
-from kirostream.net.websocket import MessageSocket, UpgradeRequired, WebSocketSettings, accept
+from kirostream.net.messages import MessageSocket
+from kirostream.net.websocket import UpgradeRequired, WebSocketSettings, accept
 from kirostream.relay.log import START
 from kirostream.turn.events import TurnFailed
 

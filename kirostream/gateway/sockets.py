@@ -14,7 +14,7 @@ from typing import TypeVarTuple
 import trio
 
 from kirostream.net.exchange import PeerGone, PeerStalled
-from kirostream.net.websocket import MessageSocket
+from kirostream.net.messages import MessageSocket
 
 Ts = TypeVarTuple("Ts")
 GOING_AWAY = 1001

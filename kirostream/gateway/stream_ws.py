@@ -35,7 +35,8 @@ from kirostream.gateway.sockets import SocketSession
 from kirostream.gateway.turns import JSON, GatewaySettings, new_request_id
 from kirostream.gateway.watch import Languages, describe, place_behind
 from kirostream.net.exchange import Exchange, HttpRequest
-from kirostream.net.websocket import MessageSocket, UpgradeRequired, accept, text_frame
+from kirostream.net.messages import MessageSocket, text_frame
+from kirostream.net.websocket import UpgradeRequired, accept
 from kirostream.relay.fanout import Fanout
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import Cursor, Rendering

@@ -25,7 +25,7 @@ from kirostream.net.exchange import Exchange, Handler, Headers, HttpRequest, Pee
 
 _log = logging.getLogger(__name__)
 _NAME: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
-_VALUE: Final = re.compile(rb"[^\x00\r\n]*")
+_VALUE: Final = re.compile(rb"[^\x00\n-\r]*")
 
 Ending: TypeAlias = Literal["whole", "cut", "gone", "stalled", "upgraded"]
 
@@ -283,7 +283,7 @@ class Served(Exchange, ABC):
                 except Exception as raised:  # noqa: BLE001  each becomes an answer, and a bug is told
                     await self._answer_error(self._sort_out(raised))
                 else:
-                    if not self.over and self.lost is not None:
+                    if self.ending == "cut" and self.lost is not None:
                         self.error = self.lost  # which the handler knows
                     elif not self.over:
                         did_not = "finish its answer" if self.started else "answer"

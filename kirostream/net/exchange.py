@@ -1,6 +1,6 @@
 """What a handler sees of one HTTP request and its answer. No server library shows through.
 
-A door (`net.http1`) makes an `Exchange` and calls a `Handler` with it. Rules:
+A door (`net.http1`, `net.asgi`) makes an `Exchange` and calls a `Handler` with it. Rules:
 
 - Headers are pairs of bytes in wire order, names in lower case.
 - `start` once, then `send` any number of times, then `finish`. A whole answer goes by `reply`.
@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 
 import trio
 
-from kirostream.errors import KirostreamError
+from kirostream.errors import KirostreamError, LocalProtocolError
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -31,6 +31,34 @@ class PeerStalled(KirostreamError):
     """The client did not read what was sent within the write deadline; its connection was cut."""
 
     level = "info"
+
+
+class Messages(Protocol):
+    """A WebSocket whose frames are the server's business: what a door gives that has no raw stream to give."""
+
+    async def accept(self, subprotocol: str | None) -> None:
+        """Answer the handshake.
+
+        Raises:
+            PeerGone, PeerStalled: as for `Exchange.send`; so for all of these.
+        """
+
+    async def receive(self) -> str | bytes:
+        """The next message. PeerGone: there will be none."""
+
+    async def send(self, text: str) -> None:
+        """Send a message. Tasks may share it."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send the closing frame, and wait for the peer's."""
+
+
+class UpgradeUnsupported(LocalProtocolError):
+    """This door has no raw stream to give. `messages` is what it gives instead, where the request is a handshake."""
+
+    def __init__(self, message: str, messages: Messages | None) -> None:
+        super().__init__(message)
+        self.messages = messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +157,7 @@ class Exchange(Protocol):
         """Leave HTTP and take over the raw stream, with what was already read put back in front.
 
         Raises:
+            UpgradeUnsupported: this door cannot; it may have something else.
             LocalProtocolError: the answer was already started.
         """
 

@@ -1,7 +1,9 @@
-"""WebSocket on an upgraded exchange, by trio-websocket. No other module knows that library.
+"""WebSocket, whatever door it comes through: `accept` gives a `MessageSocket`.
 
-It wants to read the handshake itself, and by then the door has read it: so it gets a stream that says the request's
-head again and then goes on as the connection does. Messages are text; compression is declined.
+A door without a raw stream gives `Messages`, and the rest is its server's business (`net.messages`). On an upgraded
+exchange trio-websocket does the work; no other module knows that library. It wants to read the handshake itself, and by
+then the door has read it: so it gets a stream that says the request's head again and then goes on as the connection
+does. Messages are text; compression is declined.
 
 Every send has a deadline, and a ping now and then finds out who is gone without having said so.
 
@@ -28,7 +30,8 @@ from urllib.parse import urlsplit
 import trio
 
 from kirostream.errors import MalformedRequest, RequestError, UpstreamDown
-from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
+from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled, UpgradeUnsupported
+from kirostream.net.messages import GOOD_BYE, MessageSocket, ServedSocket
 from kirostream.net.quick import plain_socket, write_now
 
 if TYPE_CHECKING:
@@ -45,8 +48,6 @@ CLOSE: Final = 0x88
 """How a closing frame begins."""
 _YIELD_EVERY: Final = 8
 """Frames that are sent at once, as the door has it; see `net.http1`, rule 3."""
-GOOD_BYE: Final = 0.2
-"""Seconds for the closing frame where who reads is cancelled too, so that no answer would be heard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +70,10 @@ class UpgradeRequired(RequestError):
 
 
 def wants_websocket(request: HttpRequest) -> bool:
-    """Whether a request asks to become a WebSocket."""
+    """Whether a request asks to become a WebSocket, over HTTP/1.1 or over HTTP/2 (RFC 8441)."""
+    if request.header(b":protocol") == b"websocket":
+        return True
     return "websocket" in _tokens(request, b"upgrade") and "upgrade" in _tokens(request, b"connection")
-
-
-def text_frame(text: bytes) -> bytes:
-    """One text message as a server frames it: whole and unmasked (RFC 6455 section 5.2). `text` is UTF-8."""
-    size = len(text)
-    if size < 126:
-        return b"\x81%c%b" % (size, text)
-    if size < 1 << 16:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), text)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), text)
 
 
 def close_frame(code: int, reason: str) -> bytes:
@@ -94,8 +87,8 @@ def _tokens(request: HttpRequest, name: bytes) -> set[str]:
     return {token.strip().lower() for value in values for token in value.split(",")}
 
 
-class MessageSocket:
-    """One connection. Tasks may share it; make one with `accept`."""
+class StreamedSocket(MessageSocket):
+    """A connection over a raw stream, by trio-websocket."""
 
     def __init__(
         self, connection: trio_websocket.WebSocketConnection, stream: _Shared, settings: WebSocketSettings
@@ -113,14 +106,9 @@ class MessageSocket:
         self._closed = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<MessageSocket {'closed' if self._connection.closed else 'open'}>"
+        return f"<StreamedSocket {'closed' if self._connection.closed else 'open'}>"
 
     async def receive(self) -> str | bytes:
-        """The next message.
-
-        Raises:
-            PeerGone: there will be none.
-        """
         self._receiving = True
         try:
             return await self._connection.get_message()
@@ -130,12 +118,6 @@ class MessageSocket:
             self._receiving = False
 
     async def send(self, text: str) -> None:
-        """Send a message.
-
-        Raises:
-            PeerGone: the client is not there.
-            PeerStalled: it does not read.
-        """
         with trio.move_on_after(self._settings.write) as patience:
             try:
                 await self._connection.send_message(text)
@@ -145,12 +127,6 @@ class MessageSocket:
             raise PeerStalled(f"The client read nothing for {self._settings.write:g} s.")
 
     async def send_frame(self, frame: bytes) -> None:
-        """Send a message that is a frame already (`text_frame`), which many connections may share.
-
-        Raises:
-            PeerGone: the client is not there.
-            PeerStalled: it does not read.
-        """
         self._frames += 1
         if self._frames % _YIELD_EVERY:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -160,20 +136,9 @@ class MessageSocket:
             await self.flush()
 
     def offer(self, frame: bytes) -> bool:
-        """Send a frame as far as that goes without waiting. It does not raise.
-
-        Returns:
-            Whether it is sent whole. Otherwise `flush` sends the rest, or says why that cannot be.
-        """
         return not self._connection.closed and self._stream.offer(frame)
 
     async def flush(self) -> None:
-        """Send what offers left over.
-
-        Raises:
-            PeerGone: the client is not there.
-            PeerStalled: it does not read.
-        """
         if self._connection.closed:
             raise PeerGone("The WebSocket is closed.")
         with trio.move_on_after(self._settings.write) as patience:
@@ -201,7 +166,6 @@ class MessageSocket:
                 raise PeerStalled(f"The client answered no ping for {self._settings.pong:g} s.")
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close in good order, as far as the peer plays along. Who was cancelled waits for no answer."""
         cancelled = trio.current_effective_deadline() == -math.inf
         with trio.move_on_after(GOOD_BYE if cancelled else self._settings.close, shield=True) as scope:
             if self._closing is not None:  # by another task, which needs the reading task until the peer has answered
@@ -227,7 +191,7 @@ class _Reading:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self.socket: MessageSocket | None = None
+        self.socket: StreamedSocket | None = None
 
     def start_soon(self, reader: Callable[[], Awaitable[None]]) -> None:
         self._nursery.start_soon(self._run, reader)
@@ -256,15 +220,53 @@ async def accept(exchange: Exchange, settings: WebSocketSettings) -> AsyncIterat
     request = exchange.request
     if not wants_websocket(request) or request.header(b"sec-websocket-version") != VERSION:
         raise UpgradeRequired("This path takes WebSocket connections, version 13, only.")
+    if request.header(b":protocol") is None:
+        _check_key(request)
+    subprotocol = _agreed(request)
+    try:
+        stream = await exchange.upgrade()
+    except UpgradeUnsupported as other:
+        if other.messages is None:
+            raise UpgradeRequired("This path takes WebSocket connections, asked for by GET, only.") from None
+        messages = other.messages
+    else:
+        async with _streamed(_Replayed(stream, _head(request)), subprotocol, settings) as socket:
+            yield socket
+        return
+    await messages.accept(subprotocol)
+    served, code = ServedSocket(messages, most=settings.message, patience=settings.close), 1000
+    try:
+        yield served
+    except Exception:
+        code = INTERNAL_ERROR
+        raise
+    finally:
+        await served.close(code)
+
+
+def _check_key(request: HttpRequest) -> None:
+    """HTTP/2 has no key."""
     try:
         key = base64.b64decode(request.header(b"sec-websocket-key") or b"", validate=True)
     except binascii.Error:
         key = b""
     if len(key) != 16:
         raise MalformedRequest("sec-websocket-key has to be 16 bytes in base64.", param="$.sec-websocket-key")
+
+
+def _agreed(request: HttpRequest) -> str | None:
+    """The first subprotocol on offer that is no key."""
+    values = [value.decode("latin-1") for name, value in request.headers if name == b"sec-websocket-protocol"]
+    offered = [each.strip() for value in values for each in value.split(",")]
+    return next((each for each in offered if each and not each.startswith(KEY_PROTOCOL)), None)
+
+
+@asynccontextmanager
+async def _streamed(
+    stream: _Replayed, subprotocol: str | None, settings: WebSocketSettings
+) -> AsyncIterator[MessageSocket]:
     import trio_websocket
 
-    stream = _Replayed(await exchange.upgrade(), _head(request))
     connection: trio_websocket.WebSocketConnection | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -272,14 +274,13 @@ async def accept(exchange: Exchange, settings: WebSocketSettings) -> AsyncIterat
             proposal = await trio_websocket.wrap_server_stream(
                 cast(trio.Nursery, reading), stream, message_queue_size=1, max_message_size=settings.message
             )
-            offered = [name for name in proposal.proposed_subprotocols if not name.startswith(KEY_PROTOCOL)]
             with suppress(trio_websocket.ConnectionClosed):
-                connection = await proposal.accept(subprotocol=offered[0] if offered else None)
+                connection = await proposal.accept(subprotocol=subprotocol)
             if connection is None:
                 nursery.cancel_scope.cancel()
             else:
                 stream.go_on()
-                socket = reading.socket = MessageSocket(connection, stream, settings)
+                socket = reading.socket = StreamedSocket(connection, stream, settings)
                 code = 1000
                 try:
                     yield socket
@@ -333,7 +334,7 @@ async def connect(
                 message_queue_size=1,
                 max_message_size=settings.message,
             )
-            socket = MessageSocket(connection, stream, settings)
+            socket = StreamedSocket(connection, stream, settings)
             try:
                 yield socket
             finally:

@@ -1,4 +1,4 @@
-"""What happens when something goes wrong between two real sockets, in both languages.
+"""What happens when something goes wrong between two real sockets, in every language and through every door.
 
 The gateway and the simulator run in the test's own process, so that a test can look at what is left running. The clock
 is real: sockets are the point.
@@ -6,7 +6,7 @@ is real: sockets are the point.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import h11
 import pytest
 import trio
 
+from helpers.certs import certificate
 from helpers.languages import LANGUAGES, Language
 from helpers.rawhttp import post
 from kirostream.app import Gateway, drain, open_gateway
@@ -24,6 +25,20 @@ from kirostream.telemetry.recorder import Recorder
 
 AUTH = {"x-api-key": "k"}
 both = pytest.mark.parametrize("language", LANGUAGES, ids=lambda language: language.name)
+DOORS: dict[str, list[dict[str, object]]] = {
+    "http1": [],
+    "tls": [{"port": 0, "certfile": certificate()[0], "keyfile": certificate()[1]}],
+}
+through = "http1"
+
+
+@pytest.fixture(autouse=True, params=DOORS)
+def _through(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The door that the gateways of a test are reached by."""
+    global through
+    through = request.param
+    yield
+    through = "http1"
 
 
 @asynccontextmanager
@@ -33,13 +48,14 @@ async def running(tmp_path: Path, **changes: object) -> AsyncIterator[tuple[Gate
         "server.port": 0,
         "server.key": "k",
         "relay.failover.backoff": 0.01,
+        "listen": DOORS[through],
         **{name.replace("__", "."): value for name, value in changes.items()},
     }
     settings: Settings = load({"KIROSTREAM_CONFIG_DIR": str(tmp_path)}, arguments=arguments)
     facts: list[Fact] = []
     with trio.fail_after(30):
         async with open_gateway(settings, None, data_dir=tmp_path, recorder=Recorder(facts.append)) as gateway:
-            yield gateway, facts
+            yield (replace(gateway, url=gateway.more_urls[0]) if gateway.more_urls else gateway), facts
             await until(lambda: gateway.relay.snapshot().in_flight == 0)
     assert [fact for fact in facts if isinstance(fact, Faulted)] == []
 
@@ -91,7 +107,7 @@ async def test_a_client_of_a_whole_answer_that_leaves(language: Language, tmp_pa
 
 @both
 async def test_a_slow_client_is_evicted_and_others_go_on(language: Language, tmp_path: Path) -> None:
-    async with running(tmp_path, http1__write_deadline=0.5) as (gateway, _):
+    async with running(tmp_path, http1__write_deadline=0.5, asgi__write_deadline=0.5) as (gateway, _):
         big = "[[chunk:16]][[tokens:300000]]"  # some 15 MB of events, more than the sockets in between hold
         async with post(gateway.url + language.path, language.ask(big), AUTH, receive_buffer=4096) as slow:
             async with post(gateway.url + language.path, language.ask("[[slow:20]][[tokens:60]]"), AUTH) as other:

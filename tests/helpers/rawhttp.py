@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
+from helpers.certs import trusting
+
 
 class RawResponse:
     """One answer, read piece by piece."""
 
-    def __init__(self, stream: trio.SocketStream, connection: h11.Connection) -> None:
+    def __init__(self, stream: trio.abc.Stream, connection: h11.Connection) -> None:
         self.stream = stream
         self._connection = connection
         self.status = 0
@@ -24,7 +26,7 @@ class RawResponse:
         while True:
             event = self._connection.next_event()
             if event is h11.NEED_DATA:
-                self._connection.receive_data(await self.stream.receive_some(65536))
+                self._connection.receive_data(bytes(await self.stream.receive_some(65536)))
                 continue
             assert not isinstance(event, type), event
             return event
@@ -77,7 +79,12 @@ async def post(
         raise
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     connection = h11.Connection(h11.CLIENT)
-    async with trio.SocketStream(raw) as stream:
+    tcp = trio.SocketStream(raw)
+    secure = parts.scheme == "https"
+    stream: trio.abc.Stream = (
+        trio.SSLStream(tcp, trusting(), server_hostname=parts.hostname, https_compatible=True) if secure else tcp
+    )
+    async with stream:
         request = h11.Request(
             method="POST",
             target=parts.path,

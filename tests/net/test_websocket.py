@@ -16,13 +16,13 @@ from kirostream.errors import KirostreamError, MalformedRequest
 from kirostream.net.door import open_listeners
 from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
 from kirostream.net.http1 import Http1Door, Http1Settings
+from kirostream.net.messages import MessageSocket, text_frame
 from kirostream.net.websocket import (
-    MessageSocket,
+    StreamedSocket,
     UpgradeRequired,
     WebSocketSettings,
     accept,
     connect,
-    text_frame,
     wants_websocket,
 )
 
@@ -178,8 +178,8 @@ async def test_who_reads_nothing_is_stalled(autojump_clock: trio.testing.MockClo
     """The stream holds one message; a client that does not read lets the next one wait."""
     stalls = _Stuck()
     with pytest.raises(PeerStalled, match="7 s"):
-        await MessageSocket(stalls, stalls, WebSocketSettings(write=7)).send("x")  # type: ignore[arg-type]
-    socket = MessageSocket(stalls, stalls, WebSocketSettings(ping=5, pong=9))  # type: ignore[arg-type]
+        await StreamedSocket(stalls, stalls, WebSocketSettings(write=7)).send("x")  # type: ignore[arg-type]
+    socket = StreamedSocket(stalls, stalls, WebSocketSettings(ping=5, pong=9))  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(socket.receive)
         with pytest.raises(PeerStalled, match="no ping for 9 s"):
@@ -189,7 +189,7 @@ async def test_who_reads_nothing_is_stalled(autojump_clock: trio.testing.MockClo
 
 
 async def test_who_is_gone_is_gone() -> None:
-    gone = MessageSocket(_Gone(), _Gone(), WebSocketSettings(ping=0.0))  # type: ignore[arg-type]
+    gone = StreamedSocket(_Gone(), _Gone(), WebSocketSettings(ping=0.0))  # type: ignore[arg-type]
     for call in (gone.receive, lambda: gone.send("x"), gone.keep_alive):
         with pytest.raises(PeerGone):
             await call()
@@ -198,7 +198,7 @@ async def test_who_is_gone_is_gone() -> None:
 async def test_no_pong_is_nobodys_fault_while_no_message_is_taken(autojump_clock: trio.testing.MockClock) -> None:
     """The library reads on, and so hears a pong, only when its last message was taken."""
     stalls = _Stuck()
-    socket = MessageSocket(stalls, stalls, WebSocketSettings(ping=5, pong=9))  # type: ignore[arg-type]
+    socket = StreamedSocket(stalls, stalls, WebSocketSettings(ping=5, pong=9))  # type: ignore[arg-type]
     with trio.move_on_after(100) as scope:
         await socket.keep_alive()
     assert scope.cancelled_caught
