@@ -224,6 +224,7 @@ BAD_BODIES: dict[str, bytes] = {
     "an empty size": b"\r\nhello\r\n",
     "a size without end": b"0" * 16 + b"5\r\nhello\r\n",
     "a bare line feed after a size": b"5\nhello\r\n0\r\n\r\n",
+    "a chunk without its line end": b"5\r\nhelloXX0\r\n\r\n",
     "a chunk that is longer": b"4\r\nhello\r\n0\r\n\r\n",
     "a bare line feed after a chunk": b"5\r\nhello\n0\r\n\r\n",
     "a control character in an extension": b"5;a\x00b\r\nhello\r\n",

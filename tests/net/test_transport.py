@@ -227,6 +227,27 @@ async def test_a_turn_that_nobody_received_is_sent_again(blind: None) -> None:
         assert server.requests == [[b"POST"]] * 5
 
 
+async def test_where_one_connection_has_died_the_older_ones_are_not_tried(blind: None) -> None:
+    both = trio.Event()
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        if peer.number == 1:
+            both.set()
+        await both.wait()
+        await peer.say(COUNTED)
+
+    async with serving(talk) as server, HttpClient() as client:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(client.fetch, "POST", server.url, [], b"turn")
+        await server.settled()
+        assert repr(client._way) == "<Transport: 0 busy, 2 idle>"
+        await client.fetch("POST", server.url, [], b"turn")
+        assert server.requests == [[b"POST"]] * 3
+        assert repr(client._way) == "<Transport: 0 busy, 1 idle>"
+
+
 async def test_a_large_turn_that_did_not_get_out_whole_is_sent_again(blind: None) -> None:
     async def talk(peer: Peer) -> None:
         await peer.request()
@@ -415,6 +436,7 @@ async def test_headers_of_the_caller_win() -> None:
     ("method", "headers"),
     [
         ("GET", [(b"a", b"b\n")]),
+        ("GET", [(b"a", b"b\r\nc: d")]),
         ("GET", [(b"a", b"b\x00")]),
         ("GET", [(b"", b"b")]),
         ("GET", [(b"a:", b"b")]),
