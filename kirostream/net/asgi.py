@@ -218,6 +218,10 @@ class _AsgiExchange(Served):
         self._came = bytearray()
         self._message: str | bytes | None = None
         self._whole = self._is_socket  # the request
+        length = self._request.header(b"content-length") or b""
+        self._to_come = (
+            int(length) if length.isdigit() else math.inf
+        )  # bytes; then there is nothing but the end to hear
         self._ended = False
         self._drops = False
         self._body_asked = False
@@ -284,11 +288,13 @@ class _AsgiExchange(Served):
             message = await self._receive()
             kind = message["type"]
             if kind == "http.request":
+                part = message.get("body", b"")
+                self._to_come -= len(part)
                 if not self._drops:
-                    self._came += message.get("body", b"")
+                    self._came += part
                 self._whole = not message.get("more_body", False)
                 self._tell()
-                while len(self._came) >= self._door.settings.max_ahead and not self._drops:
+                while len(self._came) >= self._door.settings.max_ahead and self._to_come > 0 and not self._drops:
                     await self._taken()
             elif kind == "websocket.receive":
                 text = message.get("text")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import ipaddress
+import shutil
 import ssl
 from functools import cache
 from pathlib import Path
@@ -44,7 +46,9 @@ def make_certificate(folder: Path) -> tuple[str, str]:
 @cache
 def certificate() -> tuple[str, str]:
     """One for the whole run."""
-    return make_certificate(Path(mkdtemp(prefix="kirostream-tls-")))
+    folder = Path(mkdtemp(prefix="kirostream-tls-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_certificate(folder)
 
 
 def trusting(*protocols: str) -> ssl.SSLContext:
