@@ -194,6 +194,7 @@ class Board:
     Args:
         draw: random numbers of [0, 1), for the strategies that want them.
         bindings: which account a conversation is on; None where conversations are not kept on accounts.
+        moves_on: whether a conversation goes to another account when the credits of its own are spent.
         on_change: told of every change of an account's health, with how it was before.
     """
 
@@ -205,11 +206,13 @@ class Board:
         draw: Callable[[], float],
         bindings: Bindings | None,
         on_change: Callable[[Account, Health, Health], None],
+        moves_on: bool = True,
     ) -> None:
         self._strategy = strategy
         self._settings = settings
         self._draw = draw
         self._bindings = bindings
+        self._moves_on = moves_on
         self._on_change = on_change
         self.slots: dict[AccountId, Slot] = {}
         self.in_flight = 0
@@ -295,8 +298,13 @@ class Board:
     # Claims
 
     def take(self, claim: Claim, now: float) -> bool:
-        """Give the claim an account, if one is free that nobody waits for."""
+        """Give the claim an account, if one is free that nobody waits for.
+
+        Raises:
+            QuotaSpent: the credits of its conversation's own are spent, and it is not to move on.
+        """
         self.wake(now)
+        self._raise_if_spent(claim.need, now)
         slot = self._pick(claim.need, now)
         if slot is None:
             return False
@@ -469,6 +477,7 @@ class Board:
 
     def _raise_if_hopeless(self, need: Need, now: float) -> None:
         """Nothing, where an account that fits is only busy. It looks at every account."""
+        self._raise_if_spent(need, now)
         if not self.slots:
             raise NoAccount("There is no account. Sign in with: kirostream login")
         present = [slot for slot in self.slots.values() if slot.present]
@@ -487,6 +496,13 @@ class Board:
         if tried:
             raise NoAccount("Every account was tried for this request.")
         raise ModelNotOnAccount(f"No account has the model {need.model!r}, or is to be used for it.")
+
+    def _raise_if_spent(self, need: Need, now: float) -> None:
+        if self._moves_on:
+            return
+        own = self._bound(need.conversation, now)
+        if own is not None and own.state is State.EXHAUSTED and own.opens_at() > now:
+            raise refusal([own], now)
 
 
 _STATES: Final[Mapping[State, str]] = {

@@ -60,6 +60,12 @@ class PoolSettings:
     sticky_room: int = field(
         default=10_000, metadata={"help": "Most conversations that are kept on an account.", "unit": "conversations"}
     )
+    switch_when_spent: bool = field(
+        default=True,
+        metadata={
+            "help": "Go on with another account when the credits of one are spent. Off: a conversation stays (sticky)."
+        },
+    )
     selected: str = field(
         default="", metadata={"help": "The accounts to use, ids or labels with commas between them. Empty: all."}
     )
@@ -207,6 +213,7 @@ class Pool:
             draw=draw,
             bindings=Bindings(settings.sticky_room, settings.sticky_idle) if settings.sticky else None,
             on_change=on_change,
+            moves_on=settings.switch_when_spent,
         )
         self._held: set[LeaseId] = set()  # in a shared store
         self._seen = 0  # the version up to which the store was read
@@ -242,6 +249,11 @@ class Pool:
         """What people call an account; its id, where it is not here any more."""
         slot = self._board.slots.get(account)
         return slot.account.label if slot is not None else account
+
+    @property
+    def moves_on(self) -> bool:
+        """Whether a turn goes on with another account when the credits of one are spent."""
+        return self._settings.switch_when_spent
 
     @property
     def size(self) -> int:

@@ -21,7 +21,7 @@ from kirostream.accounts.health import EXPIRED, LOGIN_LOST, SERVED, Kind, Outcom
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Lease
 from kirostream.accounts.profiles import FIXED_ARNS
-from kirostream.errors import Blame, CredentialRejected, FormRefused, KirostreamError, ModelNotOnAccount
+from kirostream.errors import Blame, CredentialRejected, FormRefused, KirostreamError, ModelNotOnAccount, QuotaSpent
 from kirostream.filters import EventFilter, FilterSettings, emulate, event_filters
 from kirostream.filters.continuation import Continuation
 from kirostream.filters.stand_in import StandIn
@@ -282,6 +282,8 @@ class Asker:
         if fleet.pool.size < 2:
             return False
         if isinstance(error, ModelNotOnAccount) and not fleet.catalogues.lists(live.model.id):
+            return False
+        if isinstance(error, QuotaSpent) and not fleet.pool.moves_on:
             return False
         return fleet.pool.outlook(Need(live.model.id, exclude={*course.refused, account.id})) is None
 

@@ -24,6 +24,7 @@ from kirostream.errors import (
     CredentialRejected,
     KirostreamError,
     ModelNotOnAccount,
+    QuotaSpent,
     UpstreamDown,
     UpstreamError,
     UpstreamFault,
@@ -207,6 +208,7 @@ class FakeProvider:
         kinds: dict[int, type[UpstreamError]] = {
             403: CredentialRejected,
             401: AccessDenied,
+            402: QuotaSpent,
             404: ModelNotOnAccount,
             429: AccountThrottled,
             529: UpstreamOverloaded,

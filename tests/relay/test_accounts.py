@@ -20,6 +20,7 @@ from kirostream.errors import (
     KirostreamError,
     ModelNotOnAccount,
     NoAccount,
+    QuotaSpent,
     StreamCut,
     UpstreamDown,
     UpstreamFault,
@@ -271,3 +272,17 @@ async def test_a_profile_of_its_own_is_never_left_out(autojump_clock: trio.testi
         on.keeper.profile = "arn:aws:codewhisperer:us-east-1:1:profile/OWN"
         assert isinstance(await error_of(on), AccessDenied)
         assert len(on.client.asked) == 1
+
+
+async def test_a_spent_account_is_left_for_another_unless_that_is_switched_off(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with stage(refused(402), ok(*HELLO), accounts=("a", "b")) as on:
+        await answered(on)
+        assert on.client.asked == ["t0", "b-t0"]
+    stays = PoolSettings(switch_when_spent=False)
+    async with stage(ok(*HELLO), refused(402), accounts=("a", "b"), pool_settings=stays) as on:
+        await answered(on)
+        assert isinstance(await error_of(on), QuotaSpent)
+        assert isinstance(await error_of(on), QuotaSpent)  # and nobody is asked for nothing
+        assert on.client.asked == ["t0", "t0"]
