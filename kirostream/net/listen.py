@@ -81,7 +81,7 @@ class ListenSettings:
     door: str = field(default="asgi", metadata={"help": "asgi (TLS, HTTP/2; by hypercorn), or http1 (quicker)."})
     certfile: str = field(default="", metadata={"help": "Certificate and its chain, PEM. With it the door speaks TLS."})
     keyfile: str = field(default="", metadata={"help": "Key of the certificate, PEM."})
-    key_password: str = field(default="", metadata={"help": "What opens the key.", "secret": True})
+    key_password: str = field(default="", repr=False, metadata={"help": "What opens the key.", "secret": True})
 
     def __post_init__(self) -> None:
         places = [self.port is not None, bool(self.path), self.fd is not None]
