@@ -99,7 +99,7 @@ class Fan(ABC):
 
     def __init__(self, heartbeats: Heartbeats) -> None:
         self.heartbeats = heartbeats
-        self.caller = CALLERS.check(HttpRequest("GET", "/", "", ((b"x-api-key", KEY.encode()),)))
+        self.caller = CALLERS.check(HttpRequest("GET", "/", "", ((b"x-api-key", KEY.encode()),))).owner
         self.said = 0
         """Tokens so far."""
 

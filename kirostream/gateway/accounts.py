@@ -28,7 +28,7 @@ class AccountsHandler:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one request. The names of the counts are those of the tools that ask for this path."""
-        pool = self._relay.fleet(self._callers.check(exchange.request)).pool.snapshot()
+        pool = self._relay.fleet(self._callers.check(exchange.request).owner).pool.snapshot()
         body = {
             "mode": "multi-account" if len(pool.accounts) > 1 else "single-account",
             "total_tokens": len(pool.accounts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
@@ -18,6 +19,30 @@ KEY_HEADERS: Final = (b"x-api-key", b"api-key")
 KEY_PROTOCOL: Final = b"openai-insecure-api-key."
 """How the subprotocol of a WebSocket begins that is a key."""
 KEY_FILE: Final = "key"
+
+SCOPES: Final = frozenset({"api", "watch", "admin"})
+"""What a key may do: ask, and see its own turns; see the turns of every key; operate the gateway."""
+OWN: Final = "default"
+"""The name and the id of the gateway's own key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls. Nothing of it is secret.
+
+    `name` is the key's, `key_id` what it is known by where names may change hands. `account` is the id of the account
+    that the request brings, or empty.
+    """
+
+    name: str
+    key_id: str
+    account: str
+    scopes: frozenset[str]
+
+    @property
+    def owner(self) -> str:
+        """Whose turns, answers and conversations they are: those of two owners have nothing to do with each other."""
+        return self.account or self.key_id
 
 
 def load_or_make_key(data_dir: Path) -> tuple[str, bool]:
@@ -66,16 +91,16 @@ class Callers:
     def __repr__(self) -> str:
         return f"<Callers {len(self._keys)} keys>"
 
-    def check(self, request: HttpRequest) -> str:
+    def check(self, request: HttpRequest, *scopes: str) -> Caller:
         """Let a request in.
 
-        Returns:
-            A name for who calls, which holds nothing of the key: the id of the account that the request brings, or
-            "default".
+        Args:
+            request: its head.
+            scopes: the key has to have one of them; none named: ``api``.
 
         Raises:
             KeyRejected: no key came, or a wrong one.
-            NotAllowed: it brings an account, and must not.
+            NotAllowed: the key may not do this, or the request brings an account, and must not.
             MalformedRequest: it brings one that cannot be used.
             NoAccount: it brings one where too many are.
         """
@@ -88,13 +113,14 @@ class Callers:
                 "Send the gateway's key as `Authorization: Bearer KEY` or `x-api-key: KEY`."
             )
         trusted = _matches((self._internal,) if self._internal else (), offered)
-        if not _matches(self._keys, offered) | trusted:
+        own = _matches(self._keys, offered)
+        if not own | trusted:
             raise KeyRejected(
                 "Incorrect API key provided: it is not the key of this gateway. "
                 f"Its key is in the file `{KEY_FILE}` of the data directory, or in PROXY_API_KEY."
             )
         if not names_account(request.headers):
-            return "default"
+            return self._allowed(_INTERNAL if trusted and not own else _OWN, scopes)
         if self._admit is None or not self._internal:
             raise NotAllowed(
                 "The request brings an account, in X-Kiro headers, and this gateway takes none. "
@@ -102,7 +128,24 @@ class Callers:
             )
         if not trusted:
             raise NotAllowed("Only the internal key may bring an account in X-Kiro headers (guests.key).")
-        return self._admit(request.headers)
+        caller = self._allowed(_INTERNAL, scopes)
+        return replace(caller, account=self._admit(request.headers))
+
+    @staticmethod
+    def _allowed(caller: Caller, scopes: tuple[str, ...]) -> Caller:
+        """`caller`, who may do this."""
+        needed = scopes or ("api",)
+        if caller.scopes.isdisjoint(needed):
+            raise NotAllowed(
+                f"The key {caller.name!r} may not do this: it takes a key with the scope {' or '.join(needed)}, "
+                f"and this one has {', '.join(sorted(caller.scopes)) or 'none'}."
+            )
+        return caller
+
+
+_OWN: Final = Caller(OWN, OWN, "", SCOPES)
+_INTERNAL: Final = Caller("internal", OWN, "", frozenset({"api"}))
+"""Whoever has the key of the front (`guests.key`)."""
 
 
 def _matches(keys: Iterable[bytes], offered: Iterable[bytes]) -> bool:

@@ -21,7 +21,7 @@ from kirostream.turn.request import TurnRequest
 
 
 async def ask_several(
-    owners: AsyncExitStack, relay: Relay, request: TurnRequest, *, request_id: str, scope: str
+    owners: AsyncExitStack, relay: Relay, request: TurnRequest, *, request_id: str, scope: str, key: str = ""
 ) -> list[LiveTurn]:
     """`request.choices` turns, which end with `owners`.
 
@@ -29,7 +29,7 @@ async def ask_several(
         UnknownModel: no model of this name.
     """
     return [
-        await owners.enter_async_context(relay.turn(request, request_id=request_id, scope=scope))
+        await owners.enter_async_context(relay.turn(request, request_id=request_id, scope=scope, key=key))
         for _ in range(request.choices)
     ]
 

@@ -85,7 +85,7 @@ class CountHandler:
                 del body
                 request = await self._media.settle(request, fetch=False)
                 async with self._line:
-                    tokens = self._corrected(request.model, await count(request), caller)
+                    tokens = self._corrected(request.model, await count(request), caller.owner)
         except (PeerGone, PeerStalled):
             raise
         except KirostreamError as error:

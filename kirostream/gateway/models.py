@@ -139,7 +139,7 @@ class ModelsHandler:
     async def list(self, exchange: Exchange) -> None:
         """All models, or a page of them."""
         request = exchange.request
-        models = await self._relay.offered(self._callers.check(request))
+        models = await self._relay.offered(self._callers.check(request).owner)
         if speaks_anthropic(request):
             if (request.header(b"user-agent") or b"").startswith(b"claude-code/"):
                 models = [for_claude_code(model) for model in models]
@@ -150,6 +150,6 @@ class ModelsHandler:
 
     async def one(self, exchange: Exchange, id: str) -> None:  # noqa: A002  the name of the path's segment
         """One model, by any of the names that a request may have for it."""
-        found = await self._relay.find(id, self._callers.check(exchange.request))
+        found = await self._relay.find(id, self._callers.check(exchange.request).owner)
         shape = anthropic_model if speaks_anthropic(exchange.request) else openai_model
         await exchange.reply(200, (JSON, *id_headers(new_request_id())), _encode(shape(found)))

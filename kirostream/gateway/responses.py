@@ -42,7 +42,7 @@ from kirostream.errors import (
     TurnCancelled,
 )
 from kirostream.gateway.attach import Attachments, Claim
-from kirostream.gateway.callers import Callers
+from kirostream.gateway.callers import Caller, Callers
 from kirostream.gateway.media import Media
 from kirostream.gateway.responses_input import Asked, Inputs
 from kirostream.gateway.responses_items import number, page
@@ -220,14 +220,14 @@ class Responses:
         try:
             caller = self.callers.check(exchange.request)
             body = await exchange.body(self.gateway.body_limit)
-            async with self._attachments.claim(caller, exchange.request, body) as claim:
+            async with self._attachments.claim(caller.owner, exchange.request, body) as claim:
                 if claim is not None and claim.found is not None:
                     await self._follow(exchange, claim.found)
                     return
-                asked = await self.inputs.read(body, exchange.request.headers, caller)
+                asked = await self.inputs.read(body, exchange.request.headers, caller.owner)
                 del body  # up to 32 MiB, not needed while the turn runs
                 if not asked.generates:
-                    await self._unasked(exchange, asked, caller, request_id)
+                    await self._unasked(exchange, asked, caller.owner, request_id)
                 elif asked.background:
                     await self._in_background(exchange, asked, caller, request_id, claim)
                 else:
@@ -264,12 +264,14 @@ class Responses:
         return blocks, stored
 
     async def _attended(
-        self, exchange: Exchange, asked: Asked, caller: str, request_id: str, claim: Claim[Kept] | None
+        self, exchange: Exchange, asked: Asked, caller: Caller, request_id: str, claim: Claim[Kept] | None
     ) -> None:
         lingers = (claim is not None and claim.named) or wants_resumable(exchange.request)
         linger = self.relay.directory.settings.linger if lingers else 0.0
-        async with self.relay.turn(asked.request, request_id=request_id, scope=caller, linger=linger) as live:
-            kept = self.keep(asked, live, caller, lingers=lingers or claim is not None)
+        async with self.relay.turn(
+            asked.request, request_id=request_id, scope=caller.owner, key=caller.name, linger=linger
+        ) as live:
+            kept = self.keep(asked, live, caller.owner, lingers=lingers or claim is not None)
             if claim is not None:
                 claim.settle(kept)
             if lingers:
@@ -282,10 +284,10 @@ class Responses:
                 await self.settle(kept)
 
     async def _in_background(
-        self, exchange: Exchange, asked: Asked, caller: str, request_id: str, claim: Claim[Kept] | None
+        self, exchange: Exchange, asked: Asked, caller: Caller, request_id: str, claim: Claim[Kept] | None
     ) -> None:
-        live = await self.relay.begin(asked.request, request_id=request_id, scope=caller)
-        kept = self.keep(asked, live, caller)
+        live = await self.relay.begin(asked.request, request_id=request_id, scope=caller.owner, key=caller.name)
+        kept = self.keep(asked, live, caller.owner)
         if claim is not None:
             claim.settle(kept)
         self._owner().start_soon(self._see_through, kept)
@@ -384,7 +386,7 @@ class Responses:
 
     async def retrieve(self, exchange: Exchange, id: str) -> None:  # noqa: A002  the name of the path's segment
         """``GET /v1/responses/{id}``, whole, or as a stream from an event on."""
-        caller = self.callers.check(exchange.request)
+        caller = self.callers.check(exchange.request).owner
         query = parse_qs(exchange.request.query)
         kept = self._of(id, caller)
         if query.get("stream", [""])[-1].lower() in ("true", "1"):
@@ -403,7 +405,7 @@ class Responses:
 
     async def cancel(self, exchange: Exchange, id: str) -> None:  # noqa: A002
         """``POST /v1/responses/{id}/cancel``. One that is over stays as it is."""
-        caller = self.callers.check(exchange.request)
+        caller = self.callers.check(exchange.request).owner
         kept = self._of(id, caller)
         if kept is None:
             body = (await self._found(id, caller)).response
@@ -418,7 +420,7 @@ class Responses:
 
     async def delete(self, exchange: Exchange, id: str) -> None:  # noqa: A002
         """``DELETE /v1/responses/{id}``. One that is still being said ends."""
-        caller = self.callers.check(exchange.request)
+        caller = self.callers.check(exchange.request).owner
         kept = self._of(id, caller)
         if kept is not None:
             del self._kept[id]
@@ -431,7 +433,7 @@ class Responses:
 
     async def input_items(self, exchange: Exchange, id: str) -> None:  # noqa: A002
         """``GET /v1/responses/{id}/input_items``: the items that its request brought, in pages."""
-        caller = self.callers.check(exchange.request)
+        caller = self.callers.check(exchange.request).owner
         query = parse_qs(exchange.request.query)
         kept = self._of(id, caller)
         items = kept.asked.items if kept is not None else (await self._found(id, caller)).input
@@ -439,7 +441,7 @@ class Responses:
 
     async def count(self, exchange: Exchange) -> None:
         """``POST /v1/responses/input_tokens``. The model need not be named."""
-        caller = self.callers.check(exchange.request)
+        caller = self.callers.check(exchange.request).owner
         body = await exchange.body(self.gateway.body_limit)
         fields = decode(body, dict[str, Raw])
         if bytes(fields.get("model", Raw(b"null"))) == b"null":
@@ -455,9 +457,9 @@ class Responses:
         try:
             caller = self.callers.check(exchange.request)
             body = await exchange.body(self.gateway.body_limit)
-            request, items = await self.inputs.read_whole(body, exchange.request.headers, caller)
+            request, items = await self.inputs.read_whole(body, exchange.request.headers, caller.owner)
             del body
-            async with self.relay.turn(request, request_id=request_id, scope=caller) as live:
+            async with self.relay.turn(request, request_id=request_id, scope=caller.owner, key=caller.name) as live:
                 await live.over.wait()
                 compacted = write_compacted(items, fold(live.log.events), live.heading, seal=self.seal)
                 await exchange.reply(200, (JSON, *id_headers(request_id)), compacted)

@@ -25,6 +25,7 @@ from msgspec import Raw
 from kirostream.dialects.jsontext import decode, encode
 from kirostream.dialects.openai_responses.response import write_error
 from kirostream.errors import KirostreamError, MalformedRequest, ModelNotOnAccount, RequestTooLarge
+from kirostream.gateway.callers import Caller
 from kirostream.gateway.responses import Responses
 from kirostream.gateway.responses_store import Stored
 from kirostream.gateway.sockets import SocketSession
@@ -92,7 +93,7 @@ class _Session(SocketSession):
         settings: SocketSettings,
         socket: MessageSocket,
         request: HttpRequest,
-        caller: str,
+        caller: Caller,
     ) -> None:
         super().__init__(socket, life=settings.life, most=MOST_AT_ONCE, stopping=responses.stopping)
         self._responses = responses
@@ -142,23 +143,23 @@ class _Session(SocketSession):
         for name in ("type", "stream_id", "background"):
             fields.pop(name, None)
         fields["stream"] = Raw(b"true")
-        asked = await self._responses.inputs.read(encode(fields), self._request.headers, self._caller, self._said)
+        asked = await self._responses.inputs.read(encode(fields), self._request.headers, self._caller.owner, self._said)
         request_id = new_request_id()
         if not asked.generates:
-            prepared, stored = await self._responses.prepare(asked, self._caller, request_id)
+            prepared, stored = await self._responses.prepare(asked, self._caller.owner, request_id)
             self._remember(stored)
             for block in prepared:
                 await self._send(block.partition(b"\ndata: ")[2].rstrip(), lane)
             return
         relay = self._responses.relay
-        self._responses.callers.check(self._request)  # an account that came with it may have been let go meanwhile
-        async with relay.turn(asked.request, request_id=request_id, scope=self._caller) as live:
+        caller = self._responses.callers.check(self._request)  # its key or its account may have been let go meanwhile
+        async with relay.turn(asked.request, request_id=request_id, scope=caller.owner, key=caller.name) as live:
             while not live.log.events:
                 await live.log.beyond(0)
             first = live.log.events[0]
             if isinstance(first, TurnFailed) and isinstance(first.error, ModelNotOnAccount):
                 raise first.error
-            kept = self._responses.keep(asked, live, self._caller, seals=True)
+            kept = self._responses.keep(asked, live, caller.owner, seals=True)
             try:
                 at = START
                 while True:

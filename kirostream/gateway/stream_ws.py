@@ -28,7 +28,7 @@ from msgspec import Raw
 from kirostream.dialects.dialect import Writer
 from kirostream.dialects.jsontext import decode, encode
 from kirostream.errors import KirostreamError, MalformedRequest, RequestTooLarge
-from kirostream.gateway.callers import Callers
+from kirostream.gateway.callers import Caller, Callers
 from kirostream.gateway.media import Media
 from kirostream.gateway.responses_ws import SocketSettings
 from kirostream.gateway.sockets import SocketSession
@@ -224,7 +224,7 @@ class StreamSocket:
 class _Session(SocketSession):
     """One connection."""
 
-    def __init__(self, server: StreamSocket, socket: MessageSocket, request: HttpRequest, caller: str) -> None:
+    def __init__(self, server: StreamSocket, socket: MessageSocket, request: HttpRequest, caller: Caller) -> None:
         super().__init__(socket, life=server.settings.life, most=MOST_AT_ONCE, stopping=server.stopping)
         self._server = server
         self._request = request
@@ -258,7 +258,7 @@ class _Session(SocketSession):
                     live.cancel()
                     await self._say({"op": "cancelled", "ref": ref, "turn": op.turn})
                 case "list":
-                    turns = [Raw(describe(each)) for each in self._server.relay.directory.of(self._caller)]
+                    turns = [Raw(describe(each)) for each in self._server.relay.directory.of(self._caller.owner)]
                     await self._say({"op": "turns", "ref": ref, "data": turns})
         except KirostreamError as error:
             await self._refuse(error, ref, op)
@@ -279,8 +279,8 @@ class _Session(SocketSession):
         relay = self._server.relay
         linger = relay.directory.settings.linger
         request_id = new_request_id()
-        self._server.callers.check(self._request)  # an account that came with it may have been let go meanwhile
-        live = await relay.begin(request, request_id=request_id, scope=self._caller, linger=linger)
+        caller = self._server.callers.check(self._request)  # its key or its account may have been let go meanwhile
+        live = await relay.begin(request, request_id=request_id, scope=caller.owner, key=caller.name, linger=linger)
         with live.watching():  # until its watcher is there
             if op.watch:
                 await self._watch(live, op, into)
@@ -335,7 +335,7 @@ class _Session(SocketSession):
     # Words
 
     async def _find(self, turn: str) -> LiveTurn:
-        return await self._server.relay.directory.find(turn, self._caller)
+        return await self._server.relay.directory.find(turn, self._caller.owner)
 
     async def _of(self, op: WireOp) -> Watched:
         dialect = op.dialect or (await self._find(op.turn)).request.spoken_in

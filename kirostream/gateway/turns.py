@@ -18,7 +18,7 @@ from kirostream.dialects.dialect import Dialect
 from kirostream.dialects.openai_chat.thoughts import ThoughtForm
 from kirostream.errors import KirostreamError, LocalProtocolError, MalformedRequest
 from kirostream.gateway.attach import Attachments, Claim
-from kirostream.gateway.callers import Callers
+from kirostream.gateway.callers import Caller, Callers
 from kirostream.gateway.choices import ask_several, pump_several, raise_early_failure, until_all_speak
 from kirostream.gateway.media import Media
 from kirostream.gateway.sse import Heartbeats, Pump, StreamSettings
@@ -143,7 +143,7 @@ class TurnsHandler:
         try:
             caller = self._callers.check(exchange.request)
             body = await exchange.body(self._settings.body_limit)
-            async with self._attachments.claim(caller, exchange.request, body) as claim:
+            async with self._attachments.claim(caller.owner, exchange.request, body) as claim:
                 if claim is not None and claim.found is not None:
                     await self._follow(exchange, claim.found)
                     return
@@ -159,7 +159,7 @@ class TurnsHandler:
             await exchange.reply(reply.status, reply.headers, reply.body)
 
     async def _begin(
-        self, exchange: Exchange, request: TurnRequest, request_id: str, caller: str, claim: Claim[LiveTurn] | None
+        self, exchange: Exchange, request: TurnRequest, request_id: str, caller: Caller, claim: Claim[LiveTurn] | None
     ) -> None:
         request = await self._media.settle(request)
         if request.choices > 1:  # several turns, which nobody can come back to
@@ -167,7 +167,9 @@ class TurnsHandler:
             return
         lingers = (claim is not None and claim.named) or wants_resumable(exchange.request)
         linger = self._relay.directory.settings.linger if lingers else 0.0
-        async with self._relay.turn(request, request_id=request_id, scope=caller, linger=linger) as live:
+        async with self._relay.turn(
+            request, request_id=request_id, scope=caller.owner, key=caller.name, linger=linger
+        ) as live:
             if claim is not None:
                 claim.settle(live)
             if request.stream:
@@ -183,7 +185,7 @@ class TurnsHandler:
             else:
                 await self._reply(exchange, live)
 
-    async def _several(self, exchange: Exchange, request: TurnRequest, request_id: str, caller: str) -> None:
+    async def _several(self, exchange: Exchange, request: TurnRequest, request_id: str, caller: Caller) -> None:
         dialect, settings = self._dialect, self._settings
         if dialect.choices_writer is None or dialect.write_results is None:
             raise LocalProtocolError(f"{dialect.name} reads requests for several answers, and cannot write them")
@@ -194,7 +196,9 @@ class TurnsHandler:
                 reason="unsupported_value",
             )
         async with AsyncExitStack() as owners:
-            lives = await ask_several(owners, self._relay, request, request_id=request_id, scope=caller)
+            lives = await ask_several(
+                owners, self._relay, request, request_id=request_id, scope=caller.owner, key=caller.name
+            )
             heading = lives[0].heading
             if not request.stream:
                 for live in lives:

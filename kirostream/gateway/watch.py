@@ -139,7 +139,7 @@ class Watch:
 
     async def turns(self, exchange: Exchange) -> None:
         """``GET /v1/turns``: the caller's turns, those in flight first."""
-        caller = self._callers.check(exchange.request)
+        caller = self._callers.check(exchange.request).owner
         listed = b",".join(describe(live) for live in self._relay.directory.of(caller))
         await _reply(exchange, b'{"object":"list","data":[%b]}' % listed)
 
@@ -171,7 +171,7 @@ class Watch:
             await Pump(exchange, live.log, rendering, at=at, follows=True).run(headers, self._heartbeats)
 
     async def _found(self, request: HttpRequest, turn: str) -> LiveTurn:
-        return await self._relay.directory.find(turn, self._callers.check(request))
+        return await self._relay.directory.find(turn, self._callers.check(request).owner)
 
 
 def describe(live: LiveTurn) -> RawJson:

@@ -35,6 +35,7 @@ class LiveTurn:
         model: who answers.
         attended: somebody reads a streamed answer as it comes, and may hold it back.
         caller: who asked; nobody else sees it.
+        key: the name of the key it was asked with.
         linger: seconds that it goes on after the last watcher has left; 0: it ends with that watcher.
         cap: bytes of its log.
     """
@@ -47,6 +48,7 @@ class LiveTurn:
         *,
         attended: bool = True,
         caller: str = "",
+        key: str = "",
         linger: float = 0.0,
         cap: int = CAP,
     ) -> None:
@@ -65,6 +67,7 @@ class LiveTurn:
         self.inquiry = Inquiry(heading.turn)
         """What is known of a refusal of its form."""
         self.caller = caller
+        self.key = key
         self.linger = linger
         # A whole answer is folded at its end, and one that nobody waits for has no reader that could hold it back.
         self.log = TurnLog(WINDOW if request.stream and attended else sys.maxsize, cap)

@@ -191,7 +191,7 @@ class Relay:
 
     @asynccontextmanager
     async def turn(
-        self, request: TurnRequest, *, request_id: str = "", scope: str = "", linger: float = 0.0
+        self, request: TurnRequest, *, request_id: str = "", scope: str = "", key: str = "", linger: float = 0.0
     ) -> AsyncIterator[LiveTurn]:
         """Ask `request`, and stay with the turn.
 
@@ -199,13 +199,14 @@ class Relay:
             request: the question.
             request_id: of the HTTP request, for error bodies.
             scope: who asks; conversations of two callers never share an id.
+            key: the name of the key it is asked with.
             linger: seconds that the turn goes on after its last watcher has left.
 
         Raises:
             UnknownModel: the request names no model. One that the upstream does not have fails the turn.
             NoAccount: as for `fleet`.
         """
-        live = await self.begin(request, request_id=request_id, scope=scope, attended=True, linger=linger)
+        live = await self.begin(request, request_id=request_id, scope=scope, key=key, attended=True, linger=linger)
         try:
             with live.watching():
                 yield live
@@ -221,13 +222,14 @@ class Relay:
         *,
         request_id: str = "",
         scope: str = "",
+        key: str = "",
         attended: bool = False,
         linger: float = math.inf,
     ) -> LiveTurn:
         """Ask `request`. The turn goes on, whoever stays, until it is over, has lingered, or its `scope` is cancelled.
 
         Args:
-            request, request_id, scope: as for `turn`.
+            request, request_id, scope, key: as for `turn`.
             attended: somebody reads a streamed answer as it comes, and may hold it back.
             linger: seconds that it goes on with no watcher.
 
@@ -252,6 +254,7 @@ class Relay:
             model,
             attended=attended,
             caller=scope,
+            key=key,
             linger=linger,
             cap=self._settings.turns.cap,
         )
@@ -424,6 +427,7 @@ class Relay:
         self._recorder.record(
             TurnFinished(
                 turn=live.heading.turn,
+                key=live.key,
                 dialect=live.request.spoken_in,
                 model_asked=live.request.model,
                 model_used=live.model.id,

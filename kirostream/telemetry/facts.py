@@ -39,12 +39,13 @@ class ExchangeFinished:
 class TurnFinished:
     """One turn is over.
 
-    `outcome` is the stop reason, ``failed`` or ``left`` (the client went away). `first_event` is None where nothing
-    came.
+    `key` is the name of the key it was asked with. `outcome` is the stop reason, ``failed`` or ``left`` (the client
+    went away). `first_event` is None where nothing came.
     """
 
     level: ClassVar[Level] = "info"
     turn: str
+    key: str = ""
     dialect: str
     model_asked: str
     model_used: str

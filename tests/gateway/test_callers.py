@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kirostream.errors import KeyRejected, StoreError
-from kirostream.gateway.callers import Callers, load_or_make_key
+from kirostream.errors import KeyRejected, NotAllowed, StoreError
+from kirostream.gateway.callers import SCOPES, Callers, load_or_make_key
 from kirostream.net.exchange import HttpRequest
 
 CALLERS = Callers(["ks-right", "ks-other"])
@@ -32,7 +32,8 @@ def request(*headers: tuple[bytes, bytes]) -> HttpRequest:
     ],
 )
 def test_a_right_key_in_any_place(headers: list[tuple[bytes, bytes]]) -> None:
-    assert CALLERS.check(request(*headers)) == "default"
+    caller = CALLERS.check(request(*headers))
+    assert (caller.name, caller.owner, caller.scopes) == ("default", "default", SCOPES)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +104,20 @@ def test_a_key_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_key_does_not_show_itself() -> None:
     assert "ks-right" not in repr(CALLERS)
+
+
+def test_what_a_key_may_do() -> None:
+    callers = Callers(["ks-right"], internal="ks-front", admit=lambda headers: "guest-1")
+    own, front = request((b"x-api-key", b"ks-right")), request((b"x-api-key", b"ks-front"))
+    for scope in SCOPES:
+        assert callers.check(own, scope).owner == "default"
+    assert callers.check(front) == callers.check(front, "watch", "api")
+    assert (callers.check(front).name, callers.check(front).owner) == ("internal", "default")
+    with pytest.raises(NotAllowed, match="'internal' may not do this: it takes a key with the scope admin"):
+        callers.check(front, "admin")
+
+
+def test_who_brings_an_account_owns_what_comes_of_it() -> None:
+    callers = Callers(["ks-right"], internal="ks-front", admit=lambda headers: "guest-1")
+    caller = callers.check(request((b"x-api-key", b"ks-front"), (b"x-kiro-refresh-token", b"r")))
+    assert (caller.name, caller.account, caller.owner) == ("internal", "guest-1", "guest-1")
