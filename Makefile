@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
+BYTECODE := $(VENV)/.bytecode
 DEV := $(VENV)/.dev
 SOURCES := pyproject.toml setup.py constraints.txt kirostream/_version.py $(wildcard kirostream/_*.pyx kirostream/_*.h)
 
@@ -15,7 +16,7 @@ SOURCES := pyproject.toml setup.py constraints.txt kirostream/_version.py $(wild
 help:           ## what there is
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
-run: $(RUNTIME)         ## install, compile, and start the gateway with the built-in simulator behind it
+run: $(BYTECODE)        ## install, compile, and start the gateway with the built-in simulator behind it
 	@exec $(BIN)/kirostream serve --demo
 
 test: $(DEV)            ## install what tests need, and run the whole suite
@@ -52,6 +53,11 @@ $(VENV)/pyvenv.cfg:
 
 $(RUNTIME): $(VENV)/pyvenv.cfg $(SOURCES)
 	KIROSTREAM_REQUIRE_EXT=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet -e .
+	@touch $@
+
+# Python keeps what it compiled by itself, unless PYTHONDONTWRITEBYTECODE is set: then each start would compile anew.
+$(BYTECODE): $(RUNTIME) $(shell find kirostream -name '*.py')
+	$(BIN)/python -m compileall -q kirostream
 	@touch $@
 
 $(DEV): $(VENV)/pyvenv.cfg $(SOURCES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -123,14 +122,10 @@ def _announce(gateway: Gateway, folder: Path) -> None:
 
 
 def _print(lines: list[str]) -> None:
-    """Lines for a person, each in one piece, so that what is to be pasted stays whole."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(lines[0], style="bold")
+    """Lines for a person, the first in bold. None is wrapped, so that what is to be pasted stays whole."""
+    typer.secho(lines[0], bold=True)
     for line in lines[1:]:
-        console.print(line)
-    sys.stdout.flush()
+        typer.echo(line)
 
 
 def _curl(url: str, key: str) -> list[str]:
