@@ -72,6 +72,7 @@ from kirostream.telemetry.facts import (
 )
 from kirostream.telemetry.faults import faulted
 from kirostream.telemetry.recorder import Recorder
+from kirostream.telemetry.usage import Ledger, open_ledger
 from kirostream.turn.memory import Memory
 
 DATABASE: Final = "kirostream.db"
@@ -102,6 +103,7 @@ class Gateway:
     door: Doors
     responses: Responses
     simulator: Simulator | None
+    ledger: Ledger | None
     closed: trio.Event
 
 
@@ -193,6 +195,9 @@ async def open_gateway(
         archive = await owners.enter_async_context(
             open_archive(database, settings.relay.turns.archive, recorder.record)
         )
+        ledger = await owners.enter_async_context(open_ledger(database, settings.usage, recorder.record))
+        if ledger is not None:
+            owners.enter_context(recorder.adding(ledger.take))
         simulator: Simulator | None = None
         if found is None:
             demo, upstream = await owners.enter_async_context(open_simulator(settings, recorder))
@@ -368,6 +373,7 @@ async def open_gateway(
             door=door,
             responses=responses,
             simulator=simulator,
+            ledger=ledger,
             closed=closed,
         )
         for owner in (serving, turns, keeping):

@@ -41,6 +41,7 @@ from kirostream.relay.guests import GuestSettings
 from kirostream.relay.relay import RelaySettings
 from kirostream.simulator.settings import SimulatorSettings
 from kirostream.telemetry.log import LogSettings
+from kirostream.telemetry.usage import UsageSettings
 
 CONFIG_FILE: Final = "kirostream.toml"
 
@@ -69,6 +70,7 @@ class Settings:
     catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    usage: UsageSettings = field(default_factory=UsageSettings)
 
 
 LEGACY: Final[Mapping[str, str]] = {

@@ -166,7 +166,7 @@ class Asker:
                     account = lease.account
                     course.begin(account.id)
                     live.attempts += 1
-                    live.account = account.label
+                    live.account, live.account_id = account.label, account.id
                     call = self._call(live, ids, course)
                     failure = await self._try(
                         fleet.keeper,

@@ -74,6 +74,8 @@ class LiveTurn:
         self.attempts = 0
         self.account = ""
         """The label of the account that was asked last."""
+        self.account_id = ""
+        """Its id."""
         self.first_event: float | None = None
         """Seconds from the start to the first event, None before it."""
         self.began: float | None = None

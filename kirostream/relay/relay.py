@@ -24,6 +24,7 @@ from kirostream.dialects.dialect import Heading
 from kirostream.errors import (
     KirostreamError,
     LocalProtocolError,
+    TurnCancelled,
     UnknownModel,
     UpstreamFault,
 )
@@ -413,16 +414,16 @@ class Relay:
             self._calibration.watch(live.model, log.events)
 
     def _settle(self, live: LiveTurn, seconds: float) -> None:
-        usage, error = Usage(), ""
+        usage, error, status = Usage(), "", 200
         match live.log.events[-1] if live.log.events else None:
             case TurnEnded(stop=stop, usage=usage):
                 outcome = stop.value
                 self._answered += 1
             case TurnFailed(error=failure):
-                outcome, error = "failed", type(failure).__name__
+                outcome, error, status = "failed", type(failure).__name__, failure.status
                 self._failed += 1
             case _:
-                outcome = "left"
+                outcome, status = "left", TurnCancelled.status
                 self._left += 1
         self._recorder.record(
             TurnFinished(
@@ -438,8 +439,14 @@ class Relay:
                 first_event=live.first_event,
                 input_tokens=usage.prompt_tokens,
                 output_tokens=usage.output_tokens,
+                cache_read_tokens=usage.cache_read_tokens,
+                cache_write_tokens=usage.cache_write_tokens,
                 credits=usage.credits,
                 error=error,
+                request=live.heading.request_id,
+                account_id=live.account_id,
+                provider=self.provider.name,
+                status=status,
             )
         )
 

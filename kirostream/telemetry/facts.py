@@ -39,8 +39,10 @@ class ExchangeFinished:
 class TurnFinished:
     """One turn is over.
 
-    `key` is the name of the key it was asked with. `outcome` is the stop reason, ``failed`` or ``left`` (the client
-    went away). `first_event` is None where nothing came.
+    `outcome` is the stop reason, ``failed`` or ``left`` (the client went away). `first_event` is in seconds, None where
+    nothing came. `account` is a label, `account_id` names the account for good; both are empty where none was asked.
+    `key` is the name of the key it was asked with. `input_tokens` are those of the whole prompt, cached ones included.
+    `status` is the HTTP status that says what came of it, whether or not the client still got it as one.
     """
 
     level: ClassVar[Level] = "info"
@@ -56,8 +58,14 @@ class TurnFinished:
     first_event: float | None
     input_tokens: int = 0
     output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
     credits: float | None = None
     error: str = ""
+    request: str = ""
+    account_id: str = ""
+    provider: str = ""
+    status: int = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +196,24 @@ class BaseUrlMended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SinkTroubled:
+    """Something that is written down cannot be, and is tried again. Turns go on."""
+
+    level: ClassVar[Level] = "error"
+    sink: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkRecovered:
+    """It can be written again. `lost` is what was dropped since the start."""
+
+    level: ClassVar[Level] = "warning"
+    sink: str
+    lost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Faulted:
     """A bug of ours. `trace` is the traceback, for the log alone."""
 
@@ -213,5 +239,7 @@ Fact: TypeAlias = (
     | RefreshFailed
     | CatalogueLoaded
     | BaseUrlMended
+    | SinkTroubled
+    | SinkRecovered
     | Faulted
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from kirostream.telemetry.facts import Fact
@@ -26,6 +27,15 @@ class Recorder:
     def add(self, sink: Sink) -> None:
         """Hand every later fact to `sink` too."""
         self._sinks.append(sink)
+
+    @contextmanager
+    def adding(self, sink: Sink) -> Iterator[None]:
+        """Hand every fact to `sink` too, until the context ends."""
+        self._sinks.append(sink)
+        try:
+            yield
+        finally:
+            self._sinks.remove(sink)
 
     def record(self, fact: Fact) -> None:
         """State a fact."""

@@ -140,7 +140,7 @@ def hear_files(there: World) -> None:
     for where, held in sinks.files(there.data):
         there.ear.hear(where, held, *((MARK,) if where.startswith(kept) else (MARK, SAID)))
         heard |= {where} | ({"a conversation"} if shows(held, SAID) else set())
-    assert {"a conversation", "table responses", "table pool_accounts"} <= heard
+    assert {"a conversation", "table responses", "table pool_accounts", "table usage", "table usage_days"} <= heard
     assert any(where.startswith("file captures/") for where in heard)
     assert any(where.startswith("file sealed/") for where in heard)
 

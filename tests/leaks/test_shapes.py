@@ -27,6 +27,9 @@ PLAIN = (int, float, bool, Secret, type(None))
 HARMLESS = {
     "kirostream.accounts.account.Credential.key": "where in its source it lives",
     "kirostream.accounts.keeper.KeeperSnapshot.tokens": "their states",
+    "kirostream.telemetry.facts.TurnFinished.key": "its name",
+    "kirostream.telemetry.facts.TurnFinished.request": "its id",
+    "kirostream.telemetry.usage.Only.key": "its name",
 }
 
 
