@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,7 @@ from kirostream.accounts.roster import Roster
 from kirostream.accounts.sources.direct import DirectSource
 from kirostream.accounts.store_sqlite import SqlitePoolStore
 from kirostream.accounts.terms import terms_of
+from kirostream.dataclass import dataclass
 from kirostream.doors import Doors, Places, check_exposure
 from kirostream.errors import LocalProtocolError, SettingsError, ShuttingDown
 from kirostream.gateway.callers import Callers, load_or_make_key
@@ -452,6 +453,7 @@ def settle_heap() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 async def simulate(settings: Settings, *, recorder: Recorder, announce: Callable[[Simulator, str], None]) -> None:

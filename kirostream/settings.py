@@ -17,7 +17,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from kirostream.accounts.discovery import VARIABLES, AccountSettings
 from kirostream.accounts.keeper import KeeperSettings
 from kirostream.accounts.login import LoginSettings
 from kirostream.accounts.pool import PoolSettings
+from kirostream.dataclass import dataclass
 from kirostream.errors import SettingsError
 from kirostream.gateway.media import MediaSettings
 from kirostream.gateway.responses import ResponsesSettings

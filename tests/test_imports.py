@@ -16,6 +16,7 @@ import kirostream
 PACKAGE: Final = Path(kirostream.__file__).parent
 ROWS: Final[dict[str, int]] = {
     "_version": 0,
+    "dataclass": 0,
     "errors": 0,
     "evstream": 0,
     "_evstream": 0,
@@ -44,6 +45,7 @@ ROWS: Final[dict[str, int]] = {
 }
 SAME_ROW: Final = {
     ("turn", "errors"),
+    ("turn", "dataclass"),
     ("evstream", "errors"),
     ("evstream", "_evstream"),
     ("evstream", "_evstream_py"),
@@ -64,8 +66,8 @@ SAME_ROW: Final = {
     ("__main__", "cli"),
 }
 """Pairs (importer, imported) of one row that are allowed."""
-ONLY_ERRORS: Final = {"net", "stores"}
-"""Plumbing: of the project it may know `errors` alone."""
+PLUMBING: Final = {"net", "stores"}
+"""Of the project they may know `errors` alone, and how a dataclass is made."""
 PURE: Final = ("turn", "dialects", "filters", "providers", "_evstream_py", "_evstream_shared")
 PURE_FILES: Final = (
     "accounts/board.py",
@@ -126,8 +128,8 @@ def test_a_room_imports_from_the_rows_above(path: Path) -> None:
     for other in rooms_used(path) - {mine}:
         allowed = ROWS[other] < ROWS[mine] or (mine, other) in SAME_ROW
         assert allowed, f"{mine} (row {ROWS[mine]}) imports {other} (row {ROWS[other]})"
-        if mine in ONLY_ERRORS:
-            assert other == "errors", f"{mine} is plumbing, and imports {other}"
+        if mine in PLUMBING:
+            assert other in ("errors", "dataclass"), f"{mine} is plumbing, and imports {other}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -146,6 +148,15 @@ def test_a_library_has_one_import_site(library: str) -> None:
         if any(name.split(".")[0] == library for name in imported(path))
     }
     assert sites <= ONE_SITE[library]
+
+
+def test_dataclasses_are_made_the_quick_way() -> None:
+    slow = []
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "dataclasses" and path.name != "dataclass.py":
+                slow += [str(path.relative_to(PACKAGE)) for alias in node.names if alias.name == "dataclass"]
+    assert slow == [], "kirostream.dataclass says why"
 
 
 def test_pure_files_exist() -> None:

@@ -18,10 +18,12 @@ import hmac
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final, NewType, NoReturn
+
+from kirostream.dataclass import dataclass
 
 AccountId = NewType("AccountId", str)
 """Names an account for as long as it is configured; see `account_id`."""

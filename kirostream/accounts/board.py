@@ -24,7 +24,6 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from types import MappingProxyType
 from typing import Final
@@ -44,6 +43,7 @@ from kirostream.accounts.health import (
 )
 from kirostream.accounts.strategies import Bindings, Rank, Strategy
 from kirostream.accounts.terms import Terms
+from kirostream.dataclass import dataclass
 from kirostream.errors import AccountThrottled, KirostreamError, ModelNotOnAccount, NoAccount, QuotaSpent
 
 REASON: Final = "ACCOUNTS_OUT"

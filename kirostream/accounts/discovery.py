@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from kirostream.accounts.sources.fields import expand
 from kirostream.accounts.sources.ide_json import IdeFile, profile_files, token_file
 from kirostream.accounts.sources.shelf import Shelved
 from kirostream.accounts.sources.source import SHORTEST_REFRESH_TOKEN, CredentialSource
+from kirostream.dataclass import dataclass
 from kirostream.errors import SettingsError, StoreError
 from kirostream.stores.sealed import SealedStore
 

@@ -35,9 +35,10 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import (
     AccessDenied,
     AccountSuspended,

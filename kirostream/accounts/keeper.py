@@ -34,7 +34,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -45,6 +45,7 @@ from kirostream.accounts.account import NO_SECRET, Account, AccountId, Credentia
 from kirostream.accounts.oidc import AuthHosts, Headers, Refusal, Refused
 from kirostream.accounts.profiles import needs_profile, profile_arn
 from kirostream.accounts.sources.source import CredentialSource, StaleCredential
+from kirostream.dataclass import dataclass
 from kirostream.errors import (
     CredentialRejected,
     KirostreamError,

@@ -18,7 +18,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -35,6 +35,7 @@ from kirostream.accounts.account import (
 from kirostream.accounts.login_messages import DeviceCode, Proof, Registration, SocialProvider
 from kirostream.accounts.loopback import Loopback, open_loopback
 from kirostream.accounts.oidc import AuthHosts, AuthRequest, Headers, Refusal, Refused, is_region
+from kirostream.dataclass import dataclass
 from kirostream.errors import (
     AccessDenied,
     CredentialRejected,

@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
@@ -31,6 +31,7 @@ from kirostream.accounts.oidc import (
     read_refusal,
     read_text,
 )
+from kirostream.dataclass import dataclass
 
 SocialProvider: TypeAlias = Literal["Google", "Github"]
 

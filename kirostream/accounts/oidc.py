@@ -11,11 +11,12 @@ import enum
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
 from kirostream.accounts.account import AuthMethod, Credential, Secret, read_expiry
+from kirostream.dataclass import dataclass
 from kirostream.errors import without_tokens
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import Final
 
@@ -37,6 +37,7 @@ from kirostream.accounts.health import (
 from kirostream.accounts.store import LeaseId, Limits, PoolStore, Record, amend
 from kirostream.accounts.strategies import STRATEGIES, Bindings
 from kirostream.accounts.terms import Terms, read_section, terms_of
+from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError, LocalProtocolError, NoAccount, SettingsError, StoreError
 
 KEEPING: Final = 10.0

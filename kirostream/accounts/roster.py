@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
@@ -22,6 +22,7 @@ import trio
 from kirostream.accounts.account import BUILDER_ID_START_URL, AccountId, Credential, Secret, account_id, account_label
 from kirostream.accounts.profiles import is_builder_id
 from kirostream.accounts.sources.own import OwnAccount
+from kirostream.dataclass import dataclass
 from kirostream.errors import SettingsError, StoreError
 from kirostream.stores.files import FileLock, atomic_write, private_folder, read_if_there
 from kirostream.stores.sealed import SealedStore

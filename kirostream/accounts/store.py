@@ -8,13 +8,13 @@ end by themselves when nobody renews them, so a worker that dies takes nothing w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NewType, Protocol
 
 import trio
 
 from kirostream.accounts.account import AccountId
 from kirostream.accounts.health import HEALTHY, Health
+from kirostream.dataclass import dataclass
 
 LeaseId = NewType("LeaseId", int)
 

@@ -20,10 +20,10 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 from kirostream.accounts.account import AccountId
+from kirostream.dataclass import dataclass
 
 Rank: TypeAlias = tuple[float, ...]
 

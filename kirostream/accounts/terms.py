@@ -7,9 +7,10 @@ import difflib
 import fnmatch
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kirostream.accounts.account import Account
+from kirostream.dataclass import dataclass
 from kirostream.errors import SettingsError
 
 EVERYONE = "*"

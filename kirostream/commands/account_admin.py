@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -45,6 +45,7 @@ from kirostream.accounts.store_sqlite import SqlitePoolStore
 from kirostream.accounts.terms import terms_of
 from kirostream.app import DATABASE, as_set, no_post, post_by
 from kirostream.commands.peer_files import Change, change_of, form_of, named_format, text_of, write_as
+from kirostream.dataclass import dataclass
 from kirostream.errors import (
     KirostreamError,
     ProtocolError,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from kirostream.accounts.formats import FORMATS, detect
 from kirostream.accounts.formats.portable import Format, Portable, Written
+from kirostream.dataclass import dataclass
 from kirostream.errors import SettingsError
 from kirostream.stores.files import read_if_there
 

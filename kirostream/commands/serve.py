@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,7 @@ def serve(
     demo: Annotated[bool, typer.Option("--demo", help="Use the built-in simulator, and no account.")] = False,
 ) -> None:
     """Start the gateway."""
+    gc.disable()  # imports make what stays: `app.serve` goes over it once, and enables it again
     import trio
 
     from kirostream.app import serve as run

@@ -7,9 +7,9 @@ never given an account or a URL (that is a provider), a clock or randomness (ids
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError
 from kirostream.turn.events import TurnEvent
 from kirostream.turn.model import Model

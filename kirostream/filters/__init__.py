@@ -7,9 +7,10 @@ needs it and for no other: the usual chain is empty, and an answer passes by it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Protocol
 
+from kirostream.dataclass import dataclass
 from kirostream.filters.limits import limits_of
 from kirostream.filters.prompts import Agentic, advise
 from kirostream.filters.thinking import Handling, ThinkingSplitter, ask_for_thoughts, thinks_by_tags

@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
+from kirostream.dataclass import dataclass
 from kirostream.filters.schema import mismatch
 from kirostream.turn.events import Stop
 from kirostream.turn.request import (

@@ -22,10 +22,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
+from kirostream.dataclass import dataclass
 from kirostream.filters.renumber import Renumber
 from kirostream.turn.events import (
     BlockDelta,

@@ -22,9 +22,10 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from kirostream.dataclass import dataclass
 from kirostream.turn.events import (
     BlockDelta,
     BlockEnded,

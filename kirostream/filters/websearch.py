@@ -31,9 +31,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
+from kirostream.dataclass import dataclass
 from kirostream.filters.renumber import Renumber
 from kirostream.turn.events import (
     BlockDelta,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
 from kirostream.accounts.sources.headers import names_account
+from kirostream.dataclass import dataclass
 from kirostream.errors import KeyRejected, NotAllowed
 from kirostream.net.exchange import Headers, HttpRequest
 from kirostream.stores.files import atomic_write, private_folder, read_file

@@ -17,12 +17,13 @@ import ipaddress
 import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError, MalformedRequest
 from kirostream.filters.request_rules import image_format
 from kirostream.gateway.pdf import PdfSettings, pdf_text, too_slow

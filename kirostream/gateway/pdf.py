@@ -6,8 +6,9 @@ import base64
 import io
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import MalformedRequest, RequestError
 
 

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import ClassVar, Final
 from urllib.parse import parse_qs
@@ -25,6 +25,7 @@ from urllib.parse import parse_qs
 import trio
 from msgspec import Raw
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Dialect, Heading
 from kirostream.dialects.jsontext import decode, encode

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Headers
 from kirostream.dialects.jsontext import decode, encode, part, raw
 from kirostream.dialects.openai_responses.compaction import is_trigger, summarising

@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
+from kirostream.dataclass import dataclass
 from kirostream.stores.sqlite import Connection, Database
 from kirostream.turn.request import RawJson
 

@@ -15,13 +15,14 @@ At a stop an idle connection is closed at once, a busy one after its answers.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import msgspec
 import trio
 from msgspec import Raw
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects.jsontext import decode, encode
 from kirostream.dialects.openai_responses.response import write_error
 from kirostream.errors import KirostreamError, MalformedRequest, ModelNotOnAccount, RequestTooLarge

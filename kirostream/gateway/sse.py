@@ -6,10 +6,11 @@ of its own: one task (`Heartbeats.run`) sweeps over all live pumps and wakes the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.net.exchange import Exchange, Headers, Part
 from kirostream.relay.log import START, Cursor, Rendering, TurnLog
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import uuid
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Dialect
 from kirostream.dialects.openai_chat.thoughts import ThoughtForm
 from kirostream.errors import KirostreamError, LocalProtocolError, MalformedRequest

@@ -14,11 +14,11 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError, LocalProtocolError, MethodNotAllowed, SettingsError
 from kirostream.net.codings import decode
 from kirostream.net.exchange import Exchange, Handler, Headers, HttpRequest, PeerGone, PeerStalled

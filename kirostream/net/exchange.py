@@ -11,11 +11,12 @@ A door (`net.http1`, `net.asgi`) makes an `Exchange` and calls a `Handler` with 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, TypeAlias
 
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError, LocalProtocolError
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]

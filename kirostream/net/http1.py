@@ -42,13 +42,14 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from http import HTTPStatus
 from typing import Any, Final
 
 import h11
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import (
     KirostreamError,
     LocalProtocolError,

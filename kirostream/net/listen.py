@@ -8,12 +8,13 @@ import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import SettingsError
 from kirostream.net.door import open_listeners
 

@@ -7,11 +7,12 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote, urlsplit
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import RemoteProtocolError, SettingsError, UpstreamDown, UpstreamTimeout
 from kirostream.net.exchange import Headers
 

@@ -23,12 +23,13 @@ import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import MalformedRequest, RequestError, UpstreamDown
 from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled, UpgradeUnsupported
 from kirostream.net.messages import GOOD_BYE, MessageSocket, ServedSocket

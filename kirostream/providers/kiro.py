@@ -7,13 +7,14 @@ the user agent belongs to the account and never changes (section 1.4).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from kirostream.accounts.account import Account, AuthMethod, Token
+from kirostream.dataclass import dataclass
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Complaint, Dialect, Headers, Stamp
 from kirostream.dialects.kiro.errors import classify

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from kirostream.accounts.account import Account, Token
+from kirostream.dataclass import dataclass
 from kirostream.errors import RemoteProtocolError
 from kirostream.providers.kiro import ORIGIN, KiroProvider
 from kirostream.providers.provider import UpstreamRequest

@@ -7,10 +7,10 @@ to send, and what an answer that is not a turn means.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kirostream.accounts.account import Account, Token
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Complaint, Dialect, Headers
 from kirostream.errors import FormRefused, UpstreamError
 from kirostream.turn.model import Model

@@ -16,12 +16,13 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import msgspec
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Heading
 from kirostream.errors import RemoteProtocolError, ShuttingDown, StoreError, TurnCancelled
 from kirostream.relay.live import LiveTurn

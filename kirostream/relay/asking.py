@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
 import trio
@@ -21,6 +21,7 @@ from kirostream.accounts.health import EXPIRED, LOGIN_LOST, SERVED, Kind, Outcom
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Lease
 from kirostream.accounts.profiles import FIXED_ARNS
+from kirostream.dataclass import dataclass
 from kirostream.errors import Blame, CredentialRejected, FormRefused, KirostreamError, ModelNotOnAccount, QuotaSpent
 from kirostream.filters import EventFilter, FilterSettings, emulate, event_filters
 from kirostream.filters.continuation import Continuation
@@ -52,7 +53,7 @@ class _Course:
     """
 
     began: float
-    tried: Tried = Tried(attempts=0)  # noqa: RUF009 - it is frozen
+    tried: Tried = Tried(attempts=0)
     account: AccountId | None = None
     refused: set[AccountId] = field(default_factory=set)
     endpoint: int = 0

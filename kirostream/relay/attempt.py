@@ -15,12 +15,13 @@ Bytes read before a fault are delivered before it is raised: the codec hands out
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import trio
 
 from kirostream.accounts.account import Account, Token
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Reader
 from kirostream.errors import KirostreamError, UpstreamTimeout
 from kirostream.filters import EventFilter

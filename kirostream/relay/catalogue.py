@@ -7,7 +7,7 @@ have together. A turn waits for the first account's list alone; those of the oth
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import trio
@@ -15,6 +15,7 @@ import trio
 from kirostream.accounts.account import Account, AccountId, Token
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Pool
+from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError
 from kirostream.net.client import HttpClient
 from kirostream.providers.provider import Provider

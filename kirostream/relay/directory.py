@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import NoSuchTurn
 from kirostream.relay.archive import Archive, ArchiveSettings
 from kirostream.relay.live import LiveTurn

@@ -22,9 +22,10 @@ part of the answer, nor once the time for one turn is used up.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import (
     AccessDenied,
     Blame,

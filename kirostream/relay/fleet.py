@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Pool
+from kirostream.dataclass import dataclass
 from kirostream.relay.catalogue import Catalogues
 
 

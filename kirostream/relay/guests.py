@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
 import trio
@@ -26,6 +26,7 @@ from kirostream.accounts.pool import Pool, PoolSettings
 from kirostream.accounts.sources.direct import DirectSource
 from kirostream.accounts.sources.headers import account_of, read_headers
 from kirostream.accounts.store import MemoryPoolStore
+from kirostream.dataclass import dataclass
 from kirostream.errors import NoAccount
 from kirostream.relay.catalogue import Catalogues
 from kirostream.relay.clients import Clients

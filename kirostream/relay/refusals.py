@@ -11,7 +11,7 @@ import json
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from typing import Final
 import trio
 
 from kirostream._version import __version__
+from kirostream.dataclass import dataclass
 from kirostream.errors import FormRefused, LocalProtocolError, StoreError, UpstreamError
 from kirostream.providers.provider import Forms
 from kirostream.stores.ring import FileRing

@@ -13,13 +13,14 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import trio
 
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Pool
 from kirostream.accounts.sources.headers import is_guest
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Heading
 from kirostream.errors import (
     KirostreamError,

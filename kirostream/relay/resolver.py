@@ -17,9 +17,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeAlias
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import UnknownModel
 from kirostream.turn.model import Model
 

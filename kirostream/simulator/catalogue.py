@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from kirostream.dataclass import dataclass
 from kirostream.turn.model import Model
 
 AUTO_PICKS: Final = "claude-sonnet-4.5"

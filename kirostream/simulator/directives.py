@@ -57,9 +57,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from kirostream.dataclass import dataclass
 from kirostream.simulator.refusals import INJECTED
 from kirostream.turn.request import Image, Message, Role, Text, ToolCall, ToolResult, TurnRequest
 

@@ -7,8 +7,10 @@ The tokens open nothing but the simulator.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Literal, TypeAlias
+
+from kirostream.dataclass import dataclass
 
 Auth: TypeAlias = Literal["social", "idc"]
 

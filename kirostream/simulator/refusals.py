@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Complaint
 from kirostream.dialects.kiro.checks import IMPROPER
 

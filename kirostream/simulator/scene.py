@@ -13,9 +13,10 @@ import base64
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, overload
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Heading
 from kirostream.dialects.kiro.response import Writer, exception_frame
 from kirostream.simulator.directives import Break, Call, Chunk, Play, Step, Think

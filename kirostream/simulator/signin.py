@@ -11,10 +11,10 @@ import hashlib
 import itertools
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote, urlencode, urlsplit
 
+from kirostream.dataclass import dataclass
 from kirostream.simulator.oidc import Auth, Issuer, oauth_error
 
 Answer: TypeAlias = tuple[int, dict[str, Any]]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Complaint
 from kirostream.simulator.refusals import INJECTED, Refusal, denied, invalid
 

@@ -19,7 +19,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs, parse_qsl
@@ -27,6 +26,7 @@ from urllib.parse import parse_qs, parse_qsl
 import trio
 
 from kirostream.accounts.account import AuthMethod, Credential, Secret
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Complaint
 from kirostream.dialects.kiro.request import Generate, decode, to_turn
 from kirostream.dialects.kiro.response import CONTENT_TYPE, complain, event_frame, write_complaint

@@ -5,9 +5,9 @@ A fact is a frozen dataclass. Times are seconds, sizes are bytes. `level` says h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import Level
 
 

@@ -12,10 +12,11 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO, TypeAlias
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import Level, SettingsError
 from kirostream.telemetry.facts import Fact
 from kirostream.telemetry.recorder import Sink

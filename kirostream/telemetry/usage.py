@@ -15,13 +15,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date, datetime, tzinfo
 from typing import Final, Literal
 
 import msgspec
 import trio
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import SettingsError, StoreError
 from kirostream.stores.sqlite import Connection, Database
 from kirostream.telemetry import usage_tables

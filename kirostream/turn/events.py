@@ -23,9 +23,10 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError
 from kirostream.turn.request import RawJson, SearchOutcome
 from kirostream.turn.usage import Usage

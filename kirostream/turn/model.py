@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from kirostream.dataclass import dataclass
 
 DEFAULT_WINDOW: Final = 200_000
 """Tokens; the window assumed where a catalogue gives none (kiro-protocol.md section 7.3)."""

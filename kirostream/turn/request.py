@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
+
+from kirostream.dataclass import dataclass
 
 RawJson: TypeAlias = bytes
 """UTF-8 bytes of one whole JSON value."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeAlias
 
+from kirostream.dataclass import dataclass
 from kirostream.errors import LocalProtocolError
 from kirostream.turn.events import (
     BlockDelta,

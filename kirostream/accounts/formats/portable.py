@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final, Literal, TypeAlias
 
 from kirostream.accounts.account import AuthMethod, Credential, account_label
 from kirostream.accounts.devices import read_machine_id
 from kirostream.accounts.profiles import is_builder_id
 from kirostream.accounts.sources.record import read_credential
+from kirostream.dataclass import dataclass
 from kirostream.errors import SettingsError
 
 

@@ -16,9 +16,9 @@ import binascii
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects.kiro.names import LEGAL
 from kirostream.dialects.kiro.request import (
     AssistantResponseMessage,

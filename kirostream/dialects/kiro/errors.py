@@ -10,9 +10,9 @@ Two reasons are ours, for what Kiro says in words only: ``SUSPICIOUS_ACTIVITY`` 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects.dialect import Complaint
 from kirostream.errors import (
     AccessDenied,

@@ -26,12 +26,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
+from kirostream.dataclass import dataclass
 from kirostream.dialects.jsontext import encode, is_object, part, raw
 from kirostream.dialects.openai_responses.websearch import is_search, read_search
 from kirostream.turn.request import RawJson, Search, Tool
