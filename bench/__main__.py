@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import codec, convert, counting, endtoend, fanout, pool, upstream
+from bench import codec, convert, counting, endtoend, fanout, gateways, pool, upstream
 
 # A suite is a module with `configure(parser)` and `run(options) -> int` (the exit status); its docstring's first line
 # is its help.
@@ -15,6 +15,7 @@ SUITES = {
     "counting": counting,
     "endtoend": endtoend,
     "fanout": fanout,
+    "gateways": gateways,
     "pool": pool,
     "upstream": upstream,
 }

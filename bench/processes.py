@@ -100,13 +100,22 @@ def clean_env(home: Path, more: Mapping[str, str] | None = None) -> dict[str, st
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start a server. ``{port}`` in an argument becomes its port. Asked for `health`, it says `status`."""
+    """How to start a server. ``{port}`` in an argument becomes its port. Asked for `health`, it says `status`.
+
+    Attributes:
+        program: what is started; empty: this Python.
+        patience: seconds it may take until it answers.
+        port: where it listens; 0: one that is free.
+    """
 
     name: str
     arguments: Sequence[str]
     env: Mapping[str, str]
     health: str = "/health"
     status: int = 200
+    program: str = ""
+    patience: float = PATIENCE
+    port: int = 0
 
 
 class Server:
@@ -118,13 +127,13 @@ class Server:
 
     def __init__(self, command: Command, home: Path, cores: Sequence[int] = ()) -> None:
         self.command = command
-        self.port = free_port()
+        self.port = command.port or free_port()
         self._log = home / f"{command.name.replace(' ', '-')}-{self.port}.log"
         arguments = [argument.format(port=self.port) for argument in command.arguments]
         began = time.monotonic()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [command.program or sys.executable, *arguments],
                 cwd=ROOT,
                 env=clean_env(home, command.env),
                 stdin=subprocess.DEVNULL,
@@ -137,8 +146,10 @@ class Server:
             while not self._answers():
                 if self._process.poll() is not None:
                     raise DidNotStart(f"{command.name} ended with {self._process.returncode}:\n{self.last_words()}")
-                if time.monotonic() > began + PATIENCE:
-                    raise DidNotStart(f"{command.name} does not answer after {PATIENCE:g} s:\n{self.last_words()}")
+                if time.monotonic() > began + command.patience:
+                    raise DidNotStart(
+                        f"{command.name} does not answer after {command.patience:g} s:\n{self.last_words()}"
+                    )
                 time.sleep(0.001)
         except BaseException:
             self.stop()
