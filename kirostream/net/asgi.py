@@ -198,7 +198,7 @@ class _AsgiExchange(Served):
     """The `Exchange` of this door. It is `Messages`, too, once a handler has found that out."""
 
     def __init__(self, door: AsgiDoor, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(_request_of(scope), door.book)
+        super().__init__(_request_of(scope), door.book, trio.CancelScope())
         self._door = door
         self._asgi = scope
         self._receive = receive
@@ -254,8 +254,12 @@ class _AsgiExchange(Served):
         """Run the handler, or refuse what is no request."""
         refused = self._fault_of_head()
         if refused is None:
-            with self._book.exchanging(self):
-                await self.run(self._door.handler, gone=False)
+            since = self._book.begin()
+            try:
+                with self._scope:
+                    await self.run(self._door.handler, gone=False)
+            finally:
+                self._book.end(self, since)
         else:
             status, headers, body = self._book.word(refused, None)
             self._book.note_refusal(None, status, len(body), refused)

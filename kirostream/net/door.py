@@ -13,7 +13,6 @@ import socket
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Final, Literal, Protocol, TypeAlias
 
 import trio
@@ -215,35 +214,36 @@ class DoorBook:
         self._refused += 1
         self._on_exchange(ExchangeRecord(request, status, sent, 0.0, "whole", error))
 
-    @contextmanager
-    def exchanging(self, exchange: Served) -> Iterator[None]:
-        """Count an exchange while it lasts, and tell of it when it is over."""
+    def begin(self) -> float:
+        """Count an exchange that begins now. Gives the time, for `end`."""
         self._active += 1
-        since = trio.current_time()
-        try:
-            yield
-        finally:
-            self._active -= 1
-            self._served += 1
-            self._evicted += exchange.ending == "stalled"
-            seconds = trio.current_time() - since
-            self._on_exchange(
-                ExchangeRecord(
-                    exchange.request, exchange.status, exchange.sent, seconds, exchange.ending, exchange.error
-                )
-            )
+        return trio.current_time()
+
+    def end(self, exchange: Served, since: float) -> None:
+        """Tell of an exchange that is over."""
+        self._active -= 1
+        self._served += 1
+        self._evicted += exchange.ending == "stalled"
+        seconds = trio.current_time() - since
+        self._on_exchange(
+            ExchangeRecord(exchange.request, exchange.status, exchange.sent, seconds, exchange.ending, exchange.error)
+        )
 
 
 class Served(Exchange, ABC):
     """An exchange as its door runs it: the handler is called, and the client gets an answer or a cut.
 
     `status`, `sent` (bytes of the body), `ending` and `error` are for the record of it.
+
+    Args:
+        scope: what `run` is called in, and nothing that outlives a client which leaves.
     """
 
-    def __init__(self, request: HttpRequest, book: DoorBook) -> None:
+    def __init__(self, request: HttpRequest, book: DoorBook, scope: trio.CancelScope) -> None:
         self._request = request
         self._book = book
-        self._scope: Final = trio.CancelScope()
+        self._scope: Final = scope
+        self._dropped = False
         self.status = 0
         self.sent = 0
         self.ending: Ending = "cut"  # until something better is known
@@ -273,36 +273,43 @@ class Served(Exchange, ABC):
         """Cut the answer."""
 
     async def run(self, handler: Handler, *, gone: bool) -> None:
-        """Run the handler. `gone`: the client has left already."""
+        """Run the handler, inside of the scope. `gone`: the client has left already."""
+        ran = False
         try:
-            with self._scope:
-                if gone:
-                    self.on_peer_end()
-                try:
-                    await handler(self)
-                except Exception as raised:  # noqa: BLE001  each becomes an answer, and a bug is told
-                    await self._answer_error(self._sort_out(raised))
-                else:
-                    if self.ending == "cut" and self.lost is not None:
-                        self.error = self.lost  # which the handler knows
-                    elif not self.over:
-                        did_not = "finish its answer" if self.started else "answer"
-                        await self._answer_error(self._sort_out(LocalProtocolError(f"the handler did not {did_not}")))
-            if self._scope.cancelled_caught:
-                self.ending = "gone"
+            if gone:
+                self.on_peer_end()
+            try:
+                await handler(self)
+            except Exception as raised:  # noqa: BLE001  each becomes an answer, and a bug is told
+                await self._answer_error(self._sort_out(raised))
+            else:
+                if self.ending == "cut" and self.lost is not None:
+                    self.error = self.lost  # which the handler knows
+                elif not self.over:
+                    did_not = "finish its answer" if self.started else "answer"
+                    await self._answer_error(self._sort_out(LocalProtocolError(f"the handler did not {did_not}")))
+            ran = True
         except (PeerGone, PeerStalled) as error:  # while it was answered
             self.error = error
-        except Exception as raised:  # noqa: BLE001  what is left of a group without its cancellation; told
-            self.error = self._sort_out(raised)
+            ran = True
+        except BaseExceptionGroup as group:  # a cancellation, and what went wrong beside it
+            cancelled, rest = group.split(trio.Cancelled)
+            if cancelled is None or not isinstance(rest, Exception):
+                raise
+            self.error = self._sort_out(rest)
+            raise cancelled from None
         finally:  # also where the door is cancelled
+            if not ran and self._dropped:
+                self.ending = "gone"
             if self.started and not self.over and not self.cut_off:
                 self._cut()
-        if isinstance(self.error, (PeerGone, PeerStalled)):
-            self.ending = "gone" if isinstance(self.error, PeerGone) else "stalled"
+            if isinstance(self.error, (PeerGone, PeerStalled)):
+                self.ending = "gone" if isinstance(self.error, PeerGone) else "stalled"
 
     def on_peer_end(self) -> None:
         """The client ended its side. It is gone: what it waits for is not worth the work."""
         if not self.over:  # what the handler of an answer that is over still does is its own
+            self._dropped = True
             self._scope.cancel()
 
     def _sort_out(self, raised: Exception) -> KirostreamError:

@@ -75,13 +75,14 @@ class HttpRequest:
     query: str = field(repr=False)
     headers: Headers = field(repr=False)
     peer: str = ""
+    _first: dict[bytes, bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_first", dict(reversed(self.headers)))  # the first of a name comes last, and stays
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, None where it is absent. `name` is in lower case."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        return self._first.get(name)
 
 
 class Part:

@@ -1,24 +1,24 @@
-"""Door 1: HTTP/1.1 by h11, on any Trio stream.
+"""Door 1: HTTP/1.1 on any Trio stream.
 
 Theory
 ======
 
-h11 parses and judges; it does no I/O and knows no time. This module is the rest of a server. A connection is two tasks:
+`net.cycle` reads and writes heads and delimits bodies, by h11 or by its rules; it does no I/O and knows no time. This
+module is the rest of a server. A connection is two tasks:
 
 - The *filler* reads the stream, always, into a bounded `Inbox`. It alone calls ``receive_some``. So the end of the
   stream is seen while a handler works (and cancels it: an end is read as "gone", also a half-close), and bytes that a
   client sends ahead (pipelining) wait their turn. A full inbox stops the filler, and TCP stops the client.
-- The *server* takes from the inbox, feeds h11, and runs one exchange after the other.
+- The *server* takes from the inbox, feeds the request's cycle, and runs one exchange after the other.
 
 The rules:
 
-1. h11 sees every byte of every request, and every head we send. It is fed only when it asks (``NEED_DATA``), so its
-   buffer is bounded by one read and its own limit.
-2. Body parts of a chunked answer are framed here, data and frame in one write: 0.2 us against 6 us through h11. h11
-   stays right about the connection, because its chunked writer keeps no count: it needs to hear of the head
-   (``Response``) and of the end (``EndOfMessage``, whose bytes we send), and moves to DONE on its own. So keep-alive,
-   ``Connection: close`` and pipelining stay its decision. Where a ``content-length`` was declared, h11 does count, so
-   those parts go through it.
+1. The cycle sees every byte of its request, and every head we send. It is fed only when it has nothing more to give,
+   so what it holds is bounded by one read and its own limit.
+2. Body parts of a chunked answer are framed here, data and frame in one write: 0.2 us against 6 us through h11. The
+   cycle stays right about the connection, because a chunked body needs no count: it needs to hear of the head and of
+   the end. So keep-alive, ``Connection: close`` and pipelining stay its decision. Where a ``content-length`` was
+   declared, it does count, so those parts go through it.
 3. A write is tried at once on the bare file descriptor. Only what the kernel does not take goes the slow way, with a
    deadline, in pieces; the deadline starts anew with each piece. A client that does not read for that long is cut off
    with a reset, which frees what the kernel still holds for it. (Measured, one 150 B part: 58 us by ``move_on_after``
@@ -30,6 +30,9 @@ The rules:
    sending, and a close with unread bytes makes the kernel send a reset that can overtake our answer; so the door shuts
    down its side, and reads on for a moment (`_Connection._linger`).
 6. Everything belongs to the connection's nursery. Cancelled passes through everywhere; nothing is shielded.
+7. One scope a connection holds all requests, for entering one costs 20 us. While a request is waited for, it has a
+   deadline; while one is served, cancelling it is how the handler of a client that left is ended. Either way the
+   connection ends.
 
 The life of an answer is `_Answer`: UNSTARTED, then one of four framings, then OVER.
 """
@@ -43,10 +46,8 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import field
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
-import h11
 import trio
 
 from kirostream.dataclass import dataclass
@@ -57,9 +58,9 @@ from kirostream.errors import (
     RequestError,
     RequestTooLarge,
     RequestTooSlow,
-    without_literals,
 )
 from kirostream.net.codings import parse_codings
+from kirostream.net.cycle import Cycle, Judged, read_plain, write_head
 from kirostream.net.door import (
     DoorBook,
     DoorSnapshot,
@@ -71,7 +72,6 @@ from kirostream.net.door import (
     log_fault,
     peer_name,
     plain_refusal,
-    split_target,
     undo_codings,
 )
 from kirostream.net.exchange import Handler, Headers, HttpRequest, Part, PeerGone, PeerStalled
@@ -81,7 +81,6 @@ from kirostream.net.quick import plain_socket, write_now
 _WRITE: Final = 64 << 10  # bytes, one piece of a write that waits
 _YIELD_EVERY: Final = 8  # quick writes; must be a power of two
 _REST_EVERY: Final = 64  # parts of a body; must be a power of two
-_REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
 _DAYS: Final = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
 _MONTHS: Final = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
@@ -241,11 +240,13 @@ class _Connection:
         self.door: Final = door
         self.settings: Final = door.settings
         self.peer: Final = peer
-        self.h11: Final = h11.Connection(h11.SERVER, max_incomplete_event_size=door.settings.max_head)
         self.inbox: Final = Inbox(stream, door.settings.max_ahead, self._on_end)
         self.stream: Final = stream
         self._nursery: trio.Nursery | None = None
-        self._idle: trio.CancelScope | None = None  # while no byte of a request is here
+        self.scope: Final = trio.CancelScope()
+        self._idle = False  # no byte of a request is here
+        self._waits = False  # for a request, or for the rest of its head
+        self._ahead = b""  # what came behind the last request
         self._exchange: _Http1Exchange | None = None
         self._quick = plain_socket(stream)
         self._writes = 0
@@ -269,90 +270,73 @@ class _Connection:
 
     async def _serve(self) -> None:
         try:
-            while (request := await self._next_request()) is not None:
-                if not await self._one_exchange(request):
-                    break
+            with self.scope:
+                while (cycle := await self._next_cycle()) is not None:
+                    if not await self._one_exchange(cycle):
+                        break
+            if self.scope.cancelled_caught and self._waits and not self._idle:
+                raise RequestTooSlow(f"The request's head did not arrive within {self.settings.head_deadline:g} s.")
         except RequestError as error:
-            await self._refuse(error)
+            if self._waits:
+                await self._refuse(error)
 
     def wind_down(self) -> None:
         """The door stops: an idle connection ends now, a busy one after its exchange."""
-        if self._idle is not None:
-            self._idle.cancel()
+        if self._idle:
+            self.scope.cancel()
 
     # Reading.
 
-    async def _next_request(self) -> HttpRequest | None:
-        """The next request, or None: the client left, was silent for too long, or the door stops.
+    async def _next_cycle(self) -> Cycle | None:
+        """The next request, or None: the client left, or the door stops.
 
         Raises:
-            MalformedRequest, RequestTooLarge, RequestTooSlow: what came is no request.
+            MalformedRequest, RequestTooLarge: what came is no request.
         """
-        event = self.next_event()
-        if event is h11.NEED_DATA:
-            begun = bool(self.h11.trailing_data[0])
-            if self.door.stopping and not begun:
+        data, self._ahead = self._ahead, b""
+        self._waits = True
+        if not data:
+            if self.door.stopping:
                 return None
-            seconds = self.settings.head_deadline if begun else self.settings.idle_deadline
-            with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
-                self._idle = None if begun else scope
-                while event is h11.NEED_DATA:
-                    data = await self.inbox.take()
-                    if not data:
-                        return None
-                    if not begun:
-                        data = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
-                        if not data:
-                            continue
-                        begun = True
-                        self._idle = None
-                        scope.deadline = trio.current_time() + self.settings.head_deadline
-                    self.h11.receive_data(data)
-                    event = self.next_event()
-            self._idle = None
-            if scope.cancelled_caught:
-                if not begun:
+            self._idle = True
+            self.scope.deadline = trio.current_time() + self.settings.idle_deadline
+            while not (data := data.lstrip(b"\r\n")):  # RFC 9112 section 2.2
+                data = await self.inbox.take()
+                if not data:
                     return None
-                raise RequestTooSlow(f"The request's head did not arrive within {self.settings.head_deadline:g} s.")
-        if not isinstance(event, h11.Request):
-            raise LocalProtocolError(f"h11 gave {type(event).__name__} where a request begins")
-        request = _request_of(event, self.peer)
-        self._check_head(request, event.http_version)
-        return request
+            self._idle = False
+            self.scope.deadline = math.inf
+        plain = read_plain(data, self.peer)
+        if plain is not None and (
+            len(data) > self.settings.max_head or len(plain.request.headers) > self.settings.max_headers
+        ):
+            self._check_size(plain.request)
+        cycle = plain or await self._judged(data)
+        self._waits = cycle is None
+        return cycle
 
-    def _check_head(self, head: HttpRequest, version: bytes) -> None:
-        """What h11 lets through and we do not."""
+    async def _judged(self, data: bytes) -> Judged | None:
+        """A request that is not in plain form. Otherwise as `_next_cycle`."""
+        cycle = Judged(self.settings.max_head, self.peer)
+        cycle.feed(data)
+        self.scope.deadline = trio.current_time() + self.settings.head_deadline
+        while not (head := cycle.read_head()):
+            data = await self.inbox.take()
+            if not data:
+                return None
+            cycle.feed(data)
+        self.scope.deadline = math.inf
+        self._check_size(cycle.request)
+        _check_framing(cycle.request, head)
+        return cycle
+
+    def _check_size(self, head: HttpRequest) -> None:
         size = len(head.method) + len(head.path) + len(head.query)
         size += sum(len(name) + len(value) for name, value in head.headers)
         if size > self.settings.max_head:
             raise RequestTooLarge(f"The request's head is over the limit of {self.settings.max_head} bytes.")
         if len(head.headers) > self.settings.max_headers:
             raise RequestTooLarge(f"The request has more than {self.settings.max_headers} headers.")
-        if version not in (b"1.0", b"1.1"):
-            raise MalformedRequest(f"HTTP/{version.decode('ascii')} is not spoken here. Use HTTP/1.1.")
-        names = [name for name, _ in head.headers]
-        if b"transfer-encoding" in names:
-            # Two framings of one body, or a framing the version does not know, are how requests are smuggled past a
-            # proxy (RFC 9112 sections 6.1 and 6.3).
-            if b"content-length" in names:
-                raise MalformedRequest("A request may have content-length or transfer-encoding, not both.")
-            if version == b"1.0":
-                raise MalformedRequest("An HTTP/1.0 request cannot have transfer-encoding.")
-
-    def next_event(self) -> Any:
-        """h11's next event, its complaints in our words.
-
-        Raises:
-            MalformedRequest, RequestTooLarge: the client broke the protocol.
-        """
-        try:
-            return self.h11.next_event()
-        except h11.RemoteProtocolError as error:
-            if error.error_status_hint == 431:
-                raise RequestTooLarge(
-                    f"The request's head is over the limit of {self.settings.max_head} bytes."
-                ) from None
-            raise MalformedRequest(f"This is not HTTP/1.1: {without_literals(str(error))}.") from None
 
     def _on_end(self) -> None:
         if self._exchange is not None:
@@ -455,66 +439,69 @@ class _Connection:
 
     # Exchanges.
 
-    async def _one_exchange(self, request: HttpRequest) -> bool:
+    async def _one_exchange(self, cycle: Cycle) -> bool:
         """Serve one request. Returns whether the connection can take another."""
-        exchange = _Http1Exchange(self, request)
-        with self.door.book.exchanging(exchange):
-            self._exchange = exchange
-            try:
-                await exchange.serve()
-            finally:
-                self._exchange = None
+        exchange = self._exchange = _Http1Exchange(self, cycle)
+        book = self.door.book
+        since = book.begin()
+        try:
+            await exchange.run(self.door.handler, gone=self.inbox.ended)
+        finally:
+            self._exchange = None
+            book.end(exchange, since)
         if self.cut_off or exchange.ending != "whole":
             return False
-        if not exchange.body_read and (exchange.closes or not await self._skip_body()):
+        if not cycle.whole and (exchange.closes or not await self._skip_body(cycle)):
             await self._linger()
             return False
-        if self.h11.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
-            if len(self.inbox) or self.h11.trailing_data[0]:
+        self._ahead = cycle.rest
+        if not cycle.renewable:
+            if self._ahead or len(self.inbox):
                 await self._linger()
             return False
-        self.h11.start_next_cycle()
         return True
 
-    async def _skip_body(self) -> bool:
+    async def _skip_body(self, cycle: Cycle) -> bool:
         """Read over a body that the handler left: a small one, by its length. Returns whether it came in time."""
         with trio.move_on_after(self.settings.linger):
-            while not isinstance(event := self.next_event(), h11.EndOfMessage):
-                if event is h11.NEED_DATA and not await self.feed():
+            while True:
+                if cycle.pull():
+                    continue
+                if cycle.whole:
+                    return True
+                if not await self.feed(cycle):
                     return False
-            return True
         return False
 
-    async def feed(self) -> bool:
-        """Give h11 what came, once something did. Returns False at the end of the stream."""
+    async def feed(self, cycle: Cycle) -> bool:
+        """Give a cycle what came, once something did. Returns False at the end of the stream."""
         data = await self.inbox.take()
         if data:
-            self.h11.receive_data(data)
+            cycle.feed(data)
         return bool(data)
 
     async def _refuse(self, error: KirostreamError) -> None:
         """Answer what is no request, and close."""
-        if self.h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self.cut_off:
+        if self.cut_off:
             return
         status, headers, body = self.door.book.word(error, None)
         self.door.book.note_refusal(None, status, len(body), error)
-        wire = self.head(status, headers, close=True, length=len(body)) + body
+        wire = write_head(status, self.fields(headers, close=True, length=len(body))) + body
         try:
             await self.write(wire)
         except (PeerGone, PeerStalled):
             return
         await self._linger()
 
-    def head(self, status: int, headers: Headers, *, close: bool, length: int | None = None) -> bytes:
-        """A response head, as h11 writes it.
+    def fields(self, headers: Headers, *, close: bool, length: int | None = None) -> Headers:
+        """A handler's headers and ours.
 
         Args:
             close: add ``connection: close``.
             length: add ``content-length``.
 
         Raises:
-            LocalProtocolError: the caller gave a status or a header that HTTP does not allow, or framing, which is
-                ours.
+            LocalProtocolError: the handler gave framing, which is ours.
         """
         fields = list(headers)
         names = {name for name, _ in fields}
@@ -528,10 +515,7 @@ class _Connection:
             fields.append((b"date", self.door.date()))
         if close and b"connection" not in names:
             fields.append((b"connection", b"close"))
-        try:
-            return self.h11.send(h11.Response(status_code=status, headers=fields, reason=_REASONS.get(status, b"")))
-        except h11.LocalProtocolError as error:
-            raise LocalProtocolError(f"a handler's answer is not HTTP: {without_literals(str(error))}") from None
+        return fields
 
     async def _linger(self) -> None:
         """Shut down our side, and read on for a moment, so that the answer is not lost to a reset."""
@@ -548,13 +532,12 @@ class _Connection:
 class _Http1Exchange(Served):
     """The `Exchange` of this door."""
 
-    def __init__(self, connection: _Connection, request: HttpRequest) -> None:
-        super().__init__(request, connection.door.book)
+    def __init__(self, connection: _Connection, cycle: Cycle) -> None:
+        super().__init__(cycle.request, connection.door.book, connection.scope)
         self._connection = connection
-        self._h11 = connection.h11
+        self._cycle = cycle
         self._answer = _Answer.UNSTARTED
         self._body_asked = False
-        self.body_read = False
         self.closes = False
 
     def __repr__(self) -> str:
@@ -579,13 +562,6 @@ class _Http1Exchange(Served):
 
     # The door's side.
 
-    async def serve(self) -> None:
-        """Run the handler, and see that the client gets an answer or a cut."""
-        if not _has_body(self._request):
-            self._h11.next_event()  # EndOfMessage: h11 needs no more bytes for it
-            self.body_read = True
-        await self.run(self._connection.door.handler, gone=self._connection.inbox.ended)
-
     def _cut(self) -> None:
         # A body that ends with the connection would look whole.
         self._connection.cut(reset=self._answer is _Answer.UNTIL_CLOSE)
@@ -603,36 +579,39 @@ class _Http1Exchange(Served):
             raise RequestTooLarge(f"The body of {int(declared)} bytes is over the limit of {limit}.")
         return await undo_codings(codings, await self._read_body(limit), limit)
 
-    async def _read_body(self, limit: int) -> bytearray:
-        raw = bytearray()
-        if not self.body_read:
-            await self._pull_body(raw, limit)
-        if not self.body_read:  # a deadline costs 12 us: only where there is something to wait for
+    async def _read_body(self, limit: int) -> bytes | bytearray:
+        cycle = self._cycle
+        first = cycle.pull()
+        if len(first) > limit:
+            raise _too_large(limit)
+        if cycle.whole:
+            await trio.lowlevel.checkpoint_if_cancelled()  # it may have sent all, and left
+            return first
+        raw = bytearray(first)
+        await self._pull_body(raw, limit)
+        if not cycle.whole:  # a deadline costs 12 us: only where there is something to wait for
             seconds = self._connection.settings.body_deadline
             with trio.move_on_after(seconds):
-                while not self.body_read:
-                    if self._h11.they_are_waiting_for_100_continue:
-                        await self._connection.write(self._h11.send(_continue()))
-                    if not await self._connection.feed():
+                while not cycle.whole:
+                    if cycle.awaits_consent:
+                        await self._connection.write(cycle.consent())
+                    if not await self._connection.feed(cycle):
                         raise PeerGone("The client left before its request was whole.")
                     await self._pull_body(raw, limit)
-            if not self.body_read:
+            if not cycle.whole:
                 raise RequestTooSlow(f"The body did not arrive within {seconds:g} s.")
         await trio.lowlevel.checkpoint_if_cancelled()  # it may have sent all, and left
         return raw
 
     async def _pull_body(self, raw: bytearray, limit: int) -> None:
-        """Take what h11 has of the body."""
-        events = 0
-        while (event := self._connection.next_event()) is not h11.NEED_DATA:
-            if isinstance(event, h11.EndOfMessage):
-                self.body_read = True
-                return
-            raw += event.data
+        """Take what the cycle has of the body."""
+        parts = 0
+        while part := self._cycle.pull():
+            raw += part
             if len(raw) > limit:
-                raise RequestTooLarge(f"The body is over the limit of {limit} bytes.")
-            events += 1
-            if not events % _REST_EVERY:  # a body of very small chunks is work
+                raise _too_large(limit)
+            parts += 1
+            if not parts % _REST_EVERY:  # a body of very small chunks is work
                 await trio.lowlevel.checkpoint()
 
     async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
@@ -647,22 +626,22 @@ class _Http1Exchange(Served):
             raise LocalProtocolError("a CONNECT is accepted by upgrade, not by start")
         if status in (204, 304):
             length = None
-        self.closes = self._connection.door.stopping or not (self.body_read or self._body_is_small())
-        wire = self._connection.head(status, headers, close=self.closes, length=length)
+        self.closes = self._connection.door.stopping or not (self._cycle.whole or self._body_is_small())
+        wire = self._cycle.head(status, self._connection.fields(headers, close=self.closes, length=length))
         self.status = status
         if method == "HEAD" or status in (204, 304):
             self._answer = _Answer.EMPTY
         elif length is not None or any(name == b"content-length" for name, _ in headers):
             self._answer = _Answer.COUNTED
         else:
-            self._answer = _Answer.UNTIL_CLOSE if self._h11.their_http_version == b"1.0" else _Answer.CHUNKED
+            self._answer = _Answer.CHUNKED if self._cycle.knows_chunks else _Answer.UNTIL_CLOSE
         return wire
 
     def _body_is_small(self) -> bool:
         """Whether a body that nobody asked for can be skipped, so that the connection lives on."""
         declared = self._request.header(b"content-length")
         small = declared is not None and int(declared) <= self._connection.settings.max_unread
-        return small and not self._body_asked and not self._h11.they_are_waiting_for_100_continue
+        return small and not self._body_asked and not self._cycle.awaits_consent
 
     async def send(self, data: bytes) -> None:
         if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
@@ -689,13 +668,7 @@ class _Http1Exchange(Served):
         self.sent += len(data)
         if answer is _Answer.CHUNKED:
             return b"%x\r\n%b\r\n" % (len(data), data)
-        return self._count(data) if answer is _Answer.COUNTED else data
-
-    def _count(self, data: bytes) -> bytes:
-        try:
-            return self._h11.send(h11.Data(data=data))
-        except h11.LocalProtocolError as error:
-            raise LocalProtocolError(f"a handler's answer is not HTTP: {without_literals(str(error))}") from None
+        return self._cycle.count(data) if answer is _Answer.COUNTED else data
 
     async def finish(self, last: bytes = b"") -> None:
         if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
@@ -706,10 +679,7 @@ class _Http1Exchange(Served):
         self.ending = "whole"
 
     def _end(self) -> bytes:
-        try:
-            wire = self._h11.send(h11.EndOfMessage())
-        except h11.LocalProtocolError as error:
-            raise LocalProtocolError(f"a handler's answer is not HTTP: {without_literals(str(error))}") from None
+        wire = self._cycle.end()
         self._answer = _Answer.OVER
         return wire
 
@@ -717,7 +687,7 @@ class _Http1Exchange(Served):
         wire = self._begin(status, headers, len(body))
         if self._answer is _Answer.COUNTED:
             self.sent += len(body)
-            wire += self._count(body)
+            wire += self._cycle.count(body)
         wire += self._end()
         await self._connection.write(wire)
         self.ending = "whole"
@@ -729,12 +699,12 @@ class _Http1Exchange(Served):
     async def upgrade(self) -> trio.abc.Stream:
         if self._answer is not _Answer.UNSTARTED:
             raise LocalProtocolError("an answer was started; the connection cannot be taken over any more")
-        if not self.body_read:
+        if not self._cycle.whole:
             raise LocalProtocolError("the request has a body that was not read; read it before the upgrade")
         self._answer = _Answer.OVER
         self.ending = "upgraded"
         rest = await self._connection.inbox.leave()
-        return TakenOver(self._connection.stream, self._h11.trailing_data[0] + rest)
+        return TakenOver(self._connection.stream, self._cycle.rest + rest)
 
     def _misused(self, what: str) -> KirostreamError:
         if self._connection.cut_off:
@@ -744,16 +714,18 @@ class _Http1Exchange(Served):
         )
 
 
-def _continue() -> h11.InformationalResponse:
-    return h11.InformationalResponse(status_code=100, headers=[], reason=_REASONS[100])
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is over the limit of {limit} bytes.")
 
 
-def _has_body(head: HttpRequest) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0) for name, value in head.headers
-    )
-
-
-def _request_of(head: h11.Request, peer: str) -> HttpRequest:
-    path, query = split_target(head.target.decode("ascii"))
-    return HttpRequest(head.method.decode("ascii"), path, query, tuple(head.headers), peer)
+def _check_framing(head: HttpRequest, version: bytes) -> None:
+    """What h11 lets through and we do not."""
+    if version not in (b"1.0", b"1.1"):
+        raise MalformedRequest(f"HTTP/{version.decode('ascii')} is not spoken here. Use HTTP/1.1.")
+    if head.header(b"transfer-encoding") is not None:
+        # Two framings of one body, or a framing the version does not know, are how requests are smuggled past a
+        # proxy (RFC 9112 sections 6.1 and 6.3).
+        if head.header(b"content-length") is not None:
+            raise MalformedRequest("A request may have content-length or transfer-encoding, not both.")
+        if version == b"1.0":
+            raise MalformedRequest("An HTTP/1.0 request cannot have transfer-encoding.")

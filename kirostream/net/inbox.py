@@ -25,9 +25,9 @@ class Inbox:
         self._on_end = on_end
         self._scope = trio.CancelScope()
         self._left = trio.Event()
-        self._waiting = bytearray()
-        self._arrived: trio.Event | None = None
-        self._taken: trio.Event | None = None
+        self._waiting = b""
+        self._taker = trio.lowlevel.ParkingLot()
+        self._filler = trio.lowlevel.ParkingLot()
         self.ended = False
 
     def __len__(self) -> int:
@@ -40,45 +40,34 @@ class Inbox:
             try:
                 while data := await self._stream.receive_some(READ):
                     self._waiting += data
-                    self._wake_taker()
+                    self._taker.unpark_all()
                     while len(self._waiting) >= self._bound:
-                        self._taken = trio.Event()
-                        await self._taken.wait()
+                        await self._filler.park()
             except trio.ClosedResourceError:
                 ended_by_client = False
             except trio.BrokenResourceError:
                 pass
             self.ended = True
-            self._wake_taker()  # first: who waits for a body learns of the end by PeerGone, not by being cancelled
+            self._taker.unpark_all()  # first: who waits for a body learns of the end by PeerGone, not by a cancellation
             if ended_by_client:
                 self._on_end()
         self._left.set()
-
-    def _wake_taker(self) -> None:
-        if self._arrived is not None:
-            self._arrived.set()
-            self._arrived = None
 
     async def take(self) -> bytes:
         """All there is; waits for something. Empty at the end, however often."""
         while not self._waiting:
             if self.ended:
                 return b""
-            self._arrived = trio.Event()
-            await self._arrived.wait()
-        data = bytes(self._waiting)
-        self._waiting.clear()
-        if self._taken is not None:
-            self._taken.set()
-            self._taken = None
+            await self._taker.park()
+        data, self._waiting = self._waiting, b""
+        self._filler.unpark_all()
         return data
 
     async def leave(self) -> bytes:
         """Stop the filler, so that somebody else may read the stream. Gives what was left over."""
         self._scope.cancel()
         await self._left.wait()
-        data = bytes(self._waiting)
-        self._waiting.clear()
+        data, self._waiting = self._waiting, b""
         return data
 
 
