@@ -42,6 +42,7 @@ from kirostream.gateway.responses import Responses
 from kirostream.gateway.responses_store import ResponseStore
 from kirostream.gateway.routes import make_router, refuse
 from kirostream.gateway.sse import Heartbeats
+from kirostream.net import hub
 from kirostream.net.client import HttpClient
 from kirostream.net.door import ExchangeRecord
 from kirostream.net.exchange import Headers, HttpRequest
@@ -191,6 +192,7 @@ async def open_gateway(
     """
     key, new_key = (settings.server.key, False) if settings.server.key else load_or_make_key(data_dir)
     async with AsyncExitStack() as owners:
+        owners.enter_context(hub.opened(wanted=settings.upstream.hub))
         database = await owners.enter_async_context(open_database(data_dir / DATABASE))
         calibration = await owners.enter_async_context(open_calibration(database, recorder.record))
         archive = await owners.enter_async_context(

@@ -2,6 +2,10 @@
 
 A pump sends what has piled up since its last send, in one write: coalescing is natural, never timed. It arms no timer
 of its own: one task (`Heartbeats.run`) sweeps over all live pumps and wakes the ones that were silent for too long.
+
+A pump that has everything leaves its task asleep: what is said next is sent by whoever says it, as far as that goes
+without waiting (`Pump._serve`). The task is there for the rest: the beginning, the end, a heartbeat, a client that does
+not take everything at once.
 """
 
 from __future__ import annotations
@@ -98,10 +102,26 @@ class Pump:
     async def _more(self) -> bool:
         """Wait until there is something to send; False: a sign of life. One of many is served by `Fanout` meanwhile."""
         fanout = self._fanout
-        if fanout is None or not fanout.takes(self._at):
+        if fanout is None:
+            await self._log.beyond(self._at.event, self._serve)
+            return self._owes or self._at.event < len(self._log.events)
+        if not fanout.takes(self._at):
             return await self._log.beyond(self._at.event)
         self._at = await fanout.follow(self, self._at)
         return self._owes or self._at.event < len(self._log.events)
+
+    def _serve(self) -> bool:
+        """Send what was said just now, where that needs no waiting. Returns whether the task can sleep on."""
+        if self._log.finished:
+            return False
+        try:
+            data = self._next()
+        except Exception:  # noqa: BLE001  a bug of a writer: the pump's own task meets it again, and tells of it
+            return False
+        if not data:
+            return True
+        self._sent_at = trio.current_time()
+        return self.offer(Part(data))
 
     def read(self, at: Cursor) -> tuple[Part | None, Cursor]:
         """As `Follower` has it."""

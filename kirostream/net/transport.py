@@ -43,8 +43,9 @@ import socket
 import ssl
 import sys
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import trio
@@ -52,6 +53,7 @@ import trio
 from kirostream.errors import LocalProtocolError, RemoteProtocolError, StreamCut, UpstreamDown
 from kirostream.net.exchange import Headers
 from kirostream.net.framing import Body, Head, framing, read_head
+from kirostream.net.hub import Hub, Take, current_hub
 from kirostream.net.upstream import (
     ClientResponse,
     ClientSettings,
@@ -109,6 +111,7 @@ class Wire:
         self.ended = False
         self.whole = True
         self.expires = 0.0
+        self._hub: Hub | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._socket.fileno() < 0 else "ended" if self.ended else "open"
@@ -146,6 +149,25 @@ class Wire:
         if not data:
             self.ended = True
         return data
+
+    @property
+    def wants_task(self) -> bool:
+        """Whether something has to be done before, or instead of, the next `receive_nowait`: `receive` does it."""
+        return False
+
+    async def watch(self, hub: Hub, come: Take) -> None:
+        """Call `come` whenever something has come, until it has enough. See `Hub.each`.
+
+        Raises:
+            trio.ClosedResourceError: it was closed here.
+        """
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError
+        self._hub = hub
+        try:
+            await hub.each(self._socket, come)
+        finally:
+            self._hub = None
 
     async def send(self, data: bytes | memoryview) -> None:
         """Send all of it. No checkpoint where the kernel takes it at once.
@@ -189,6 +211,8 @@ class Wire:
     def close(self) -> None:
         """Close the connection, whatever state it is in. Whoever waits on it is woken."""
         if self._socket.fileno() >= 0:
+            if self._hub is not None:
+                self._hub.closing(self._socket)
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
@@ -242,8 +266,15 @@ class TlsWire(Wire):
                 await super().send(self._out.read())
                 return
 
+    @property
+    def wants_task(self) -> bool:
+        """As `Wire.wants_task`: an end or a fault is known, or an answer to a change of keys is due."""
+        return self.ended or self._fault is not None or self._out.pending > 0
+
     async def receive(self) -> bytes:
         """As `Wire.receive`: the text of all whole records that have come."""
+        if self._out.pending:
+            await super().send(self._out.read())
         if self._fault is not None or self.ended:
             await trio.lowlevel.checkpoint()
             if self._fault is not None:
@@ -643,17 +674,64 @@ class _Response(ClientResponse):
                         if body.done:
                             self.settle()
             if fault is not None:
-                self._close()
-                raise StreamCut(f"The answer of {self._host} was cut: {detail(fault)}.") from fault
+                raise self._cut(fault) from fault
             wire = self._wire
         await trio.lowlevel.checkpoint()
         return b""
+
+    async def each(self, take: Callable[[bytes], bool]) -> bool:
+        """See `ClientResponse.each`."""
+        hub = current_hub()
+        if hub is None:
+            return await super().each(take)
+        body = self._body
+        goes_on = True
+        fault: OSError | None = None
+
+        def come(wire: Wire) -> bool:
+            """Read what has come, and hand it on. False: there is something for this task."""
+            nonlocal goes_on, fault
+            try:
+                raw = wire.receive_nowait()
+            except OSError as error:
+                fault = error
+                return False
+            if raw is None:
+                return True
+            if not raw:
+                body.end()
+            elif data := body.feed(raw):
+                goes_on = take(data)
+            return goes_on and not body.done and body.fault is None and not wire.wants_task
+
+        while goes_on:
+            wire = self._wire
+            if wire is None or self._ready or body.fault is not None or wire.wants_task:
+                data = await self.read_some()
+                if not data:
+                    return False
+                goes_on = take(data)
+                continue
+            try:
+                await wire.watch(hub, partial(come, wire))
+            except trio.ClosedResourceError as error:
+                raise self._cut(error) from error
+            if body.done:
+                self.settle()
+            if fault is not None:
+                raise self._cut(fault) from fault
+        return True
 
     def settle(self) -> None:
         """The end of the body has come: give the wire back, or close it where it cannot be used again."""
         wire, self._wire = self._wire, None
         if wire is not None:
             self._transport.keep(wire, 0 if self._body.surplus or wire.ended else self._kept_for)
+
+    def _cut(self, fault: Exception) -> StreamCut:
+        """The answer broke off: the wire is no good any more."""
+        self._close()
+        return StreamCut(f"The answer of {self._host} was cut: {detail(fault)}.")
 
     def _close(self) -> None:
         wire, self._wire = self._wire, None

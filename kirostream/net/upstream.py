@@ -6,7 +6,7 @@ import abc
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import field
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
@@ -56,6 +56,10 @@ class ClientSettings:
             "help": "How long an unused connection is kept open, or less, where the upstream says so.",
             "unit": "s",
         },
+    )
+    hub: bool = field(
+        default=True,
+        metadata={"help": "Wait for all streams at once, where the platform can (Linux). Off: each task for its own."},
     )
     verify: bool = field(default=True, metadata={"help": "Check upstreams' certificates. Leave it on."})
     ca_file: str = field(
@@ -182,6 +186,22 @@ class ClientResponse(abc.ABC):
         Raises:
             StreamCut: the connection ended or broke in the middle of the body.
         """
+
+    async def each(self, take: Callable[[bytes], bool]) -> bool:
+        """Hand each piece of the body to `take` as it comes, until that says that it has enough.
+
+        `take` must not wait. It is called by this task or, while this task sleeps, by the hub (`net.hub`).
+
+        Returns:
+            Whether there may be more; False: the body is at its end.
+
+        Raises:
+            StreamCut: as `read_some`; and whatever `take` raises.
+        """
+        while data := await self.read_some():
+            if not take(data):
+                return True
+        return False
 
     async def read_all(self, limit: int) -> bytes:
         """The rest of the body.

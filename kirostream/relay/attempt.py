@@ -79,20 +79,27 @@ async def attempt(
             slack = deadlines.idle / 16
             move_at = 0.0
             before = len(log.events)
-            data = b"."
-            while data and not log.finished:
-                data = await response.read_some()
+
+            def take(data: bytes) -> bool:
+                """What was read goes into the log. Returns whether the next piece can be read at once."""
+                nonlocal waiting_for, move_at
                 _take(reader, data, log, filters, before)
-                if log.events:
-                    if not log.has_room:
-                        await log.room()
-                    now = trio.current_time()
-                    if now >= move_at:
-                        if not move_at:
-                            waiting_for = "idle"
-                            on_first_event()
-                        patience.deadline = min(now + deadlines.idle + slack, total)
-                        move_at = now + slack
+                if not log.events:
+                    return True
+                now = trio.current_time()
+                if now >= move_at:
+                    if not move_at:
+                        waiting_for = "idle"
+                        on_first_event()
+                    patience.deadline = min(now + deadlines.idle + slack, total)
+                    move_at = now + slack
+                return log.has_room and not log.finished
+
+            while not log.finished:
+                if not await response.each(take):
+                    take(b"")
+                    break
+                await log.room()
     if patience.cancelled_caught:
         raise _timeout(waiting_for, started, deadlines)
 

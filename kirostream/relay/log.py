@@ -4,8 +4,9 @@ One writer (the turn's pump) appends; watchers read with a cursor and wait at th
 watcher that is slow holds back nobody but, if it is the one that asked, the pump itself, once it is a whole window
 behind (`room`). A `Rendering` is the log in one dialect: the writer runs once an event, however many watchers read it.
 
-Appending and reading are synchronous; only `room` and `beyond` wait. Both wait on a parking lot, so a wake-up costs no
-allocation and no timer.
+Appending and reading are synchronous; only `room` and `beyond` wait, without a timer. A reader that can do without its
+task brings a function to `beyond`, which is called in the append itself, and its task sleeps on: so a token goes from
+the upstream's socket to the client's without a switch between tasks (`net.hub`).
 
 A log holds a turn from its first event to its last, so a follower may be as slow as it likes and misses nothing. What
 bounds it is a cap in bytes: a turn that goes beyond ends with an error that says so, never with events left out. It is
@@ -15,7 +16,7 @@ weighed every `WEIGH` events, not with each of them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import trio
@@ -61,7 +62,7 @@ class TurnLog:
         self._weighed = 0
         self._weigh_at = WEIGH
         self._read = 0
-        self._readers = trio.lowlevel.ParkingLot()
+        self._readers: dict[trio.lowlevel.Task, Callable[[], bool] | None] = {}
         self._pump = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
@@ -80,7 +81,9 @@ class TurnLog:
             if self.size > self._cap:
                 self.finished = True
                 self.events.append(TurnFailed(AnswerTooLarge(_too_large(self._cap))))
-        self._readers.unpark_all()
+        for task, serve in (*self._readers.items(),):
+            if serve is None or not serve():
+                self._wake(task)
 
     @property
     def size(self) -> int:
@@ -94,7 +97,8 @@ class TurnLog:
 
     def nudge(self) -> None:
         """Wake the watchers although nothing was said, so that they can send a heartbeat."""
-        self._readers.unpark_all()
+        for task in (*self._readers,):
+            self._wake(task)
 
     def mark_read(self, event: int) -> None:
         """The asking client has everything before `event`."""
@@ -117,15 +121,32 @@ class TurnLog:
         while not self.has_room:
             await self._pump.park()
 
-    async def beyond(self, event: int) -> bool:
-        """Wait for more than the first `event` events.
+    async def beyond(self, event: int, serve: Callable[[], bool] | None = None) -> bool:
+        """Wait for more than the first `event` events. A checkpoint only where it waits.
+
+        Args:
+            serve: called with each append instead of waking the task, as long as it returns True. It must not raise.
 
         Returns:
             True when there is more; False when the log is finished, or after a `nudge`.
         """
         if event >= len(self.events) and not self.finished:
-            await self._readers.park()
+            task = trio.lowlevel.current_task()
+            readers = self._readers
+
+            def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+                del readers[task]
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            readers[task] = serve
+            await trio.lowlevel.wait_task_rescheduled(leave)
         return event < len(self.events)
+
+    def _wake(self, task: trio.lowlevel.Task) -> None:
+        """Let a reader go on in its own task."""
+        if task in self._readers:  # what served another may have woken it
+            del self._readers[task]
+            trio.lowlevel.reschedule(task)
 
 
 def _too_large(cap: int) -> str:

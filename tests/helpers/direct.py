@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
 import trio
 
 from helpers.simulated import FakeExchange
 from kirostream.net.exchange import Headers, HttpRequest
+from kirostream.net.upstream import ClientResponse
 from kirostream.simulator.upstream import Simulator
 
 URL = "http://simulated"
@@ -28,6 +30,9 @@ class DirectAnswer:
         await trio.lowlevel.checkpoint()
         piece, self.body = self.body[:4096], self.body[4096:]
         return piece
+
+    async def each(self, take: Callable[[bytes], bool]) -> bool:
+        return await ClientResponse.each(cast(ClientResponse, self), take)
 
     async def read_all(self, limit: int) -> bytes:
         await trio.lowlevel.checkpoint()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -31,6 +31,7 @@ from kirostream.errors import (
     UpstreamOverloaded,
 )
 from kirostream.net.client import HttpClient
+from kirostream.net.upstream import ClientResponse
 from kirostream.providers.provider import Call, Forms, UpstreamRequest
 from kirostream.relay.attempt import Deadlines
 from kirostream.relay.catalogue import Catalogues
@@ -97,6 +98,9 @@ class Answer:
             else:
                 raise step
         return b""
+
+    async def each(self, take: Callable[[bytes], bool]) -> bool:
+        return await ClientResponse.each(cast(ClientResponse, self), take)
 
     async def read_all(self, limit: int) -> bytes:
         return self.body[:limit]

@@ -1,0 +1,214 @@
+"""The hub: what comes on its sockets is taken while Trio sleeps, and Trio misses nothing by it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from kirostream.net import hub
+from kirostream.net.hub import Hub, current_hub, opened
+
+
+@contextmanager
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a connection, non-blocking."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        yield ours, theirs
+
+
+@pytest.fixture
+def the_hub() -> Iterator[Callable[[], Hub]]:
+    """Skips where there can be none; gives a function that says which one is open."""
+
+    def found() -> Hub:
+        open_now = current_hub()
+        if open_now is None:
+            pytest.skip("this platform has no epoll, so each task waits by itself")
+        return open_now
+
+    yield found  # noqa: PT022  the tests open it themselves, in their own run
+
+
+def collector(sock: socket.socket, into: list[bytes], until: bytes) -> Callable[[], bool]:
+    def take() -> bool:
+        into.append(sock.recv(100))
+        return into[-1] != until
+
+    return take
+
+
+async def test_what_comes_is_taken_while_the_task_sleeps(the_hub: Callable[[], Hub]) -> None:
+    laps = 0
+
+    class Laps(trio.abc.Instrument):
+        def after_io_wait(self, timeout: float) -> None:
+            nonlocal laps
+            laps += 1
+
+    with opened(), pair() as (ours, theirs):
+        found: list[bytes] = []
+
+        def take() -> bool:
+            found.append(ours.recv(100))
+            if len(found) < 50:
+                theirs.send(b"%d" % len(found))
+            return len(found) < 50
+
+        counter = Laps()
+        trio.lowlevel.add_instrument(counter)
+        theirs.send(b"0")
+        await the_hub().each(ours, take)
+        trio.lowlevel.remove_instrument(counter)
+        assert found == [b"%d" % n for n in range(50)]
+        assert laps < 5  # fifty tokens, and hardly a lap of the scheduler
+
+
+async def test_trio_goes_on_beside_it(the_hub: Callable[[], Hub]) -> None:
+    with opened(), pair() as (ours, theirs), pair() as (plain, other):
+        order: list[str] = []
+        found: list[bytes] = []
+
+        async def sleeper() -> None:
+            await trio.sleep(0.02)
+            order.append("slept")
+            other.send(b"x")
+
+        async def reader() -> None:
+            await trio.lowlevel.wait_readable(plain)
+            order.append("read")
+            await trio.to_thread.run_sync(order.append, "thread")
+            theirs.send(b"end")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleeper)
+            nursery.start_soon(reader)
+            await the_hub().each(ours, collector(ours, found, b"end"))
+        assert order == ["slept", "read", "thread"]
+        assert found == [b"end"]
+
+
+async def test_a_deadline_is_kept_while_sockets_are_never_silent(the_hub: Callable[[], Hub]) -> None:
+    with opened(), pair() as (ours, theirs):
+
+        def take() -> bool:
+            theirs.send(ours.recv(1))
+            return True
+
+        theirs.send(b"x")
+        ours.send(b"y")
+
+        def echo() -> bool:
+            ours.send(theirs.recv(1))
+            return True
+
+        with trio.move_on_after(0.05) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(the_hub().each, ours, take)
+                nursery.start_soon(the_hub().each, theirs, echo)
+        assert scope.cancelled_caught
+        assert repr(the_hub()) == "<Hub of 0 sockets>"
+
+
+async def test_a_task_that_a_take_wakes_goes_on_at_once(the_hub: Callable[[], Hub]) -> None:
+    with opened(), pair() as (ours, theirs):
+        event = trio.Event()
+
+        def take() -> bool:
+            ours.recv(1)
+            event.set()
+            return True
+
+        async def wakes() -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wakes)
+                nursery.start_soon(the_hub().each, ours, take)
+                await trio.testing.wait_all_tasks_blocked()
+                theirs.send(b"x")
+
+
+async def test_what_take_raises_comes_out_in_its_task_and_nowhere_else(the_hub: Callable[[], Hub]) -> None:
+    with opened(), pair() as (ours, theirs), pair() as (more, others):
+        found: list[bytes] = []
+        theirs.send(b"x")
+        with pytest.raises(ZeroDivisionError):
+            await the_hub().each(ours, lambda: 1 // 0 > 0)
+        others.send(b"end")
+        await the_hub().each(more, collector(more, found, b"end"))
+        assert found == [b"end"]
+
+
+async def test_cancelled_the_socket_is_off_at_once_and_can_be_watched_again(the_hub: Callable[[], Hub]) -> None:
+    with opened(), pair() as (ours, theirs):
+        with trio.move_on_after(0.01):
+            await the_hub().each(ours, lambda: True)
+        found: list[bytes] = []
+        theirs.send(b"end")
+        await the_hub().each(ours, collector(ours, found, b"end"))
+        assert found == [b"end"]
+
+
+async def test_whoever_waits_for_a_socket_that_is_closed_is_woken(the_hub: Callable[[], Hub]) -> None:
+    with opened(), pair() as (ours, _):
+        async with trio.open_nursery() as nursery:
+
+            async def waits() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await the_hub().each(ours, lambda: True)
+
+            nursery.start_soon(waits)
+            await trio.testing.wait_all_tasks_blocked()
+            the_hub().closing(ours)
+        the_hub().closing(ours)  # nobody waits: nothing happens
+
+
+async def test_the_idle_are_found_idle_and_the_clock_jumps(
+    the_hub: Callable[[], Hub], autojump_clock: trio.testing.MockClock
+) -> None:
+    with opened(), pair() as (ours, _):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(the_hub().each, ours, lambda: True)
+            await trio.testing.wait_all_tasks_blocked()
+            before = trio.current_time()
+            await trio.sleep(3600)
+            assert trio.current_time() == before + 3600
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_signal_is_heard_while_the_hub_waits(the_hub: Callable[[], Hub]) -> None:
+    with opened(), pair() as (ours, _), trio.open_signal_receiver(signal.SIGUSR1) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(the_hub().each, ours, lambda: True)
+            await trio.testing.wait_all_tasks_blocked()
+            signal.raise_signal(signal.SIGUSR1)
+            async for number in signals:
+                assert number == signal.SIGUSR1
+                break
+            nursery.cancel_scope.cancel()
+
+
+async def test_without_what_it_needs_of_trio_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_make", lambda: None)
+    with opened() as none:
+        assert none is None
+        assert current_hub() is None
+
+
+async def test_this_trio_has_what_it_needs(the_hub: Callable[[], Hub]) -> None:
+    assert current_hub() is None
+    with opened() as one:
+        the_hub()
+        assert one is current_hub()
+    assert current_hub() is None
