@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import codec, convert, counting, endtoend, fanout, gateways, pool, upstream
+from bench import codec, convert, counting, endtoend, fanout, gateways, ledger, pool, upstream
 
 # A suite is a module with `configure(parser)` and `run(options) -> int` (the exit status); its docstring's first line
 # is its help.
@@ -16,6 +16,7 @@ SUITES = {
     "endtoend": endtoend,
     "fanout": fanout,
     "gateways": gateways,
+    "ledger": ledger,
     "pool": pool,
     "upstream": upstream,
 }

@@ -90,7 +90,7 @@ ONE_SITE: Final = {
     "cryptography": {"stores/sealed.py"},
     "trio_websocket": {"net/websocket.py"},
     "structlog": {"telemetry/log.py"},
-    "typer": {"cli.py", *(f"commands/{name}.py" for name in ("accounts", "login", "serve", "watch"))},
+    "typer": {"cli.py", *(f"commands/{name}.py" for name in ("accounts", "login", "serve", "usage", "watch"))},
 }
 
 

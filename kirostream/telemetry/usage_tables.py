@@ -1,7 +1,8 @@
 """The tables of the usage ledger: how a turn is written, and how a span of time is added up.
 
-A turn is written three times in one transaction: as a row of its own, and into the sums of its hour and of its day, by
-key, model and account. A span is then three kinds of rows, of which each turn is in exactly one:
+A turn is written several times in one transaction: as a row of its own; into the sums of its hour and of its day, by
+key, model and account together; and into those of its day by each of them alone, which are far fewer rows and answer
+what is asked about all turns. A span is then three kinds of rows, of which each turn is in exactly one:
 
 - the days that lie whole in it, from their sums;
 - of the first and the last day, the hours that lie whole in it, from theirs;
@@ -14,7 +15,7 @@ that belongs to two dates (in a zone that is off by half an hour) has two rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from kirostream.stores.sqlite import Connection
@@ -72,26 +73,31 @@ _INSERT: Final = f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES ({', '.join('
 _MORE: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
 
 
-def _roll_up(table: str, place: str) -> str:
+def _roll_up(table: str, key: Mapping[str, str]) -> str:
+    """Adds the turns behind an id to the sums of a table; `key` says what each column of its key is for a turn."""
     return (
-        f"INSERT INTO {table} ({place}, key, model, account, {', '.join(SUMS)})"  # noqa: S608
-        f" SELECT {', '.join(_PLACES[each] for each in place.split(', '))}, key, model, account,"
-        f" {', '.join(_ADDED.values())} FROM usage WHERE id > ? ORDER BY id"
-        f" ON CONFLICT ({place}, key, model, account) DO UPDATE SET {_MORE}"
+        f"INSERT INTO {table} ({', '.join(key)}, {', '.join(SUMS)})"  # noqa: S608
+        f" SELECT {', '.join(key.values())}, {', '.join(f'SUM({what})' for what in _ADDED.values())}"
+        f" FROM usage WHERE id > ? GROUP BY {', '.join(map(str, range(1, len(key) + 1)))}"
+        f" ON CONFLICT DO UPDATE SET {_MORE}"
     )
 
 
-_PLACES: Final = {"day": "day", "hour": f"CAST(at / {HOUR} AS INTEGER)"}
-_HOURS: Final = _roll_up("usage_hours", "day, hour")
-_DAYS: Final = _roll_up("usage_days", "day")
+NAMED: Final = ("key", "model", "account")
+_ALL: Final = {name: name for name in NAMED}
+_ROLL_UPS: Final = (
+    _roll_up("usage_hours", {"day": "day", "hour": f"CAST(at / {HOUR} AS INTEGER)", **_ALL}),
+    _roll_up("usage_days", {"day": "day", **_ALL}),
+    *(_roll_up("usage_days_by", {"dimension": f"'{name}'", "name": name, "day": "day"}) for name in NAMED),
+)
 
 
 def write(connection: Connection, rows: Iterable[Row], labels: Mapping[str, str]) -> None:
     """Write turns, and what the accounts are called that they were asked on."""
     (last,) = connection.execute("SELECT IFNULL(MAX(id), 0) FROM usage").fetchone()
     connection.executemany(_INSERT, rows)
-    connection.execute(_HOURS, (last,))
-    connection.execute(_DAYS, (last,))
+    for statement in _ROLL_UPS:
+        connection.execute(statement, (last,))
     connection.executemany(
         "INSERT INTO usage_accounts VALUES (?, ?) ON CONFLICT DO UPDATE SET label = excluded.label"
         " WHERE label <> excluded.label",
@@ -109,19 +115,31 @@ class Span(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A part of a span in one table."""
+    """A part of a span in one table. `column` says what a dimension is called there."""
 
     table: str
     where: str
-    values: tuple[float, ...]
+    values: tuple[float | str, ...]
+    column: Callable[[str], str] = str
 
 
-def pieces(span: Span) -> list[Piece]:
-    """A span in its parts; see above. None of them overlap, and nothing is left out."""
+def pieces(span: Span, named: Collection[str] = NAMED) -> list[Piece]:
+    """A span in its parts; see above. None of them overlap, and nothing is left out.
+
+    Args:
+        named: what is told apart or chosen by, of key, model and account.
+    """
     since, until, first, last = span
     begins, ends = int(since // HOUR), int(until // HOUR)
+    days = Piece("usage_days", "day > ? AND day < ?", (first, last))
+    if len(named) <= 1:  # where nothing is named, any of the three adds up to all
+        dimension = next(iter(named), "key")
+        where = "dimension = ? AND day > ? AND day < ?"
+        days = Piece(
+            "usage_days_by", where, (dimension, first, last), lambda column: "name" if column in NAMED else column
+        )
     return [
-        Piece("usage_days", "day > ? AND day < ?", (first, last)),
+        days,
         *(
             Piece("usage_hours", "day = ? AND hour > ? AND hour < ?", (day, begins, ends))
             for day in dict.fromkeys((first, last))
@@ -147,9 +165,8 @@ def add_up(
         by: None: one entry, for ``""``, where there is anything.
     """
     found: dict[str | int, list[float]] = {}
-    for table, where, values in pieces(span):
-        sums = _OF_TURNS if table == "usage" else _OF_SUMS
-        _collect(connection, table, sums, where, values, only, by or "''", found)
+    for piece in pieces(span, {name for name in NAMED if name in only or name == by}):
+        _collect(connection, piece, by or "''", only, found)
     return found
 
 
@@ -160,27 +177,22 @@ def buckets(connection: Connection, span: Span, step: int, only: Mapping[str, st
     """
     found: dict[str | int, list[float]] = {}
     if step == HOUR:
-        where, values = "hour >= ? AND hour < ? AND day >= ? AND day <= ?", (span.since // HOUR, span.until // HOUR)
-        _collect(connection, "usage_hours", _OF_SUMS, where, (*values, span.first, span.last), only, "hour", found)
+        where, hours = "hour >= ? AND hour < ? AND day >= ? AND day <= ?", (span.since // HOUR, span.until // HOUR)
+        _collect(connection, Piece("usage_hours", where, (*hours, span.first, span.last)), "hour", only, found)
     else:
-        name = f"CAST(at / {step:d} AS INTEGER)"
-        _collect(connection, "usage", _OF_TURNS, "at >= ? AND at < ?", (span.since, span.until), only, name, found)
+        piece = Piece("usage", "at >= ? AND at < ?", (span.since, span.until))
+        _collect(connection, piece, f"CAST(at / {step:d} AS INTEGER)", only, found)
     return found
 
 
 def _collect(
-    connection: Connection,
-    table: str,
-    sums: str,
-    where: str,
-    values: Sequence[float],
-    only: Mapping[str, str],
-    name: str,
-    found: dict[str | int, list[float]],
+    connection: Connection, piece: Piece, by: str, only: Mapping[str, str], found: dict[str | int, list[float]]
 ) -> None:
-    where = " AND ".join((where, *(f"{column} = ?" for column in only)))
-    statement = f"SELECT {name}, {sums} FROM {table} WHERE {where} GROUP BY 1"  # noqa: S608
-    for value, *numbers in connection.execute(statement, (*values, *only.values())):
+    """Add the sums of a piece to those `found`, for each value of `by`, a dimension or an expression."""
+    where = " AND ".join((piece.where, *(f"{piece.column(name)} = ?" for name in only)))
+    sums = _OF_TURNS if piece.table == "usage" else _OF_SUMS
+    statement = f"SELECT {piece.column(by)}, {sums} FROM {piece.table} WHERE {where} GROUP BY 1"  # noqa: S608
+    for value, *numbers in connection.execute(statement, (*piece.values, *only.values())):
         before = found.get(value)
         found[value] = numbers if before is None else [a + b for a, b in zip(before, numbers, strict=True)]
 
@@ -224,5 +236,6 @@ def forget(connection: Connection, before: float, day: int, total_day: int, most
     ).rowcount
     connection.execute("DELETE FROM usage_hours WHERE day < ?", (day,))
     connection.execute("DELETE FROM usage_days WHERE day < ?", (total_day,))
+    connection.execute("DELETE FROM usage_days_by WHERE day < ?", (total_day,))
     connection.execute("DELETE FROM usage_accounts WHERE account NOT IN (SELECT account FROM usage_days)")
     return gone == at_once

@@ -59,6 +59,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "login": [[], ["--social", "facebook"]],
     "serve": [["--port", "nonsense"]],
     "simulate": [["--port", "nonsense"]],
+    "usage": [[], ["--by", "account"], ["--turns"], ["--turns", "--json"], ["--json"], ["--csv"], ["--only", "key=x"]],
     "watch": [["--url", "http://127.0.0.1:9"], ["0123", "--json", "--url", "http://127.0.0.1:9"]],
 }
 """How each command is called. Signing in is in `test_logins`, serving below."""

@@ -36,7 +36,7 @@ TURN = TurnFinished(
     model_used="claude-sonnet-4.5",
     account="a***@example.com",
     account_id="kiro-1",
-    outcome="end_turn",
+    outcome="end",
     attempts=1,
     seconds=4.5,
     first_event=0.5,
@@ -109,7 +109,7 @@ async def test_a_turn_is_a_row(tmp_path: Path) -> None:
         seconds=4.5,
         tokens_per_second=50.0,
         attempts=1,
-        outcome="end_turn",
+        outcome="end",
         error="",
     )
 
@@ -193,7 +193,7 @@ def some_turn(chance: random.Random) -> dict[str, Any]:
         "key": chance.choice(("default", "laptop")),
         "model_used": chance.choice(("claude-sonnet-4.5", "claude-haiku-4.5", "auto")),
         "account_id": chance.choice(("kiro-1", "kiro-2", "")),
-        "outcome": chance.choice(("end_turn", "end_turn", "tool_use", "failed", "left")),
+        "outcome": chance.choice(("end", "end", "tool_use", "failed", "left")),
         "attempts": chance.randint(1, 3),
         "output_tokens": chance.randint(0, 5000),
         "credits": chance.choice((None, 0.5, 1.25)),
@@ -292,7 +292,7 @@ async def test_the_totals_of_a_key_since_a_moment(tmp_path: Path) -> None:
 async def test_turns_come_by_the_page(tmp_path: Path) -> None:
     async with desk(tmp_path) as at:
         for number in range(25):
-            at.take(NOON + number, outcome="failed" if number % 5 == 0 else "end_turn")
+            at.take(NOON + number, outcome="failed" if number % 5 == 0 else "end")
         pages = [await at.ledger.turns(most=10)]
         while len(pages[-1]) == 10:
             pages.append(await at.ledger.turns(most=10, before=pages[-1][-1].number))

@@ -1,4 +1,4 @@
--- A row a turn, and what they add up to an hour and a day, so that no query reads more single rows than those of an hour or two.
+-- A row a turn, and what they add up to in an hour and a day, so that a sum reads single rows of an hour or two at most.
 CREATE TABLE usage (
     id INTEGER PRIMARY KEY,         -- grows with time
     at REAL NOT NULL,               -- when it was over, unix seconds
@@ -65,4 +65,23 @@ CREATE TABLE usage_days (
     first_token REAL NOT NULL,
     streamed REAL NOT NULL,
     PRIMARY KEY (day, key, model, account)
+) WITHOUT ROWID;
+CREATE TABLE usage_days_by (          -- the same by one of the three alone: far fewer rows, for questions about all turns
+    dimension TEXT NOT NULL,        -- 'key', 'model' or 'account'
+    name TEXT NOT NULL,
+    day INTEGER NOT NULL,
+    turns INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    abandoned INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    credits REAL NOT NULL,
+    seconds REAL NOT NULL,
+    begun INTEGER NOT NULL,
+    first_token REAL NOT NULL,
+    streamed REAL NOT NULL,
+    PRIMARY KEY (dimension, name, day)
 ) WITHOUT ROWID;
