@@ -81,6 +81,8 @@ DATABASE: Final = "kirostream.db"
 """The file in the data directory that holds what clients may come back to."""
 AGE: Final = 300.0
 """Seconds of a generation of `turn.memory`: what is not sent for one or two of them is let go."""
+SETTLING: Final = 1.0
+"""Seconds between the first request that can be answered and the one pass over the heap: it takes 40 ms."""
 LAST_WORDS: Final = 5.0
 """Seconds between the error event of a stopped turn and the cutting of its connection."""
 
@@ -431,9 +433,12 @@ async def serve(
             settings, found, data_dir=data_dir, recorder=recorder, find=None if demo else find
         ) as gateway:
             announce(gateway)
-            settle_heap()
             recorder.record(ServiceChanged(service="gateway", state="listening", detail=gateway.url))
-            await _signalled(signals)
+            with trio.move_on_after(SETTLING) as settling:
+                await _signalled(signals)
+            if settling.cancelled_caught:
+                settle_heap()
+                await _signalled(signals)
             recorder.record(ServiceChanged(service="gateway", state="draining"))
             async with trio.open_nursery() as nursery:
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import tomllib
 import types
 import typing
@@ -211,7 +212,8 @@ def _leaves(cls: type, prefix: str) -> list[str]:
     return names
 
 
-def _fields(cls: type) -> dict[str, Any]:
+@functools.cache
+def _fields(cls: type) -> Mapping[str, Any]:
     hints = typing.get_type_hints(cls)
     return {each.name: hints[each.name] for each in dataclasses.fields(cls) if each.init}
 
@@ -219,7 +221,7 @@ def _fields(cls: type) -> dict[str, Any]:
 def _build(cls: type[Any], layers: Mapping[str, tuple[object, str]], prefix: str = "") -> Any:
     values: dict[str, object] = {}
     secret = {each.name for each in dataclasses.fields(cls) if each.metadata.get("secret")}
-    for key, kind in _fields(cls).items():
+    for key, kind in _fields(typing.cast(type, cls)).items():
         name = prefix + key
         if dataclasses.is_dataclass(kind):
             values[key] = _build(typing.cast(type, kind), layers, f"{name}.")

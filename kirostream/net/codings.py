@@ -8,7 +8,7 @@ A body is decoded in bounded steps, so that a bomb costs one step over the limit
   cost nothing (13 ms for 1.5 MB either way). Its pull interface would bound the output, but cannot tell a whole body
   from a truncated one.
 
-Pure: bytes in, bytes out.
+Pure: bytes in, bytes out. The libraries are imported for the first body that needs one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from typing import Final
-
-import brotli  # type: ignore[import-untyped]
-import zstandard
 
 from kirostream.errors import MalformedRequest, RequestTooLarge
 
@@ -101,6 +98,8 @@ def _zlib(coding: str, data: bytes | bytearray, wbits: int) -> Iterator[bytes]:
 
 
 def _br(data: bytes | bytearray) -> Iterator[bytes]:
+    import brotli  # type: ignore[import-untyped]
+
     stream = brotli.Decompressor()
     fed = bytes(data)
     while not stream.is_finished():
@@ -116,6 +115,8 @@ def _br(data: bytes | bytearray) -> Iterator[bytes]:
 
 
 def _zstd(data: bytes | bytearray) -> Iterator[bytes]:
+    import zstandard
+
     fresh = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     at = 0
     while True:  # once a frame; the format allows several (RFC 8878 section 3.1)

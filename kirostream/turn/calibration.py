@@ -9,7 +9,6 @@ the next. A ratio outside of `LEAST` to `MOST` is not a tokenizer's doing, and i
 from __future__ import annotations
 
 import re
-import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -58,8 +57,9 @@ class Calibration:
 
     def correction(self, model: str) -> float:
         """Tokens that the upstream counts for one of our estimate; 1 while too little is known."""
-        ratios = self._ratios.get(family(model), ())
-        return statistics.median(ratios) if len(ratios) >= ENOUGH else 1.0
+        ratios = sorted(self._ratios.get(family(model), ()))
+        middle = len(ratios) // 2
+        return (ratios[middle] + ratios[~middle]) / 2 if len(ratios) >= ENOUGH else 1.0
 
     def learn(self, model: str, estimated: float, observed: float) -> bool:
         """One prompt: what we took it for, without a correction, and what it was.

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import ClassVar, Final
-from urllib.request import pathname2url
 
 import trio
 
@@ -209,7 +208,7 @@ class CliDatabase:
                 pass
         except OSError as error:
             raise file_trouble(self.path, "read", error) from error
-        uri = f"file:{pathname2url(os.path.abspath(self.path))}?mode={mode}"
+        uri = f"{Path(os.path.abspath(self.path)).as_uri()}?mode={mode}"
         try:
             with closing(sqlite3.connect(uri, uri=True, timeout=self._busy_timeout, isolation_level=None)) as db:
                 yield db
