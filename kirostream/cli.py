@@ -15,6 +15,7 @@ from kirostream._version import __version__
 from kirostream.commands.accounts import accounts
 from kirostream.commands.login import login
 from kirostream.commands.serve import serve, simulate
+from kirostream.commands.settings import settings
 from kirostream.commands.usage import usage
 from kirostream.commands.watch import watch
 from kirostream.errors import KirostreamError, SettingsError
@@ -47,6 +48,7 @@ app.command()(login)
 app.command()(watch)
 app.command()(usage)
 app.add_typer(accounts)
+app.add_typer(settings)
 
 
 def main() -> None:

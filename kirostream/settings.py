@@ -14,13 +14,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import platformdirs
 
@@ -46,6 +47,8 @@ from kirostream.telemetry.log import LogSettings
 from kirostream.telemetry.usage import UsageSettings
 
 CONFIG_FILE: Final = "kirostream.toml"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,113 @@ NO_SETTINGS: Final = frozenset(
 """Ours, and no settings: folders, the build, and the key as the README hands it to clients."""
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value comes from. As text it is the place that a person has to look at.
+
+    `kind` is ``default``, ``file``, ``variable`` or ``argument``; `where` the file's path, the variable's name, or who
+    argues.
+    """
+
+    kind: Literal["default", "file", "variable", "argument"] = "default"
+    where: str = ""
+    text: TextLines | None = field(default=None, repr=False, compare=False)
+    path: tuple[str | int, ...] = ()
+
+    @property
+    def line(self) -> int:
+        """The line of the file, from 1; 0 where it is in none."""
+        return self.text(self.path) if self.text is not None else 0
+
+    def __str__(self) -> str:
+        line = self.line
+        return f"{self.where}, line {line}" if line else self.where or "the defaults"
+
+
+TextLines: TypeAlias = Callable[[tuple[str | int, ...]], int]
+"""Finds the line of a path in a settings file (`stores.toml_text`)."""
+DEFAULT: Final = Origin()
+
+
+class Given(NamedTuple):
+    """A value that was set, and where."""
+
+    value: object
+    origin: Origin
+
+
+Layer: TypeAlias = dict[str, Given]
+"""What one source sets: from the dotted name of a setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One setting: its dotted name, its type, its default, and what its field says of it."""
+
+    name: str
+    kind: Any
+    default: object
+    help: str
+    unit: str
+    secret: bool
+    live: bool
+
+    @property
+    def variable(self) -> str:
+        """The variable that sets it."""
+        return _variable(self.name)
+
+
+def leaves() -> list[Leaf]:
+    """Every setting, in the order of the sections."""
+    return _leaves_of(Settings, "", live=False)
+
+
+def _leaves_of(cls: type, prefix: str, *, live: bool) -> list[Leaf]:
+    found: list[Leaf] = []
+    kinds = _fields(cls)
+    for each in dataclasses.fields(cls):
+        if each.name not in kinds:
+            continue
+        kind, says = kinds[each.name], each.metadata
+        acts = bool(says.get("live", live))
+        if dataclasses.is_dataclass(kind):
+            found += _leaves_of(cast(type, kind), f"{prefix}{each.name}.", live=acts)
+            continue
+        default = each.default if each.default is not dataclasses.MISSING else None
+        if each.default_factory is not dataclasses.MISSING:
+            default = each.default_factory()
+        words = str(says.get("help", "")), str(says.get("unit", ""))
+        found.append(Leaf(prefix + each.name, kind, default, *words, bool(says.get("secret")), acts))
+    return found
+
+
+def value_of(settings: Any, name: str) -> object:
+    """The value of the setting `name` in `settings`."""
+    for part in name.split("."):
+        settings = getattr(settings, part)
+    found: object = settings
+    return found
+
+
+def with_values(settings: T, values: Mapping[str, object]) -> T:
+    """`settings` with other values, from dotted names.
+
+    Raises:
+        ValueError, TypeError, SettingsError: a section does not take them together.
+    """
+    own: dict[str, object] = {}
+    below: dict[str, dict[str, object]] = {}
+    for name, value in values.items():
+        section, _, rest = name.partition(".")
+        if rest:
+            below.setdefault(section, {})[rest] = value
+        else:
+            own[section] = value
+    sections = {name: with_values(getattr(settings, name), inner) for name, inner in below.items()}
+    return replace(cast(Any, settings), **own, **sections)  # type: ignore[no-any-return]
+
+
 def unread(env: Mapping[str, str]) -> list[str]:
     """A line for each variable that is meant for us and that nothing reads: a typing error, or a switch we lack."""
     known = [*LEGACY, *map(_variable, _leaves(Settings, ""))]
@@ -138,25 +248,40 @@ def load(
         arguments: dotted setting to value, from the command line; None values are ignored.
 
     Raises:
-        SettingsError: anything that cannot be used, with its place.
+        SettingsError: anything that cannot be used, with its place. Where there is more of it, the message says so.
     """
-    layers: dict[str, tuple[object, str]] = {}
-    layers.update(_from_file(path or config_file(env), required=path is not None))
-    layers.update(_from_env(env))
-    for name, value in (arguments or {}).items():
-        if value is not None:
-            layers[name] = (value, "the command line")
-    settings: Settings = _build(Settings, layers)
+    trouble: list[SettingsError] = []
+    text = read_text(path or config_file(env), required=path is not None)
+    layers = [from_text(text, path or config_file(env), trouble), from_env(env), from_arguments(arguments or {})]
+    return judged(compose(layers, trouble), trouble)
+
+
+def judged(settings: Settings, trouble: Sequence[SettingsError]) -> Settings:
+    """`settings`, unless there was trouble with them.
+
+    Raises:
+        SettingsError: there was.
+    """
+    if len(trouble) > 1:
+        raise SettingsError(
+            f"{trouble[0].message} (There is more to mend: `kirostream settings check` lists all {len(trouble)}.)"
+        )
+    if trouble:
+        raise trouble[0]
     return settings
 
 
-def _from_file(path: Path, *, required: bool) -> dict[str, tuple[object, str]]:
+def read_text(path: Path, *, required: bool) -> str:
+    """The settings file; empty where there is none.
+
+    Raises:
+        SettingsError: it cannot be read, or has to be there and is not.
+    """
     try:
-        with path.open("rb") as file:
-            tree = tomllib.load(file)
+        return path.read_bytes().decode()
     except FileNotFoundError:
         if not required:
-            return {}
+            return ""
         raise SettingsError(f"The settings file {path} does not exist. Check the path given to --config.") from None
     except OSError as error:
         raise SettingsError(
@@ -164,49 +289,93 @@ def _from_file(path: Path, *, required: bool) -> dict[str, tuple[object, str]]:
         ) from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"The settings file {path} is not UTF-8 text. Save it as UTF-8.") from error
+
+
+def parsed(text: str, path: Path) -> dict[str, Any]:
+    """A settings file's text as a tree.
+
+    Raises:
+        SettingsError: it is no TOML; the message has the line.
+    """
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"The settings file {path} is not valid TOML: {error}. Mend that line.") from error
-    found: dict[str, tuple[object, str]] = {}
-    _flatten(tree, Settings, "", str(path), found)
+
+
+def from_text(text: str, path: Path, trouble: list[SettingsError]) -> Layer:
+    """What a settings file says; what cannot be used of it goes to `trouble`."""
+    try:
+        tree = parsed(text, path)
+    except SettingsError as error:
+        trouble.append(error)
+        return {}
+
+    def line(of: tuple[str | int, ...]) -> int:
+        from kirostream.stores.toml_text import TomlText  # only where a line is asked for: the start asks for none
+
+        return TomlText(text).line(of)
+
+    found: Layer = {}
+    _flatten(tree, Settings, "", Origin("file", str(path), line), found, trouble)
     return found
 
 
+def from_env(env: Mapping[str, str]) -> Layer:
+    """What the environment says. Variables that are set to nothing say nothing."""
+    found = {
+        name: Given(env[variable], Origin("variable", variable))
+        for variable, name in LEGACY.items()
+        if env.get(variable)
+    }
+    for name in _leaves(Settings, ""):
+        variable = _variable(name)
+        if env.get(variable):
+            found[name] = Given(env[variable], Origin("variable", variable))
+    return found
+
+
+def from_arguments(arguments: Mapping[str, object]) -> Layer:
+    """What the command line says."""
+    origin = Origin("argument", "the command line")
+    return {name: Given(value, origin) for name, value in arguments.items() if value is not None}
+
+
+def compose(layers: Iterable[Layer], trouble: list[SettingsError]) -> Settings:
+    """The settings of `layers`, of which the last wins. What does not fit goes to `trouble`, and its default holds."""
+    merged: Layer = {}
+    for layer in layers:
+        merged |= layer
+    settings: Settings = _build(Settings, merged, "", trouble)
+    return settings
+
+
 def _flatten(
-    tree: Mapping[str, object], cls: type, prefix: str, origin: str, found: dict[str, tuple[object, str]]
+    tree: Mapping[str, object], cls: type, prefix: str, origin: Origin, found: Layer, trouble: list[SettingsError]
 ) -> None:
     """Lay a TOML tree out as dotted names, along the dataclasses; a table that is a value stays one."""
     known = _fields(cls)
     for key, value in tree.items():
         name = prefix + key
-        if key not in known:
+        at = replace(origin, path=(*origin.path, key))
+        kind = known.get(key)
+        if kind is None:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {prefix + near[0]!r}?" if near else f" It takes: {', '.join(known)}."
-            raise SettingsError(f"Unknown setting {name!r} in {origin}.{hint}")
-        kind = known[key]
-        if dataclasses.is_dataclass(kind):
-            if not isinstance(value, dict):
-                raise SettingsError(f"{name!r} in {origin} is a section: write [{name}] and its settings below it.")
-            _flatten(value, typing.cast(type, kind), f"{name}.", origin, found)
+            trouble.append(SettingsError(f"Unknown setting {name!r} in {at}.{hint}"))
+        elif not dataclasses.is_dataclass(kind):
+            found[name] = Given(value, at)
+        elif isinstance(value, dict):
+            _flatten(value, cast(type, kind), f"{name}.", at, found, trouble)
         else:
-            found[name] = (value, origin)
-
-
-def _from_env(env: Mapping[str, str]) -> dict[str, tuple[object, str]]:
-    found: dict[str, tuple[object, str]] = {
-        name: (env[variable], variable) for variable, name in LEGACY.items() if env.get(variable)
-    }
-    for name in _leaves(Settings, ""):
-        variable = _variable(name)
-        if env.get(variable):
-            found[name] = (env[variable], variable)
-    return found
+            trouble.append(SettingsError(f"{name!r} in {at} is a section: write [{name}] and its settings below it."))
 
 
 def _leaves(cls: type, prefix: str) -> list[str]:
     names: list[str] = []
     for key, kind in _fields(cls).items():
         if dataclasses.is_dataclass(kind):
-            names += _leaves(typing.cast(type, kind), f"{prefix}{key}.")
+            names += _leaves(cast(type, kind), f"{prefix}{key}.")
         else:
             names.append(prefix + key)
     return names
@@ -218,19 +387,36 @@ def _fields(cls: type) -> Mapping[str, Any]:
     return {each.name: hints[each.name] for each in dataclasses.fields(cls) if each.init}
 
 
-def _build(cls: type[Any], layers: Mapping[str, tuple[object, str]], prefix: str = "") -> Any:
+def _build(cls: type[Any], layer: Layer, prefix: str, trouble: list[SettingsError]) -> Any:
     values: dict[str, object] = {}
-    secret = {each.name for each in dataclasses.fields(cls) if each.metadata.get("secret")}
-    for key, kind in _fields(typing.cast(type, cls)).items():
+    of_field = {each.name: each.metadata for each in dataclasses.fields(cls)}
+    for key, kind in _fields(cast(type, cls)).items():
         name = prefix + key
         if dataclasses.is_dataclass(kind):
-            values[key] = _build(typing.cast(type, kind), layers, f"{name}.")
-        elif name in layers:
-            values[key] = _convert(name, kind, *layers[name], secret=key in secret)
+            values[key] = _build(cast(type, kind), layer, f"{name}.", trouble)
+        elif name in layer:
+            try:
+                values[key] = _convert(name, kind, *layer[name], of_field[key])
+            except SettingsError as error:
+                trouble.append(error)
     try:
         return cls(**values)
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"The settings in section {prefix.rstrip('.') or 'top'!r} do not fit: {error}") from error
+    except (ValueError, TypeError, SettingsError) as error:
+        # The section says what is wrong; the value that makes it say so by itself stands where it has to be mended.
+        given = [key for key in values if prefix + key in layer]
+        guilty = [key for key in given if not _fits(cls, {key: values[key]})] or given[:1]
+        at = f" ({layer[prefix + guilty[0]].origin})" if guilty else ""
+        said = error.message if isinstance(error, SettingsError) else str(error)
+        trouble.append(SettingsError(f"The settings in section {prefix.rstrip('.') or 'top'!r} do not fit: {said}{at}"))
+        return cls(**{key: value for key, value in values.items() if key not in given}) if _fits(cls, {}) else None
+
+
+def _fits(cls: type[Any], values: Mapping[str, object]) -> bool:
+    try:
+        cls(**values)
+    except (ValueError, TypeError, SettingsError):
+        return False
+    return True
 
 
 _WORDS: Final = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -246,18 +432,38 @@ _TRUTHS: Final = {
 }
 
 
-def _convert(name: str, kind: Any, value: object, origin: str, *, secret: bool) -> object:
-    """A value of the setting's type. Text from the environment is read; a file's value has to fit as it is.
+def _convert(name: str, kind: Any, value: object, origin: Origin, says: Mapping[str, Any]) -> object:
+    """A value of the setting's type. Text is read; what is none has to fit as it is.
+
+    A number is 0 or more, and at most what its field names as ``most``.
 
     Raises:
         SettingsError: it does not fit. The message quotes it, unless it is secret.
     """
-    wanted = kind
     if typing.get_origin(kind) is tuple:
         return _tables(name, typing.get_args(kind)[0], value, origin)
+    found = _read(kind, value)
+    said = "something else" if says.get("secret") else repr(value)
+    if found is None:
+        words = _WORDS.get(plain(kind), "a table")
+        raise SettingsError(f"{name!r} takes {words}, but {origin} says {said}.")
+    most = says.get("most", math.inf)
+    if isinstance(found, int | float) and not 0 <= found <= most:
+        upper = f" to {most}" if most < math.inf else " or more"
+        raise SettingsError(f"{name!r} takes 0{upper}, but {origin} says {said}.")
+    return found
+
+
+def plain(kind: Any) -> Any:
+    """The class that values of a type have: without ``| None``, and without what is between brackets."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        wanted = next(arg for arg in typing.get_args(kind) if arg is not type(None))
-    wanted = typing.get_origin(wanted) or wanted
+        kind = next(arg for arg in typing.get_args(kind) if arg is not type(None))
+    return typing.get_origin(kind) or kind
+
+
+def _read(kind: Any, value: object) -> object:
+    """`value` as `kind`; None where it is none."""
+    wanted = plain(kind)
     if wanted is bool and isinstance(value, str) and value.lower() in _TRUTHS:
         return _TRUTHS[value.lower()]
     if wanted in (int, float) and isinstance(value, str):
@@ -274,12 +480,10 @@ def _convert(name: str, kind: Any, value: object, origin: str, *, secret: bool) 
         return float(value)
     elif isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
         return value
-    words = _WORDS.get(wanted, "a table")
-    said = "something else" if secret else repr(value)
-    raise SettingsError(f"{name!r} takes {words}, but {origin} says {said}.")
+    return None
 
 
-def _tables(name: str, cls: type[Any], value: object, origin: str) -> tuple[Any, ...]:
+def _tables(name: str, cls: type[Any], value: object, origin: Origin) -> tuple[Any, ...]:
     """The entries of an array of tables, ``[[name]]``; a variable has it as an inline array."""
     if isinstance(value, str):
         try:
@@ -291,9 +495,12 @@ def _tables(name: str, cls: type[Any], value: object, origin: str) -> tuple[Any,
             f"{name!r} in {origin} is a list of tables: write [[{name}]] and the settings of each below."
         )
     entries = []
-    for number, table in enumerate(value, 1):
-        place = f"{name}[{number}]."
-        found: dict[str, tuple[object, str]] = {}
-        _flatten(table, cls, place, origin, found)
-        entries.append(_build(cls, found, place))
+    for number, table in enumerate(value):
+        place = f"{name}[{number + 1}]."
+        found: Layer = {}
+        trouble: list[SettingsError] = []
+        _flatten(table, cls, place, replace(origin, path=(*origin.path, number)), found, trouble)
+        entries.append(_build(cls, found, place, trouble))
+        if trouble:
+            raise trouble[0]
     return tuple(entries)

@@ -35,6 +35,8 @@ ROWS: Final[dict[str, int]] = {
     "simulator": 5,
     "client": 5,
     "settings": 6,
+    "settings_docs": 6,
+    "settings_file": 6,
     "app": 6,
     "asgi": 6,
     "doors": 6,
@@ -60,7 +62,11 @@ SAME_ROW: Final = {
     ("commands", "app"),
     ("commands", "settings"),
     ("app", "doors"),
+    ("commands", "settings_docs"),
+    ("commands", "settings_file"),
     ("doors", "settings"),
+    ("settings_docs", "settings"),
+    ("settings_file", "settings"),
     ("asgi", "app"),
     ("asgi", "settings"),
     ("__main__", "cli"),
@@ -90,7 +96,10 @@ ONE_SITE: Final = {
     "cryptography": {"stores/sealed.py"},
     "trio_websocket": {"net/websocket.py"},
     "structlog": {"telemetry/log.py"},
-    "typer": {"cli.py", *(f"commands/{name}.py" for name in ("accounts", "login", "serve", "usage", "watch"))},
+    "typer": {
+        "cli.py",
+        *(f"commands/{name}.py" for name in ("accounts", "login", "serve", "settings", "usage", "watch")),
+    },
 }
 
 

@@ -55,7 +55,7 @@ class GatewaySettings:
     """
 
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on. Beyond loopback a key is needed."})
-    port: int = field(default=8000, metadata={"help": "Port to listen on; 0 lets the system choose."})
+    port: int = field(default=8000, metadata={"help": "Port to listen on; 0 lets the system choose.", "most": 65535})
     key: str = field(
         default="",
         repr=False,
