@@ -394,7 +394,7 @@ def _filled(message: Message) -> Message:
     content = tuple(
         _filled_result(block) if isinstance(block, ToolResult) else block
         for block in message.content
-        if not (isinstance(block, Text) and not block.text)
+        if not (isinstance(block, Text) and block.empty)
     )
     kinds = {type(block) for block in content}
     if Text in kinds or (message.role is Role.USER and ToolResult in kinds):
@@ -411,7 +411,7 @@ def _full(message: Message) -> bool:
     said = False
     for block in message.content:
         if isinstance(block, Text):
-            if not block.text:
+            if block.empty:
                 return False
             said = True
         elif isinstance(block, ToolResult):
@@ -426,7 +426,7 @@ def _is_full(result: ToolResult) -> bool:
     said = False
     for part in result.content:
         if isinstance(part, Text):
-            if not part.text:
+            if part.empty:
                 return False
             said = True
     return said
@@ -607,7 +607,7 @@ def _linked(message: Message) -> _Link | None:
     images: list[Image] = []
     for at, block in enumerate(message.content):
         if isinstance(block, Text):
-            if not block.text:
+            if block.empty:
                 return None
             said = True
         elif isinstance(block, ToolCall):
@@ -724,7 +724,7 @@ def _result_as_text(result: ToolResult, names: Mapping[str, str]) -> list[Conten
 
 
 def _filled_result(result: ToolResult) -> ToolResult:
-    content = tuple(block for block in result.content if not (isinstance(block, Text) and not block.text))
+    content = tuple(block for block in result.content if not (isinstance(block, Text) and block.empty))
     if not any(isinstance(block, Text) for block in content):
         content = (Text(SEE_IMAGE if content else NO_OUTPUT), *content)
     return result if content == result.content else replace(result, content=content)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw
 
+from kirostream import scan
 from kirostream.turn.request import RawJson
 
 OBJECT_SCHEMA: Final = b'{"type":"object","properties":{}}'
@@ -80,6 +81,7 @@ class FitRoot(Fit, forbid_unknown_fields=True, kw_only=True, gc=False):
 MAX_FIT: Final = 3 * MAX_SCHEMA_NODES
 """Bytes. No shorter schema has more than `MAX_SCHEMA_NODES` subschemas."""
 
+_seen_to_fit: Final = scan.Fitter(Fit.__annotations__)
 _fit: Final = msgspec.json.Decoder(FitRoot).decode
 _members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -93,6 +95,8 @@ def repair_schema(raw: RawJson) -> RawJson:
 
 def _fitting(raw: RawJson) -> RawJson | None:
     """The schema without its ``$schema``; None where it may need more than that."""
+    if (fitting := _seen_to_fit(raw)) is not None:
+        return fitting
     try:
         if _fit(raw).dialect is msgspec.UNSET:
             return raw

@@ -14,10 +14,11 @@ Rules:
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Mapping
 from dataclasses import field
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from kirostream.dataclass import dataclass
 
@@ -37,10 +38,38 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Plain text. `phase` is what it was in an answer, where the client says: ``commentary`` or ``final_answer``."""
+    """Plain text. `phase` is what it was in an answer, where the client says: ``commentary`` or ``final_answer``.
+
+    A text that was read with `of_literal` has it as JSON, in `literal`, and is decoded when it is first asked for:
+    most of a conversation goes upstream as it came. The literal is no part of the value.
+    """
 
     text: str
     phase: str = ""
+    literal: RawJson | None = field(default=None, init=False, repr=False, compare=False)
+
+    @classmethod
+    def of_literal(cls, literal: RawJson) -> Text:
+        """The text that a JSON string says: a valid one, not empty, and written as `msgspec` writes it."""
+        made = cls.__new__(cls)
+        object.__setattr__(made, "phase", "")
+        object.__setattr__(made, "literal", literal)
+        return made
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says nothing. Asking this decodes nothing."""
+        return self.literal is None and not self.text
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Called for a field that is not set: `text`, of a literal, until it is asked for."""
+            if name != "text":
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            text = json.loads(self.literal)
+            object.__setattr__(self, "text", text)
+            return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 from msgspec import Raw
 
+from kirostream import scan
 from kirostream.dialects.anthropic.tools import client_tool, outcome_as_text, run_as_text
 from kirostream.dialects.anthropic.usual import read_usual
 from kirostream.dialects.anthropic.websearch import (
@@ -263,7 +264,7 @@ def read_request(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> T
 
 def read_in_steps(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> Steps:
     """The same, a message a step. The first two go over the whole body, and look into nothing."""
-    wire, extras = _read_body(body)
+    wire, extras, messages, tools = _read_body(body)
     yield len(body)
     if wire.thread and bytes(wire.thread) != b"null":
         raise MalformedRequest(
@@ -273,7 +274,7 @@ def read_in_steps(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> 
         )
     if not wire.model:
         raise MalformedRequest("$.model is empty.", param="$.model", reason="invalid_value")
-    if not wire.messages:
+    if not messages:
         raise MalformedRequest(
             "$.messages is empty; at least one message is needed.", param="$.messages", reason="invalid_value"
         )
@@ -284,22 +285,21 @@ def read_in_steps(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> 
     thinking = _read_thinking(extras)
     if silent and betas_ask_for_thinking(headers):
         thinking = Thinking(enabled=True, effort=thinking.effort)
-    tools, others, search = _read_tools(wire.tools or (), memory)
+    known, others, search = _read_tools(tools, memory)
     if others:
         extras["tools"] = Raw(encode(others))
     user_id = _read_user(wire.metadata)
     yield len(body)
-    messages: list[Message] = []
-    for i, message in enumerate(wire.messages):
-        text = bytes(message)
-        messages.append(_read_known(text, memory) or _read_message(message, f"$.messages[{i}]"))
+    said: list[Message] = []
+    for i, text in enumerate(messages):
+        said.append(_read_known(text, memory) or _read_message(Raw(text), f"$.messages[{i}]"))
         yield len(text)
     return TurnRequest(
         model=wire.model,
-        messages=tuple(messages),
+        messages=tuple(said),
         system=_read_system(wire.system),
-        tools=tools,
-        tool_choice=_read_choice(wire.tool_choice) if tools or search else AUTO,
+        tools=known,
+        tool_choice=_read_choice(wire.tool_choice) if known or search else AUTO,
         sampling=Sampling(
             None if wire.max_tokens is None else int(wire.max_tokens),
             wire.temperature,
@@ -316,8 +316,21 @@ def read_in_steps(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> 
     )
 
 
-def _read_body(body: bytes) -> tuple[WireBody, dict[str, Raw]]:
-    """The body, and the fields that stay in `extras`."""
+_LISTS: Final = (b"messages", b"tools")
+
+
+def _read_body(body: bytes) -> tuple[WireBody, dict[str, Raw], Sequence[RawJson], Sequence[RawJson]]:
+    """The body, the fields that stay in `extras`, the messages and the tools."""
+    parts = scan.split(body, _LISTS)
+    if parts is not None:  # the two long lists are taken out already, and empty in what is left
+        rest, lists = parts
+        wire, extras = _read_fields(rest)
+        return wire, extras, lists.get(b"messages", ()), lists.get(b"tools", ())
+    wire, extras = _read_fields(body)
+    return wire, extras, [bytes(message) for message in wire.messages], [bytes(tool) for tool in wire.tools or ()]
+
+
+def _read_fields(body: bytes) -> tuple[WireBody, dict[str, Raw]]:
     try:
         usual = decode(body, UsualBody)
     except MalformedRequest:
@@ -498,7 +511,7 @@ _BLOCKS: Final[Mapping[str, Callable[[Raw, str], Iterable[ContentBlock]]]] = {
 }
 
 
-def _read_tools(tools: Sequence[Raw], memory: Memory) -> tuple[tuple[Tool, ...], list[Raw], Search | None]:
+def _read_tools(tools: Sequence[RawJson], memory: Memory) -> tuple[tuple[Tool, ...], list[Raw], Search | None]:
     """The tools that any model can call, the ones that only this API's own upstream knows, and the web search.
 
     The search is among the second too: an upstream of this API runs it itself.
@@ -506,12 +519,14 @@ def _read_tools(tools: Sequence[Raw], memory: Memory) -> tuple[tuple[Tool, ...],
     known: list[Tool] = []
     others: list[Raw] = []
     search: Search | None = None
-    for i, tool in enumerate(tools):
-        at = f"$.tools[{i}]"
-        text = bytes(tool)
-        if (found := memory.find(_TOOLS, text)) is not None:
+    for i, text in enumerate(tools):
+        found: Tool | None = memory.find(_TOOLS, text)
+        if found is None and (found := scan.read_tool(text)) is not None:
+            memory.keep(_TOOLS, text, found)
+        if found is not None:
             known.append(found)
             continue
+        at, tool = f"$.tools[{i}]", Raw(text)
         wire = part(tool, WireTool, at)
         schema = raw(wire.input_schema, f"{at}.input_schema")
         if not schema and wire.type and (own := client_tool(wire.type, wire.name, wire.description or "")):

@@ -2,6 +2,8 @@
 
 Texts, base64 images, thoughts, calls, and results that hold texts and images. `read_usual` says what the reader of any
 message (`request.py`) would say, or nothing: that reader knows every other form, and words every refusal.
+
+It has a compiled sibling (`kirostream.scan.read_message`), which leaves texts as they are in the JSON.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Raw
 
+from kirostream import scan
 from kirostream.dialects.jsontext import shallow
 from kirostream.turn.request import ContentBlock, Image, Message, Role, Text, Thought, ToolCall, ToolResult
 
@@ -67,6 +70,11 @@ _decode: Final = msgspec.json.Decoder(UsualMessage).decode
 
 def read_usual(raw: bytes) -> Message | None:
     """The message in `raw`, JSON that was found to be well-formed; None where another reader has to look."""
+    return scan.read_message(raw) or decode_usual(raw)
+
+
+def decode_usual(raw: bytes) -> Message | None:
+    """The same, with every text decoded."""
     try:
         wire = _decode(raw)
     except ValueError:

@@ -31,6 +31,7 @@ from kirostream.turn.model import Model
 from kirostream.turn.request import (
     Image,
     Message,
+    RawJson,
     Role,
     Text,
     Thinking,
@@ -225,7 +226,7 @@ class _Body:
     def write(self) -> bytes:
         stamp, request = self._stamp, self._request
         history: list[msgspec.Raw] = []
-        if system := self._join([part.text for part in request.system]):
+        if system := self._join(request.system):
             history.append(_raw(Entry(user_input_message=UserInputMessage(system, origin=self._origin))))
             history.append(_AGREED)
         messages = request.messages
@@ -254,8 +255,19 @@ class _Body:
     def _text(self, text: str) -> str:
         return unescape((escape(text),)) if self._clean else text
 
-    def _join(self, texts: Sequence[str]) -> str:
-        return self._text("\n\n".join(filter(None, texts)))
+    def _join(self, texts: Sequence[Text]) -> Any:
+        """Paragraphs: a str, or JSON where all were read as JSON. They go out as they came in."""
+        literals = [text.literal for text in texts if text.literal is not None]
+        if not literals or len(literals) < len(texts) or self._clean:
+            return self._text("\n\n".join([text.text for text in texts if not text.empty]))
+        if len(literals) == 1:
+            return _literal(literals[0])
+        return _literal(b'"%b"' % b"\\n\\n".join([literal[1:-1] for literal in literals]))
+
+    def _said(self, text: Text) -> Any:
+        if text.literal is None or self._clean:
+            return self._text(text.text)
+        return _literal(text.literal)
 
     def _entry(self, message: Message) -> msgspec.Raw:
         kept: tuple[str, Sequence[tuple[str, str]], msgspec.Raw] | None = message.kept.get(_WRITTEN)
@@ -275,14 +287,14 @@ class _Body:
         return written
 
     def _user(self, message: Message) -> UserInputMessage:
-        texts: list[str] = []
+        texts: list[Text] = []
         images: list[Image] = []
         lifted: list[Image] = []
         results: list[ToolUseResult] = []
         for block in message.content:
             match block:
-                case Text(text=text):
-                    texts.append(text)
+                case Text():
+                    texts.append(block)
                 case ToolResult(content=content):
                     results.append(self._result(block))
                     lifted += [part for part in content if isinstance(part, Image)]
@@ -298,7 +310,7 @@ class _Body:
         )
 
     def _assistant(self, message: Message, calls: Sequence[ToolCall]) -> AssistantResponseMessage:
-        content = self._join([block.text for block in message.content if isinstance(block, Text)])
+        content = self._join([block for block in message.content if isinstance(block, Text)])
         return AssistantResponseMessage(content, tool_uses=[self._call(call) for call in calls] or None)
 
     def _call(self, call: ToolCall) -> ToolUse:
@@ -306,7 +318,7 @@ class _Body:
         return ToolUse(self._text(call.id), name, msgspec.Raw(call.arguments or b"{}"))
 
     def _result(self, result: ToolResult) -> ToolUseResult:
-        content = [ResultContent(self._text(part.text)) for part in result.content if isinstance(part, Text)]
+        content = [ResultContent(self._said(part)) for part in result.content if isinstance(part, Text)]
         return ToolUseResult(self._text(result.call_id), content, "error" if result.is_error else "success")
 
     def _tool(self, tool: Tool) -> msgspec.Raw:
@@ -327,6 +339,11 @@ _WRITTEN: Final = "kiro.written"
 
 def _raw(part: Wire) -> msgspec.Raw:
     return msgspec.Raw(_encode(part))
+
+
+def _literal(text: RawJson) -> Any:
+    """A string that is JSON already, where the types of the wire have a text."""
+    return msgspec.Raw(text)
 
 
 def _spliced(parts: Iterable[msgspec.Raw]) -> Any:

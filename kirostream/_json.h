@@ -1,0 +1,224 @@
+/* JSON text (RFC 8259) in UTF-8 (RFC 3629), looked through and not decoded.
+ *
+ * Everything here takes text that ends with a NUL, as a bytes object of Python does: a NUL is valid nowhere in JSON, so
+ * a byte is read only where the one before it was valid, and no length has to be asked for. A function gives the place
+ * behind what it went over, NULL where that is not valid.
+ *
+ * Strings are gone over 16 bytes a step on x86-64, 8 on other little-endian machines that are built for by GCC or
+ * Clang, and byte by byte elsewhere; escapes and characters beyond ASCII are looked at one by one.
+ */
+#ifndef KIROSTREAM_JSON_H
+#define KIROSTREAM_JSON_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define JSON_SSE2 1
+#include <emmintrin.h>
+#elif (defined(__GNUC__) || defined(__clang__)) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define JSON_WORDS 1
+#endif
+
+/* What a string holds. */
+#define JSON_ESCAPES 1 /* a backslash */
+#define JSON_FOREIGN 2 /* an escape that our own writer would not have written so */
+
+static inline const uint8_t *json_space(const uint8_t *at) {
+    while (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t')
+        at++;
+    return at;
+}
+
+/* The first byte from `at` that is no plain ASCII of a string: a quote, a backslash, a control character, a byte above
+ * 0x7F. It may also stop before one: where less than a step is left. */
+static inline const uint8_t *json_plain(const uint8_t *at, const uint8_t *end) {
+#if defined(JSON_SSE2)
+    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), control = _mm_set1_epi8(0x1F);
+    while (end - at >= 16) {
+        __m128i text = _mm_loadu_si128((const __m128i *)at);
+        __m128i found = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(text, quote), _mm_cmpeq_epi8(text, backslash)),
+                                     _mm_cmpeq_epi8(_mm_min_epu8(text, control), text));
+        unsigned mask = (unsigned)_mm_movemask_epi8(_mm_or_si128(found, text)); /* the top bit: not ASCII */
+        if (mask)
+            return at + __builtin_ctz(mask);
+        at += 16;
+    }
+#elif defined(JSON_WORDS)
+    const uint64_t ones = 0x0101010101010101u;
+    while (end - at >= 8) {
+        uint64_t text, mask;
+        memcpy(&text, at, 8);
+        /* A borrow can only set bits above one that is set rightly: the lowest is exact. */
+        mask = ((text - ones * 0x20) | ((text ^ ones * '"') - ones) | ((text ^ ones * '\\') - ones) | text) &
+               (ones * 0x80);
+        if (mask)
+            return at + (__builtin_ctzll(mask) >> 3);
+        at += 8;
+    }
+#endif
+    (void)end;
+    return at;
+}
+
+static inline int json_hex(uint8_t c) {
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The code unit of the four digits at `at`, -1 if they are none. */
+static inline int json_unit(const uint8_t *at) {
+    int unit = 0;
+    for (int i = 0; i < 4; i++) {
+        int digit = json_hex(at[i]);
+        if (digit < 0)
+            return -1;
+        unit = unit << 4 | digit;
+    }
+    return unit;
+}
+
+/* Past the escape at `at`. Half of a surrogate pair is not valid. */
+static const uint8_t *json_escape(const uint8_t *at, unsigned *holds) {
+    int unit;
+    switch (at[1]) {
+    case '"': case '\\': case 'b': case 'f': case 'n': case 'r': case 't':
+        return at + 2;
+    case '/':
+        *holds |= JSON_FOREIGN;
+        return at + 2;
+    case 'u':
+        break;
+    default:
+        return NULL;
+    }
+    unit = json_unit(at + 2);
+    if (unit < 0)
+        return NULL;
+    /* Ours: control characters without a letter of their own, in lower case. */
+    if (unit >= 0x20 || unit == '\b' || unit == '\f' || unit == '\n' || unit == '\r' || unit == '\t' ||
+        (at[5] >= 'A' && at[5] <= 'F'))
+        *holds |= JSON_FOREIGN;
+    if (unit < 0xD800 || unit > 0xDFFF)
+        return at + 6;
+    if (unit > 0xDBFF || at[6] != '\\' || at[7] != 'u')
+        return NULL;
+    unit = json_unit(at + 8);
+    return unit >= 0xDC00 && unit <= 0xDFFF ? at + 12 : NULL;
+}
+
+/* Past the character of two to four bytes at `at`. */
+static inline const uint8_t *json_wide(const uint8_t *at) {
+    uint8_t first = at[0], second = at[1];
+    if (first >= 0xC2 && first <= 0xDF)
+        return (second & 0xC0) == 0x80 ? at + 2 : NULL;
+    if (first >= 0xE0 && first <= 0xEF) {
+        uint8_t least = first == 0xE0 ? 0xA0 : 0x80, most = first == 0xED ? 0x9F : 0xBF;
+        return second >= least && second <= most && (at[2] & 0xC0) == 0x80 ? at + 3 : NULL;
+    }
+    if (first >= 0xF0 && first <= 0xF4) {
+        uint8_t least = first == 0xF0 ? 0x90 : 0x80, most = first == 0xF4 ? 0x8F : 0xBF;
+        return second >= least && second <= most && (at[2] & 0xC0) == 0x80 && (at[3] & 0xC0) == 0x80 ? at + 4 : NULL;
+    }
+    return NULL;
+}
+
+/* From behind the opening quote to behind the closing one. What it holds is added to `holds`. */
+static const uint8_t *json_string(const uint8_t *at, const uint8_t *end, unsigned *holds) {
+    while (at) {
+        at = json_plain(at, end);
+        if (*at >= 0x80)
+            at = json_wide(at);
+        else if (*at == '"')
+            return at + 1;
+        else if (*at == '\\') {
+            *holds |= JSON_ESCAPES;
+            at = json_escape(at, holds);
+        } else if (*at < 0x20)
+            return NULL;
+        else
+            at++;
+    }
+    return NULL;
+}
+
+static inline const uint8_t *json_digits(const uint8_t *at) {
+    if (*at < '0' || *at > '9')
+        return NULL;
+    while (*at >= '0' && *at <= '9')
+        at++;
+    return at;
+}
+
+static const uint8_t *json_number(const uint8_t *at) {
+    if (*at == '-')
+        at++;
+    at = *at == '0' ? at + 1 : json_digits(at);
+    if (at && *at == '.')
+        at = json_digits(at + 1);
+    if (at && (*at == 'e' || *at == 'E'))
+        at = json_digits(at + 1 + (at[1] == '+' || at[1] == '-'));
+    return at;
+}
+
+static inline const uint8_t *json_word(const uint8_t *at, const char *word) {
+    for (; *word; word++, at++)
+        if (*at != (uint8_t)*word)
+            return NULL;
+    return at;
+}
+
+/* The same of a number that every reader takes for the same: short, and without an exponent. */
+static const uint8_t *json_modest_number(const uint8_t *at) {
+    const uint8_t *behind = json_number(at);
+    return behind && behind - at <= 15 && !memchr(at, 'e', behind - at) && !memchr(at, 'E', behind - at) ? behind : NULL;
+}
+
+/* Past a value of any kind, which is nested no deeper than `depth`, with no number but `modest` ones. */
+static const uint8_t *json_value(const uint8_t *at, const uint8_t *end, int depth, int modest) {
+    unsigned holds = 0;
+    uint8_t close;
+    switch (*at) {
+    case '"':
+        return json_string(at + 1, end, &holds);
+    case 't':
+        return json_word(at, "true");
+    case 'f':
+        return json_word(at, "false");
+    case 'n':
+        return json_word(at, "null");
+    case '{': case '[':
+        break;
+    default:
+        return modest ? json_modest_number(at) : json_number(at);
+    }
+    if (depth-- <= 0)
+        return NULL;
+    close = *at == '{' ? '}' : ']';
+    at = json_space(at + 1);
+    if (*at == close)
+        return at + 1;
+    for (;;) {
+        if (close == '}') {
+            if (*at != '"' || !(at = json_string(at + 1, end, &holds)))
+                return NULL;
+            at = json_space(at);
+            if (*at != ':')
+                return NULL;
+            at = json_space(at + 1);
+        }
+        if (!(at = json_value(at, end, depth, modest)))
+            return NULL;
+        at = json_space(at);
+        if (*at == close)
+            return at + 1;
+        if (*at != ',')
+            return NULL;
+        at = json_space(at + 1);
+    }
+}
+
+#endif

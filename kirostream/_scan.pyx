@@ -1,0 +1,691 @@
+# cython: language_level=3, binding=False, boundscheck=False, wraparound=False, initializedcheck=False
+"""What is read of a large request at the speed of its bytes. `_scan.pyi` documents it.
+
+Theory. An agent's request is a megabyte of strings that go from one JSON document into another as they are. So it is
+looked through, not decoded: `_json.h` goes over every byte, finds that it is JSON in UTF-8, and where each string
+begins and ends. Objects are made of what is usual, with their texts as JSON.
+
+**Nothing is decided here.** Each function says what its twin in Python would say, or None: then the twin has to look,
+which knows every other form, and words every refusal. So what is rare need not be known here (a key with an escape in
+it, a member that is there twice), and a doubt is answered with None. The twins are the oracle in the tests:
+`dialects/jsontext.py` and `dialects/anthropic/request.py`.
+
+**Memory safety.** The text is a bytes object, which ends with a NUL (see `_json.h`). Nothing is taken for granted that
+another function has looked at before.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint8_t
+from libc.string cimport memcmp, memcpy, memset
+
+import msgspec
+
+from kirostream.turn.request import Image, Message, Role, Text, Thought, Tool, ToolCall, ToolResult
+
+cdef extern from "_json.h" nogil:
+    enum:
+        JSON_ESCAPES
+        JSON_FOREIGN
+    const uint8_t* json_space(const uint8_t* at)
+    const uint8_t* json_string(const uint8_t* at, const uint8_t* end, unsigned* holds)
+    const uint8_t* json_value(const uint8_t* at, const uint8_t* end, int depth, bint modest)
+    const uint8_t* json_modest_number(const uint8_t* at)
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        object (*tp_new)(PyTypeObject*, object, void*)
+    int PyObject_GenericSetAttr(object of, object name, object value) except -1
+
+cdef enum:
+    DEPTH = 100  # jsontext.MAX_DEPTH
+
+ctypedef struct Span:
+    const uint8_t* at  # the first byte of a value; NULL: it is not there
+    const uint8_t* end  # behind its last
+    unsigned holds  # of a string: see _json.h
+
+cdef object decode_text = msgspec.json.Decoder(str).decode
+cdef object USER = Role.USER, ASSISTANT = Role.ASSISTANT, SYSTEM = Role.SYSTEM
+cdef str PLACEHOLDER = "DeferredToolPlaceholder"
+
+
+cdef inline bytes cut(const uint8_t* at, const uint8_t* end):
+    return PyBytes_FromStringAndSize(<const char*>at, end - at)
+
+
+# --- Objects of the turn ----------------------------------------------------------------------------------------------
+
+cdef inline object new(object kind):
+    """An object of a frozen class, its fields not set yet."""
+    return (<PyTypeObject*>kind).tp_new(<PyTypeObject*>kind, (), NULL)
+
+
+cdef inline void put(object of, str name, object value) except *:
+    """Set a field, as the constructor of a frozen class does it."""
+    PyObject_GenericSetAttr(of, name, value)
+
+
+cdef inline bint is_string(const Span* span) noexcept nogil:
+    return span.at != NULL and span.at[0] == c'"'
+
+
+cdef inline bint is_null(const Span* span) noexcept nogil:
+    return span.at == NULL or span.at[0] == c"n"
+
+
+cdef inline bint is_flag(const Span* span) noexcept nogil:
+    """Whether it is a boolean, null, or not there."""
+    return is_null(span) or span.at[0] == c"t" or span.at[0] == c"f"
+
+
+cdef inline bint says(const Span* span, const char* word, Py_ssize_t size) noexcept nogil:
+    """Whether a string is this word."""
+    return span.end - span.at == size + 2 and memcmp(span.at + 1, word, size) == 0
+
+
+cdef inline str text_of(const Span* span):
+    """What a string says."""
+    if span.holds & JSON_ESCAPES:
+        return decode_text(cut(span.at, span.end))
+    return PyUnicode_DecodeUTF8(<const char*>span.at + 1, span.end - span.at - 2, NULL)
+
+
+cdef object make_text(const Span* span):
+    cdef object made
+    if span.holds & JSON_FOREIGN:
+        return Text(text_of(span))
+    made = new(Text)
+    put(made, "phase", "")
+    put(made, "literal", cut(span.at, span.end))
+    return made
+
+
+cdef object make_thought(str text, str signature, str redacted):
+    cdef object made = new(Thought)
+    put(made, "text", text)
+    put(made, "signature", signature)
+    put(made, "redacted", redacted)
+    return made
+
+
+cdef object make_call(const Span* call_id, const Span* name, const Span* arguments):
+    cdef object made = new(ToolCall)
+    put(made, "id", text_of(call_id))
+    put(made, "name", text_of(name))
+    put(made, "arguments", cut(arguments.at, arguments.end))
+    return made
+
+
+cdef object make_result(const Span* call_id, tuple content, bint is_error):
+    cdef object made = new(ToolResult)
+    put(made, "call_id", text_of(call_id))
+    put(made, "content", content)
+    put(made, "is_error", is_error)
+    return made
+
+
+cdef object make_message(object role, tuple content):
+    cdef object made = new(Message)
+    put(made, "role", role)
+    put(made, "content", content)
+    put(made, "kept", {})
+    return made
+
+
+# --- Members ----------------------------------------------------------------------------------------------------------
+
+cdef enum:  # members that are known
+    OTHER = -1
+    ROLE
+    TYPE
+    TEXT
+    DATA
+    NAME
+    ID
+    INPUT
+    SOURCE
+    CONTENT
+    THINKING
+    IS_ERROR
+    SIGNATURE
+    MEDIA_TYPE
+    TOOL_USE_ID
+    DESCRIPTION
+    INPUT_SCHEMA
+    DEFER_LOADING
+    MEMBERS
+
+
+cdef int member(const uint8_t* at, Py_ssize_t size) noexcept nogil:
+    if size == 2:
+        return ID if memcmp(at, b"id", 2) == 0 else OTHER
+    if size == 4:
+        if memcmp(at, b"type", 4) == 0:
+            return TYPE
+        if memcmp(at, b"text", 4) == 0:
+            return TEXT
+        if memcmp(at, b"name", 4) == 0:
+            return NAME
+        if memcmp(at, b"data", 4) == 0:
+            return DATA
+        return ROLE if memcmp(at, b"role", 4) == 0 else OTHER
+    if size == 5:
+        return INPUT if memcmp(at, b"input", 5) == 0 else OTHER
+    if size == 6:
+        return SOURCE if memcmp(at, b"source", 6) == 0 else OTHER
+    if size == 7:
+        return CONTENT if memcmp(at, b"content", 7) == 0 else OTHER
+    if size == 8:
+        if memcmp(at, b"thinking", 8) == 0:
+            return THINKING
+        return IS_ERROR if memcmp(at, b"is_error", 8) == 0 else OTHER
+    if size == 9:
+        return SIGNATURE if memcmp(at, b"signature", 9) == 0 else OTHER
+    if size == 10:
+        return MEDIA_TYPE if memcmp(at, b"media_type", 10) == 0 else OTHER
+    if size == 11:
+        if memcmp(at, b"tool_use_id", 11) == 0:
+            return TOOL_USE_ID
+        return DESCRIPTION if memcmp(at, b"description", 11) == 0 else OTHER
+    if size == 12:
+        return INPUT_SCHEMA if memcmp(at, b"input_schema", 12) == 0 else OTHER
+    if size == 13:
+        return DEFER_LOADING if memcmp(at, b"defer_loading", 13) == 0 else OTHER
+    return OTHER
+
+
+cdef const uint8_t* key(const uint8_t* at, const uint8_t* end, Span* found) noexcept nogil:
+    """To the value of the member whose key begins at `at`; NULL if it is none, or has an escape."""
+    found.at = at
+    found.holds = 0
+    if at[0] != c'"':
+        return NULL
+    at = json_string(at + 1, end, &found.holds)
+    if at == NULL or found.holds & JSON_ESCAPES:
+        return NULL
+    found.end = at
+    at = json_space(at)
+    return json_space(at + 1) if at[0] == c":" else NULL
+
+
+cdef inline const uint8_t* known(const uint8_t* at, const uint8_t* end, Span* found, int* which) noexcept nogil:
+    """The same, telling which member it is. NULL also if it was `found` before."""
+    cdef Span name
+    at = key(at, end, &name)
+    if at != NULL:
+        which[0] = member(name.at + 1, name.end - name.at - 2)
+        if which[0] != OTHER and found[which[0]].at != NULL:
+            return NULL
+    return at
+
+
+cdef inline const uint8_t* value(const uint8_t* at, const uint8_t* end, Span* into) noexcept nogil:
+    """Past a value, which is noted."""
+    into.at = at
+    into.holds = 0
+    if at[0] == c'"':
+        into.end = json_string(at + 1, end, &into.holds)
+    else:
+        into.end = json_value(at, end, DEPTH, False)
+    return into.end
+
+
+cdef inline const uint8_t* onward(const uint8_t* at, uint8_t close, bint* ends) noexcept nogil:
+    """From behind a value to the next, or behind the end of what it stands in."""
+    at = json_space(at)
+    ends[0] = at[0] == close
+    if ends[0]:
+        return at + 1
+    return json_space(at + 1) if at[0] == c"," else NULL
+
+
+cdef const uint8_t* members(const uint8_t* at, const uint8_t* end, Span* found) noexcept nogil:
+    """Past the object at `at`, noting the values of members that are known. NULL for one without members too."""
+    cdef int which = OTHER
+    cdef Span rest
+    cdef bint ends = False
+    memset(found, 0, MEMBERS * sizeof(Span))
+    if at[0] != c"{":
+        return NULL
+    at = json_space(at + 1)
+    while not ends:
+        at = known(at, end, found, &which)
+        if at == NULL:
+            return NULL
+        at = value(at, end, &rest if which == OTHER else &found[which])
+        if at == NULL:
+            return NULL
+        at = onward(at, c"}", &ends)
+        if at == NULL:
+            return NULL
+    return at
+
+
+# --- A message --------------------------------------------------------------------------------------------------------
+
+cdef const uint8_t* blocks(const uint8_t* at, const uint8_t* end, list into, bint inner) except? NULL:
+    """Past the array of blocks at `at`, which are made. NULL where one is not usual."""
+    cdef bint ends
+    at = json_space(at + 1)
+    if at[0] == c"]":
+        return at + 1
+    ends = False
+    while not ends:
+        at = block(at, end, into, inner)
+        if at == NULL:
+            return NULL
+        at = onward(at, c"]", &ends)
+        if at == NULL:
+            return NULL
+    return at
+
+
+cdef const uint8_t* block(const uint8_t* at, const uint8_t* end, list into, bint inner) except? NULL:
+    """The same for one block. `inner` is one of a result: a text or an image."""
+    cdef Span found[MEMBERS]
+    cdef Span source[MEMBERS]
+    cdef Span rest
+    cdef Span* kind = &found[TYPE]
+    cdef int which = OTHER
+    cdef bint ends = False
+    cdef list parts = None
+    memset(found, 0, sizeof(found))
+    if at[0] != c"{":
+        return NULL
+    at = json_space(at + 1)
+    while not ends:
+        at = known(at, end, found, &which)
+        if at == NULL:
+            return NULL
+        if which == CONTENT and at[0] == c"[" and not inner:
+            found[CONTENT].at = at
+            parts = []
+            at = blocks(at, end, parts, True)
+        elif which == SOURCE and at[0] == c"{":
+            found[SOURCE].at = at
+            at = members(at, end, source)
+        else:
+            at = value(at, end, &rest if which == OTHER else &found[which])
+        if at == NULL:
+            return NULL
+        at = onward(at, c"}", &ends)
+        if at == NULL:
+            return NULL
+
+    if not is_string(kind):
+        return NULL
+    if says(kind, b"text", 4):
+        if not is_string(&found[TEXT]):
+            return NULL
+        if found[TEXT].end - found[TEXT].at > 2:
+            into.append(make_text(&found[TEXT]))
+        return at
+    if says(kind, b"image", 5):
+        if found[SOURCE].at == NULL or found[SOURCE].at[0] != c"{" or not is_picture(source):
+            return NULL
+        into.append(Image(text_of(&source[MEDIA_TYPE]), text_of(&source[DATA])))
+        return at
+    if inner:
+        return NULL
+    if says(kind, b"tool_use", 8):
+        if not is_string(&found[ID]) or not is_string(&found[NAME]):
+            return NULL
+        if found[INPUT].at == NULL or found[INPUT].at[0] != c"{":
+            return NULL
+        into.append(make_call(&found[ID], &found[NAME], &found[INPUT]))
+        return at
+    if says(kind, b"tool_result", 11):
+        if not is_string(&found[TOOL_USE_ID]) or not is_flag(&found[IS_ERROR]):
+            return NULL
+        if parts is None:
+            if not is_string(&found[CONTENT]):
+                return NULL
+            parts = [make_text(&found[CONTENT])] if found[CONTENT].end - found[CONTENT].at > 2 else []
+        ends = found[IS_ERROR].at != NULL and found[IS_ERROR].at[0] == c"t"
+        into.append(make_result(&found[TOOL_USE_ID], tuple(parts), ends))
+        return at
+    if says(kind, b"thinking", 8):
+        if not is_string(&found[THINKING]) or not (found[SIGNATURE].at == NULL or is_string(&found[SIGNATURE])):
+            return NULL
+        signature = text_of(&found[SIGNATURE]) if found[SIGNATURE].at != NULL else ""
+        into.append(make_thought(text_of(&found[THINKING]), signature, ""))
+        return at
+    if says(kind, b"redacted_thinking", 17):
+        if not is_string(&found[DATA]):
+            return NULL
+        into.append(make_thought("", "", text_of(&found[DATA])))
+        return at
+    return NULL
+
+
+cdef bint is_picture(const Span* source) noexcept nogil:
+    """Whether the source is an image that is in the request."""
+    cdef const Span* media = &source[MEDIA_TYPE]
+    cdef const Span* data = &source[DATA]
+    if source[TYPE].at != NULL and not (is_string(&source[TYPE]) and says(&source[TYPE], b"base64", 6)):
+        return False
+    if not is_string(media) or media.end - media.at < 8 or memcmp(media.at + 1, b"image/", 6) != 0:
+        return False
+    return is_string(data) and data.end - data.at > 2
+
+
+def read_message(bytes raw not None):
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(raw)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(raw)
+    cdef Span found[MEMBERS]
+    cdef Span rest
+    cdef int which = OTHER
+    cdef bint ends = False
+    cdef list content = []
+    memset(found, 0, sizeof(found))
+    if at[0] != c"{":
+        return None
+    at = json_space(at + 1)
+    while not ends:
+        at = known(at, end, found, &which)
+        if at == NULL:
+            return None
+        if which == CONTENT and at[0] == c"[":
+            found[CONTENT].at = at
+            at = blocks(at, end, content, False)
+        else:
+            at = value(at, end, &rest if which == OTHER else &found[which])
+        if at == NULL:
+            return None
+        at = onward(at, c"}", &ends)
+        if at == NULL:
+            return None
+    if at != end or not is_string(&found[ROLE]) or found[CONTENT].at == NULL:
+        return None
+    if found[CONTENT].at[0] != c"[":
+        if not is_string(&found[CONTENT]):
+            return None
+        if found[CONTENT].end - found[CONTENT].at > 2:
+            content.append(make_text(&found[CONTENT]))
+    if says(&found[ROLE], b"user", 4):
+        return make_message(USER, tuple(content))
+    if says(&found[ROLE], b"assistant", 9):
+        return make_message(ASSISTANT, tuple(content))
+    return make_message(SYSTEM, tuple(content)) if says(&found[ROLE], b"system", 6) else None
+
+
+def read_tool(bytes raw not None):
+    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(raw)
+    cdef const uint8_t* end = at + PyBytes_GET_SIZE(raw)
+    cdef Span found[MEMBERS]
+    cdef str name, description
+    if members(at, end, found) != end:
+        return None
+    if not is_string(&found[NAME]) or found[NAME].end - found[NAME].at == 2 or not is_flag(&found[DEFER_LOADING]):
+        return None
+    if not (is_null(&found[TYPE]) or is_string(&found[TYPE])):
+        return None
+    if not (is_null(&found[DESCRIPTION]) or is_string(&found[DESCRIPTION])):
+        return None
+    if found[INPUT_SCHEMA].at == NULL or found[INPUT_SCHEMA].at[0] != c"{":
+        return None
+    name = text_of(&found[NAME])
+    if name == PLACEHOLDER:
+        return None
+    description = text_of(&found[DESCRIPTION]) if is_string(&found[DESCRIPTION]) else ""
+    return Tool(name, description, cut(found[INPUT_SCHEMA].at, found[INPUT_SCHEMA].end))
+
+
+# --- A body -----------------------------------------------------------------------------------------------------------
+
+def split(bytes body not None, tuple names not None):
+    cdef const uint8_t* begin = <const uint8_t*>PyBytes_AS_STRING(body)
+    cdef const uint8_t* end = begin + PyBytes_GET_SIZE(body)
+    cdef const uint8_t* at = begin
+    cdef const uint8_t* item
+    cdef const uint8_t* copied = begin
+    cdef Span name
+    cdef bint ends = False, last
+    cdef list rest = [], items
+    cdef dict taken = {}
+    cdef set seen = set()
+    if at[0] != c"{":
+        return None
+    at = json_space(at + 1)
+    while not ends:
+        at = key(at, end, &name)
+        if at == NULL:
+            return None
+        said = cut(name.at + 1, name.end - 1)
+        if said in names:
+            if said in seen:
+                return None
+            seen.add(said)
+        if said in seen and at[0] == c"[":
+            taken[said] = items = []
+            at = json_space(at + 1)
+            rest.append(cut(copied, at))
+            last = at[0] == c"]"
+            copied = at
+            while not last:
+                item = at
+                at = json_value(at, end, DEPTH, False)
+                if at == NULL:
+                    return None
+                items.append(cut(item, at))
+                copied = json_space(at)
+                at = onward(at, c"]", &last)
+                if at == NULL:
+                    return None
+            at = copied + 1
+        else:
+            at = json_value(at, end, DEPTH, False)
+            if at == NULL:
+                return None
+        at = onward(at, c"}", &ends)
+        if at == NULL:
+            return None
+    if json_space(at) != end:
+        return None
+    rest.append(cut(copied, end))
+    return b"".join(rest), taken
+
+
+# --- A tool's schema --------------------------------------------------------------------------------------------------
+
+cdef enum Kind:
+    ANY
+    STRING
+    STRINGS
+    WORDS  # a string, or strings
+    NUMBER
+    FLAG
+    SCHEMA  # or a boolean
+    SCHEMAS
+    SCHEMA_MAP
+
+KINDS = {
+    "Any": ANY,
+    "str": STRING,
+    "list[str]": STRINGS,
+    "str | list[str]": WORDS,
+    "float": NUMBER,
+    "bool": FLAG,
+    "Fit | bool": SCHEMA,
+    "list[Fit | bool]": SCHEMAS,
+    "dict[str, Fit | bool]": SCHEMA_MAP,
+}
+
+cdef enum:
+    MOST_KEYWORDS = 64
+    LONGEST_KEYWORD = 32
+
+
+cdef struct Keyword:
+    Py_ssize_t size
+    char name[LONGEST_KEYWORD]
+    int kind
+
+
+cdef class Fitter:
+    cdef Keyword keywords[MOST_KEYWORDS]
+    cdef int count
+
+    def __init__(self, table):
+        cdef bytes name
+        cdef Keyword* keyword
+        if len(table) > MOST_KEYWORDS:
+            raise ValueError("too many keywords")
+        for said, kind in table.items():
+            name = said.encode()
+            if len(name) > LONGEST_KEYWORD:
+                raise ValueError("the keyword is too long")
+            keyword = &self.keywords[self.count]
+            keyword.size = len(name)
+            keyword.kind = KINDS[kind]
+            memcpy(keyword.name, PyBytes_AS_STRING(name), keyword.size)
+            self.count += 1
+
+    cdef const Keyword* find(self, const Span* key) noexcept nogil:
+        cdef Py_ssize_t size = key.end - key.at - 2
+        cdef int i
+        for i in range(self.count):
+            if self.keywords[i].size == size and memcmp(self.keywords[i].name, key.at + 1, size) == 0:
+                return &self.keywords[i]
+        return NULL
+
+    cdef const uint8_t* fit(self, const uint8_t* at, const uint8_t* end, int kind, int depth) noexcept nogil:
+        """Past a value of this kind, NULL if it is none."""
+        cdef unsigned holds = 0
+        if kind == ANY:
+            return json_value(at, end, depth, True)
+        if at[0] == c'"':
+            return json_string(at + 1, end, &holds) if kind == STRING or kind == WORDS else NULL
+        if at[0] == c"t" or at[0] == c"f":
+            return json_value(at, end, depth, True) if kind == FLAG or kind == SCHEMA else NULL
+        if kind == NUMBER:
+            return json_modest_number(at)
+        if depth <= 0:
+            return NULL
+        if at[0] == c"{":
+            if kind == SCHEMA:
+                return self.schema(at, end, depth - 1)
+            return self.map(at, end, depth - 1) if kind == SCHEMA_MAP else NULL
+        if at[0] != c"[":
+            return NULL
+        if kind == STRINGS or kind == WORDS:
+            return self.array(at, end, STRING, depth - 1)
+        return self.array(at, end, SCHEMA, depth - 1) if kind == SCHEMAS else NULL
+
+    cdef const uint8_t* array(self, const uint8_t* at, const uint8_t* end, int kind, int depth) noexcept nogil:
+        cdef bint ends
+        at = json_space(at + 1)
+        ends = at[0] == c"]"
+        if ends:
+            return at + 1
+        while not ends:
+            at = self.fit(at, end, kind, depth)
+            if at == NULL:
+                return NULL
+            at = onward(at, c"]", &ends)
+            if at == NULL:
+                return NULL
+        return at
+
+    cdef const uint8_t* map(self, const uint8_t* at, const uint8_t* end, int depth) noexcept nogil:
+        """Past an object whose members are all schemas, under names of any kind."""
+        cdef unsigned holds = 0
+        cdef bint ends
+        at = json_space(at + 1)
+        ends = at[0] == c"}"
+        if ends:
+            return at + 1
+        while not ends:
+            if at[0] != c'"':
+                return NULL
+            at = json_string(at + 1, end, &holds)
+            if at == NULL:
+                return NULL
+            at = json_space(at)
+            if at[0] != c":":
+                return NULL
+            at = self.fit(json_space(at + 1), end, SCHEMA, depth)
+            if at == NULL:
+                return NULL
+            at = onward(at, c"}", &ends)
+            if at == NULL:
+                return NULL
+        return at
+
+    cdef const uint8_t* schema(self, const uint8_t* at, const uint8_t* end, int depth) noexcept nogil:
+        """Past a subschema that fits."""
+        cdef Span name
+        cdef const Keyword* keyword
+        cdef bint ends
+        at = json_space(at + 1)
+        ends = at[0] == c"}"
+        if ends:
+            return at + 1
+        while not ends:
+            at = key(at, end, &name)
+            if at == NULL:
+                return NULL
+            keyword = self.find(&name)
+            if keyword == NULL:
+                return NULL
+            at = self.fit(at, end, keyword.kind, depth)
+            if at == NULL:
+                return NULL
+            at = onward(at, c"}", &ends)
+            if at == NULL:
+                return NULL
+        return at
+
+    def __call__(self, bytes raw not None):
+        cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(raw)
+        cdef const uint8_t* end = at + PyBytes_GET_SIZE(raw)
+        cdef const uint8_t* begin
+        cdef Span name
+        cdef const Keyword* keyword
+        cdef bint seen[MOST_KEYWORDS]
+        cdef bint ends = False, dialect = False, typed = False, mapped = False
+        cdef list parts = []
+        memset(seen, 0, sizeof(seen))
+        if at[0] != c"{":
+            return None
+        at = json_space(at + 1)
+        while not ends:
+            at = key(at, end, &name)
+            if at == NULL:
+                return None
+            begin = at
+            if says(&name, b"$schema", 7):
+                if dialect:
+                    return None
+                dialect = True
+                at = json_value(at, end, DEPTH, True)
+            else:
+                keyword = self.find(&name)
+                if keyword == NULL or seen[keyword - self.keywords]:
+                    return None
+                seen[keyword - self.keywords] = True
+                if says(&name, b"type", 4):
+                    typed = True
+                    at = json_value(at, end, 0, True)
+                    if at == NULL or at - begin != 8 or memcmp(begin, b'"object"', 8) != 0:
+                        return None
+                elif says(&name, b"properties", 10):
+                    mapped = begin[0] == c"{"
+                    at = self.fit(at, end, keyword.kind, DEPTH)
+                else:
+                    at = self.fit(at, end, keyword.kind, DEPTH)
+            if at == NULL:
+                return None
+            if begin - name.end == 1:
+                part = cut(name.at, at)
+            else:
+                part = cut(name.at, name.end) + b":" + cut(begin, at)
+            if not says(&name, b"$schema", 7):
+                parts.append(part)
+            at = onward(at, c"}", &ends)
+            if at == NULL:
+                return None
+        if at != end or not typed or not mapped:
+            return None
+        return b"{%b}" % b",".join(parts) if dialect else raw

@@ -1,0 +1,29 @@
+"""The compiled scanner of requests: `_scan.pyi` documents it.
+
+``KIROSTREAM_CORE`` decides as it does for the codec (`evstream.py`). Where it is not built, or not wanted, all four say
+None: nothing is usual, and the ways in Python do everything. They say the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kirostream.evstream import CORE
+
+if TYPE_CHECKING:
+    from kirostream._scan import Fitter, read_message, read_tool, split
+else:
+    try:
+        if CORE != "compiled":
+            raise ModuleNotFoundError(name="kirostream._scan")
+        from kirostream._scan import Fitter, read_message, read_tool, split
+    except ModuleNotFoundError as missing:
+        if missing.name != "kirostream._scan":
+            raise
+        read_message = read_tool = split = lambda *_: None
+
+        def Fitter(_):  # noqa: N802
+            return lambda _: None
+
+
+__all__ = ["Fitter", "read_message", "read_tool", "split"]
