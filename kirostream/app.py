@@ -17,13 +17,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import trio
 
 from kirostream.accounts.account import Account, Token
 from kirostream.accounts.devices import Devices
-from kirostream.accounts.discovery import Discovery, Found, accounts_of, discover, from_environment
+from kirostream.accounts.discovery import (
+    AccountSettings,
+    Discovery,
+    Found,
+    accounts_of,
+    discover,
+    from_environment,
+)
 from kirostream.accounts.health import Health
 from kirostream.accounts.keeper import Post, TokenKeeper
 from kirostream.accounts.oidc import AuthHosts
@@ -32,6 +40,7 @@ from kirostream.accounts.roster import Roster
 from kirostream.accounts.sources.direct import DirectSource
 from kirostream.accounts.store_sqlite import SqlitePoolStore
 from kirostream.accounts.terms import terms_of
+from kirostream.admin.lazy import PREFIXES, Lazily
 from kirostream.dataclass import dataclass
 from kirostream.doors import Doors, Places, check_exposure
 from kirostream.errors import LocalProtocolError, SettingsError, ShuttingDown
@@ -45,7 +54,7 @@ from kirostream.gateway.sse import Heartbeats
 from kirostream.net import hub
 from kirostream.net.client import HttpClient
 from kirostream.net.door import ExchangeRecord
-from kirostream.net.exchange import Headers, HttpRequest
+from kirostream.net.exchange import Handler, Headers, HttpRequest
 from kirostream.providers.kiro import KiroProvider
 from kirostream.providers.kiro_management import AccountUsage
 from kirostream.relay.archive import open_archive
@@ -73,6 +82,7 @@ from kirostream.telemetry.facts import (
     TokenRefreshed,
 )
 from kirostream.telemetry.faults import faulted
+from kirostream.telemetry.recent import Recent
 from kirostream.telemetry.recorder import Recorder
 from kirostream.telemetry.usage import Ledger, open_ledger
 from kirostream.turn.memory import Memory
@@ -204,11 +214,15 @@ async def open_gateway(
         if ledger is not None:
             owners.enter_context(recorder.adding(ledger.take))
         simulator: Simulator | None = None
+        accounts_dir, started_at = data_dir, time.time()
         if found is None:
             demo, upstream = await owners.enter_async_context(open_simulator(settings, recorder))
             settings = _pointed_at(settings, upstream)
             found = await _simulated_account(demo, data_dir)
             simulator = demo
+            # A demo's sign-ins are worth nothing elsewhere, and the person's own are nothing for a simulator.
+            accounts_dir = Path(owners.enter_context(TemporaryDirectory(prefix="kirostream-demo-")))
+            find = _found_in_demo(found, accounts_dir)
         places = Places()
         if listens:
             await places.bind(settings, owners)
@@ -329,20 +343,19 @@ async def open_gateway(
         )
         memory = Memory(settings.server.memory)
         cors = Cors(settings.server.cors_origins)
+        router = make_router(
+            relay,
+            callers,
+            heartbeats,
+            media,
+            responses,
+            settings.websocket,
+            settings.server,
+            memory,
+            recorder.record,
+        )
         door = Doors(
-            cors.around(
-                make_router(
-                    relay,
-                    callers,
-                    heartbeats,
-                    media,
-                    responses,
-                    settings.websocket,
-                    settings.server,
-                    memory,
-                    recorder.record,
-                )
-            ),
+            cors.around(router),
             settings,
             refuse=cors.refusing(refuse),
             on_fault=faults_to(recorder, "door"),
@@ -352,13 +365,49 @@ async def open_gateway(
         serving.start_soon(heartbeats.run)
         serving.start_soon(relay.directory.run)
         if find is not None:
-            roster = Roster(data_dir, SealedStore(data_dir / "sealed"))
+            roster = Roster(accounts_dir, SealedStore(accounts_dir / "sealed"))
             serving.start_soon(house.run, roster, find, lambda: tuple(relay.directory), settings.pool.sync)
         if guests is not None:
             serving.start_soon(guests.run, lambda: {live.caller for live in relay.directory})
         serving.start_soon(_aging, memory)
         await serving.start(responses.run)
         serving.start_soon(relay.models)  # so that the first request need not wait for the list, nor for the connection
+        using = _described(found) if simulator is None else "the built-in simulator"
+        notes = tuple(note for one in found for note in one.notes) if simulator is None else ()
+        if settings.admin.enabled:
+            recent = Recent()
+            recorder.add(recent)
+
+            def admin() -> Handler:
+                from kirostream.admin.desk import About
+                from kirostream.operating import open_operating
+
+                return open_operating(
+                    settings,
+                    About(
+                        urls=(places.url, *places.urls),
+                        using=using,
+                        notes=notes,
+                        started_at=started_at,
+                        data_dir=data_dir,
+                        demo=simulator is not None,
+                    ),
+                    accounts_dir=accounts_dir,
+                    relay=relay,
+                    pool=pool,
+                    keeper=keeper,
+                    house=house,
+                    clients=clients,
+                    callers=callers,
+                    recent=recent,
+                    recorder=recorder,
+                    door=door.snapshot,
+                    nursery=serving,
+                )
+
+            room = Lazily("kirostream.operating", admin)
+            for prefix in PREFIXES:
+                router.mount(prefix, room)
         closed = trio.Event()
 
         async def run_door(task_status: trio.TaskStatus[None]) -> None:
@@ -371,8 +420,8 @@ async def open_gateway(
             more_urls=tuple(places.urls),
             key=key,
             new_key=new_key,
-            using=_described(found) if simulator is None else "the built-in simulator",
-            notes=tuple(note for one in found for note in one.notes) if simulator is None else (),
+            using=using,
+            notes=notes,
             relay=relay,
             pool=pool,
             door=door,
@@ -519,6 +568,19 @@ async def _simulated_account(simulator: Simulator, data_dir: Path) -> Sequence[F
     """An account of the simulator's, under the device identity that the demo keeps."""
     source = DirectSource(simulator.credential(), name="simulator")
     return await accounts_of(source, Devices(data_dir), time.time())
+
+
+def _found_in_demo(simulated: Sequence[Found], folder: Path) -> Callable[[], Awaitable[Discovery]]:
+    """How a demo looks for accounts: the simulated one, and those that were added meanwhile; never at the person's."""
+
+    async def find() -> Discovery:
+        nothing = AccountSettings()
+        added = await discover(
+            ("the environment", nothing), ("the settings", nothing), env={}, home=folder, data_dir=folder
+        )
+        return replace(added, found=(*simulated, *added.found))
+
+    return find
 
 
 def _pointed_at(settings: Settings, upstream: str) -> Settings:

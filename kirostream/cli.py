@@ -13,6 +13,7 @@ import typer
 
 from kirostream._version import __version__
 from kirostream.commands.accounts import accounts
+from kirostream.commands.admin import admin
 from kirostream.commands.login import login
 from kirostream.commands.serve import serve, simulate
 from kirostream.commands.settings import settings
@@ -49,6 +50,7 @@ app.command()(watch)
 app.command()(usage)
 app.add_typer(accounts)
 app.add_typer(settings)
+app.add_typer(admin)
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from kirostream.accounts.discovery import VARIABLES, AccountSettings
 from kirostream.accounts.keeper import KeeperSettings
 from kirostream.accounts.login import LoginSettings
 from kirostream.accounts.pool import PoolSettings
+from kirostream.admin.settings import AdminSettings
 from kirostream.dataclass import dataclass
 from kirostream.errors import SettingsError
 from kirostream.gateway.media import MediaSettings
@@ -76,6 +77,7 @@ class Settings:
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
     log: LogSettings = field(default_factory=LogSettings)
     usage: UsageSettings = field(default_factory=UsageSettings)
+    admin: AdminSettings = field(default_factory=AdminSettings)
 
 
 LEGACY: Final[Mapping[str, str]] = {
@@ -84,6 +86,7 @@ LEGACY: Final[Mapping[str, str]] = {
     "SERVER_PORT": "server.port",
     **{variable: f"account.{name}" for variable, name in VARIABLES.items()},
     "INTERNAL_API_KEY": "guests.key",
+    "ADMIN_PASSWORD": "admin.password",
     "VPN_PROXY_URL": "upstream.proxy",
     "FIRST_TOKEN_TIMEOUT": "relay.deadlines.first_event",
     "STREAMING_READ_TIMEOUT": "relay.deadlines.idle",

@@ -34,6 +34,7 @@ ROWS: Final[dict[str, int]] = {
     "providers": 3,
     "relay": 4,
     "gateway": 5,
+    "admin": 5,
     "simulator": 5,
     "client": 5,
     "settings": 6,
@@ -42,6 +43,7 @@ ROWS: Final[dict[str, int]] = {
     "app": 6,
     "asgi": 6,
     "doors": 6,
+    "operating": 6,
     "cli": 6,
     "commands": 6,
     "__main__": 6,
@@ -68,6 +70,10 @@ SAME_ROW: Final = {
     ("app", "doors"),
     ("commands", "settings_docs"),
     ("commands", "settings_file"),
+    ("app", "operating"),
+    ("operating", "app"),
+    ("operating", "commands"),
+    ("operating", "settings"),
     ("doors", "settings"),
     ("settings_docs", "settings"),
     ("settings_file", "settings"),
@@ -102,7 +108,7 @@ ONE_SITE: Final = {
     "structlog": {"telemetry/log.py"},
     "typer": {
         "cli.py",
-        *(f"commands/{name}.py" for name in ("accounts", "login", "serve", "settings", "usage", "watch")),
+        *(f"commands/{name}.py" for name in ("accounts", "admin", "login", "serve", "settings", "usage", "watch")),
     },
 }
 

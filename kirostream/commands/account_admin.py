@@ -83,9 +83,10 @@ class Imported:
 
 
 class AccountAdmin:
-    """What the account commands work with. Make one with `open_account_admin`.
+    """What the account commands work with. Make one with `open_account_admin`, or over the parts of a running gateway.
 
     Args:
+        keeps: whether the keeper is a gateway's, and has the accounts already.
         now: unix seconds.
     """
 
@@ -97,7 +98,10 @@ class AccountAdmin:
         clients: Clients,
         keeper: TokenKeeper,
         now: Callable[[], float] = time.time,
+        *,
+        keeps: bool = False,
     ) -> None:
+        self._keeps = keeps
         self._settings = settings
         self._env = env
         self._home = Path(env.get("HOME") or Path.home())
@@ -257,7 +261,8 @@ class AccountAdmin:
 
     def _keeper_of(self, found: Found) -> TokenKeeper:
         """The keeper, with this account in it, which goes its own way out."""
-        self._keeper.add(found.account, found.source, found.credential, post_by(self._clients.of(found.account)))
+        if not self._keeps:
+            self._keeper.add(found.account, found.source, found.credential, post_by(self._clients.of(found.account)))
         return self._keeper
 
     def _management_of(self, account: Account) -> Management:

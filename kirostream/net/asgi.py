@@ -584,4 +584,5 @@ def _request_of(scope: Scope) -> HttpRequest:
         headers += ((b":protocol", b"websocket"),)  # which the client sent (RFC 8441), and the server took away
     host, port = scope.get("client") or ("unix", None)
     peer = host if port is None else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return HttpRequest(scope.get("method", "GET"), path, scope["query_string"].decode("latin-1"), headers, peer)
+    query, secure = scope["query_string"].decode("latin-1"), scope.get("scheme") in ("https", "wss")
+    return HttpRequest(scope.get("method", "GET"), path, query, headers, peer, secure)

@@ -67,7 +67,8 @@ class HttpRequest:
     """The head of a request.
 
     `path` is the target without its query, still percent-encoded; `query` is without the question mark; `peer` is for
-    logs, ``127.0.0.1:51234``. `query` and `headers` may hold keys, so `repr` leaves them out.
+    logs, ``127.0.0.1:51234``. `query` and `headers` may hold keys, so `repr` leaves them out. `secure`: it came over
+    TLS, which ended at this door.
     """
 
     method: str
@@ -75,6 +76,7 @@ class HttpRequest:
     query: str = field(repr=False)
     headers: Headers = field(repr=False)
     peer: str = ""
+    secure: bool = False
     _first: dict[bytes, bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

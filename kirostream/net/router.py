@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 from kirostream.errors import LocalProtocolError, MalformedRequest, MethodNotAllowed, NoSuchRoute
-from kirostream.net.exchange import Exchange, HttpRequest
+from kirostream.net.exchange import Exchange, Handler, HttpRequest
 
 Endpoint: TypeAlias = Callable[..., Awaitable[None]]
 """A `Handler` that also takes the names of its pattern, as keyword arguments of type str."""
@@ -20,6 +20,8 @@ class Router:
     A pattern is a path of literal segments and ``{name}`` segments; a name takes exactly one segment, percent-decoded,
     never empty. Paths are compared exactly: a slash at the end is another path. A literal segment wins over a name. A
     path without names is found in one look-up.
+
+    What lies below a mounted prefix is its handler's business, whatever the method; a path without names wins over it.
 
     GET also serves HEAD (the door leaves the body out). OPTIONS is answered with ``allow`` where it has no endpoint of
     its own.
@@ -38,6 +40,7 @@ class Router:
         self._on_mended = on_mended
         self._literal: Final[dict[str, _Methods]] = {}
         self._tree: Final = _Node()
+        self._mounts: Final[list[tuple[str, Handler]]] = []
 
     def __repr__(self) -> str:
         return f"<Router: {len(self.routes())} routes>"
@@ -61,6 +64,10 @@ class Router:
         if not names:
             self._literal[pattern] = methods
 
+    def mount(self, prefix: str, handler: Handler) -> None:
+        """Leave `prefix` and every path below it to a handler."""
+        self._mounts.append((prefix, handler))
+
     def routes(self) -> list[tuple[str, str]]:
         """Every method and pattern, sorted by pattern."""
         found = [(method, leaf.pattern) for leaf in self._tree.leaves() for method in leaf.endpoints]
@@ -73,6 +80,11 @@ class Router:
             NoSuchRoute, MethodNotAllowed, MalformedRequest: there is none. And what the endpoint raises.
         """
         request = exchange.request
+        if request.path not in self._literal:
+            for prefix, handler in self._mounts:
+                if request.path == prefix or request.path.startswith(f"{prefix}/"):
+                    await handler(exchange)
+                    return
         found = self._find(request.path)
         if found is None and self._canonical is not None:
             path = self._canonical(request.path)

@@ -137,6 +137,15 @@ class Directory:
             )
         return live
 
+    def known(self, turn: str) -> LiveTurn | None:
+        """The turn of this id, whoever asked for it, if it is in memory: for the operator."""
+        kept = self._over.get(turn)
+        return self._in_flight.get(turn) or (kept[0] if kept is not None else None)
+
+    def everybodys(self) -> list[LiveTurn]:
+        """The turns of all callers, for the operator: those in flight first, each part newest first."""
+        return [*reversed(self._in_flight.values()), *(live for live, _ in reversed(self._over.values()))]
+
     def of(self, caller: str) -> list[LiveTurn]:
         """The turns of one caller, those in flight first, each part oldest first."""
         known = [*self._in_flight.values(), *(live for live, _ in self._over.values())]

@@ -52,6 +52,9 @@ class House:
         self._here: dict[AccountId, Found] = {}
         self._leaving: dict[AccountId, tuple[LiveTurn, ...]] = {}
         self._troubles: frozenset[str] = frozenset()
+        self._following = False
+        self._wanted = trio.Event()
+        self._looked = trio.Event()
 
     def __repr__(self) -> str:
         return f"<House of {len(self._here)} accounts, {len(self._leaving)} leaving>"
@@ -70,6 +73,16 @@ class House:
         account = self._as_set(found.account)
         self._fleet.keeper.add(account, found.source, found.credential, self._post_of(account))
 
+    def found(self, account: AccountId) -> Found | None:
+        """An account that is used, and where its credential lives."""
+        return self._here.get(account)
+
+    async def look_now(self) -> None:
+        """Take in what was changed on disk, and return once that is done. Without a list to follow, at once."""
+        if self._following:
+            self._wanted.set()
+            await self._looked.wait()
+
     async def run(
         self,
         roster: Roster,
@@ -86,16 +99,26 @@ class House:
             every: seconds between two looks.
         """
         seen: object = self  # so it is looked at once: what was changed while the gateway started is taken in, too
-        while True:
-            await trio.sleep(every)
-            await self.see_off()
-            try:
-                version = await roster.version()
-                if version != seen:
-                    await self._look(roster, find, in_flight)
-                    seen = version
-            except KirostreamError as error:  # it is looked at again; until then everything stays as it is
-                self._tell_of((error.message,))
+        self._following = True
+        try:
+            while True:
+                with trio.move_on_after(every):
+                    await self._wanted.wait()
+                self._wanted, looked = trio.Event(), self._looked
+                self._looked = trio.Event()
+                try:
+                    await self.see_off()
+                    version = await roster.version()
+                    if version != seen:
+                        await self._look(roster, find, in_flight)
+                        seen = version
+                except KirostreamError as error:  # it is looked at again; until then everything stays as it is
+                    self._tell_of((error.message,))
+                finally:
+                    looked.set()
+        finally:
+            self._following = False
+            self._looked.set()
 
     async def _look(
         self, roster: Roster, find: Callable[[], Awaitable[Discovery]], in_flight: Callable[[], Sequence[LiveTurn]]

@@ -56,6 +56,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "accounts export": [["{home}/out.json", "--format", "kiro-rs"], ["{home}/out.json", "--format", "env"]],
     "accounts sync": [["{home}/.env", "--format", "env"], ["{home}/out.json"], ["{home}/kiro-go", "--dry-run"]],
     "accounts remove": [["{id}"]],
+    "admin password": [[], ["--remove"]],
     "login": [[], ["--social", "facebook"]],
     "serve": [["--port", "nonsense"]],
     "simulate": [["--port", "nonsense"]],

@@ -86,6 +86,36 @@ async def ask_everything(there: World) -> None:
     await there.ask("GET", f"/nothing/here?key={KEY}")
 
 
+async def operate(there: World) -> None:
+    """The admin API: every route, of an account and a turn that are there and of none, with secrets in what is sent."""
+    _, document = await there.ask("GET", "/admin/api/openapi.json")
+    _, turns = await there.ask("GET", "/admin/api/turns")
+    _, accounts = await there.ask("GET", "/admin/api/accounts")
+    real = {"turns": json.loads(turns)["turns"][0]["id"], "accounts": json.loads(accounts)["accounts"][0]["id"]}
+    given = [
+        {},
+        {"password": KEY},
+        {"password": secret("wrong")},
+        {"kind": "api_key", "value": secret("ksk_", "added")},
+    ]
+    given += [{"text": f"REFRESH_TOKEN={secret('aor', 'imported')}"}, {"text": secret("what"), "kind": MARK}]
+    for path, methods in json.loads(document)["paths"].items():
+        for method in sorted(methods, key=("get", "post", "put", "patch", "delete").index):
+            if method == "get":
+                for name in ("none", real.get(path.split("/")[3] if path.count("/") > 2 else "", "none")):
+                    with trio.move_on_after(5):
+                        await there.ask("GET", f"{path.replace('{id}', name)}?key={secret('asked')}")
+                        await there.ask("GET", path.replace("{id}", name))
+                continue
+            for body in given:
+                await there.ask(method.upper(), path.replace("{id}", "none"), json.dumps(body).encode())
+    for verb in ("test", "refresh", "clear", "disable", "enable"):
+        status, _ = await there.ask("POST", f"/admin/api/accounts/{real['accounts']}/{verb}")
+        assert status in (200, 409, 502), verb
+    await there.ask("GET", "/admin/api/status", key=secret("wrong"))
+    await there.ask("GET", "/admin/api/status", b"", (b"cookie", f"kirostream={MARK}".encode()), key="")
+
+
 async def speak(there: World, path: str) -> None:
     """Over a WebSocket: nonsense and a question. What closes it says why, and nothing else."""
     url = there.gateway.url.replace("http", "ws") + path
@@ -157,6 +187,7 @@ async def test_nothing_that_is_planted_is_ever_shown(
             await spoil(there)
             for path in ("/v1/stream", "/v1/responses"):
                 await speak(there, path)
+            await operate(there)
             there.ear.look("the end")
             snapshots = (there.gateway.relay, there.gateway.pool, there.gateway.door)
             there.ear.listen((f"snapshot of {each!r}", repr(each.snapshot())) for each in snapshots)
@@ -171,7 +202,7 @@ async def test_nothing_that_is_planted_is_ever_shown(
     refreshed = {fact.account for fact in there.ear.facts if isinstance(fact, TokenRefreshed)}
     assert len(refreshed) >= 5
     rooms = {where.split(".")[1] for where in there.ear.seen if where.startswith("kirostream.")}
-    assert {"accounts", "providers", "relay", "gateway", "net", "stores", "telemetry", "settings"} <= rooms
+    assert {"accounts", "providers", "relay", "gateway", "admin", "net", "stores", "telemetry", "settings"} <= rooms
     kinds = {where.rpartition(".")[2] for where in there.ear.seen if where.startswith("kirostream.")}
     holders = {
         "Secret",

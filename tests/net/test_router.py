@@ -176,3 +176,21 @@ async def test_a_path_that_leads_nowhere_is_tried_at_its_canonical_place() -> No
     with pytest.raises(MethodNotAllowed):
         await ask(router, "POST", "/m/x")
     assert mended == [("/m/x", "/v1/m/x")] * 3
+
+
+async def test_a_mounted_prefix_has_everything_below_it() -> None:
+    async def mounted(exchange: Exchange) -> None:
+        await exchange.reply(200, (), f"mounted {exchange.request.path}".encode())
+
+    async def known(exchange: Exchange) -> None:
+        await exchange.reply(200, (), b"known")
+
+    router = Router()
+    router.add("GET", "/admin/known", known)
+    router.mount("/admin", mounted)
+    for path in ("/admin", "/admin/", "/admin/x/y", "/admin/%FF"):
+        assert (await ask(router, "DELETE", path))[2] == f"mounted {path}".encode()
+    assert (await ask(router, "GET", "/admin/known"))[2] == b"known"
+    for path in ("/administration", "/"):
+        with pytest.raises(NoSuchRoute):
+            await ask(router, "GET", path)

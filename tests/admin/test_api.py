@@ -1,0 +1,335 @@
+"""The admin API over a running gateway: who may ask, what it says, and that its table says what is served."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from helpers.operating import KEY, Place, place
+from kirostream.accounts.health import State
+from kirostream.admin.pages.accounts import StateName
+from kirostream.admin.settings import AdminSettings
+from kirostream.turn.events import BlockDelta, TurnEnded
+from kirostream.turn.wire import load
+
+DOORS = pytest.mark.parametrize("tls", [False, True], ids=["http1", "asgi over TLS"])
+
+
+async def operations(at: Place) -> list[tuple[str, str]]:
+    paths = (await at.get("/admin/api/openapi.json"))["paths"]
+    return [(method.upper(), re.sub(r"{\w+}", "some-id", path)) for path, each in paths.items() for method in each]
+
+
+@DOORS
+async def test_nothing_is_told_to_who_has_no_key(tmp_path: Path, tls: bool) -> None:
+    async with place(tmp_path, tls=tls) as at:
+        every = await operations(at)
+        assert len(every) > 25
+        for method, path in [
+            *every,
+            ("GET", "/admin/api/nothing"),
+            ("PATCH", "/admin/api/status"),
+            ("GET", "/admin/x"),
+        ]:
+            for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": "wrong"}, {"cookie": "kirostream=1"}):
+                answer = await at.client.request(method, path, headers=headers)
+                assert answer.status_code in (401, 429), (method, path, answer.text)
+                assert answer.headers["content-type"] == "application/json"
+                assert set(answer.json()["error"]) == {"type", "message", "next", "param"}
+                assert ("retry-after" in answer.headers) is (answer.status_code == 429)
+                if (method, path) != ("POST", "/admin/api/session"):
+                    assert answer.status_code == 401
+                    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_a_page_logs_in_and_changes_something(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        entered = await at.client.post("/admin/api/session", json={"password": KEY})
+        assert entered.status_code == 200, entered.text
+        csrf = entered.json()["csrf"]
+        shown = await at.client.get("/admin/api/session")
+        assert shown.json() | {"expires_in": None} == entered.json() | {"expires_in": None}
+        account = (await at.client.get("/admin/api/accounts")).json()["accounts"][0]["id"]
+        change = f"/admin/api/accounts/{account}/disable"
+        refused = await at.client.post(change)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (403, "forbidden")
+        done = await at.client.post(change, headers={"x-csrf-token": csrf})
+        assert (done.status_code, done.json()["state"]) == (200, "disabled")
+        assert (await at.client.delete("/admin/api/session", headers={"x-csrf-token": csrf})).status_code == 204
+        assert (await at.client.get("/admin/api/session")).status_code == 401
+
+
+async def test_the_cookie_of_tls_is_for_tls(tmp_path: Path) -> None:
+    async with place(tmp_path, tls=True) as at:
+        entered = await at.client.post("/admin/api/session", json={"password": KEY})
+        assert entered.headers["set-cookie"].endswith("; Secure")
+        assert (await at.client.get("/admin/api/status")).status_code == 200
+
+
+@DOORS
+async def test_how_the_gateway_is(tmp_path: Path, tls: bool) -> None:
+    async with place(tmp_path, tls=tls) as at:
+        status = await at.get("/admin/api/status")
+        assert (status["status"], status["reasons"], status["accounts"]) == ("healthy", [], {"ready": 1})
+        assert status["demo"]
+        assert (await at.say("hello")).status_code == 200
+        stats = await at.get("/admin/api/stats")
+        assert (stats["totals"]["turns"], stats["totals"]["answered"], stats["totals"]["failed"]) == (1, 1, 0)
+        assert stats["totals"]["output_tokens"] > 0
+        assert len(stats["minutes"]) == 60
+        assert sum(minute["turns"] for minute in stats["minutes"]) == 1
+        assert (await at.get("/admin/stats"))["minutes"] == stats["minutes"]
+        health = await at.get("/v0/management/usage")
+        assert (health["status"], health["total_requests"], health["failure_count"]) == ("healthy", 1, 0)
+        assert health["total_tokens"] > 0
+
+
+async def test_the_light_goes_red_without_accounts(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        account = (await at.get("/admin/api/accounts"))["accounts"][0]
+        await at.ask("POST", f"/admin/api/accounts/{account['id']}/disable")
+        status = await at.get("/admin/api/status")
+        assert (status["status"], status["reasons"][0]["code"]) == ("unhealthy", "no_account")
+        assert (await at.say("hello")).status_code == 503
+        await at.ask("POST", f"/admin/api/accounts/{account['id']}/enable")
+        assert (await at.get("/admin/api/status"))["status"] == "healthy"
+        assert (await at.say("hello")).status_code == 200
+
+
+def test_the_states_are_those_of_the_pool() -> None:
+    assert set(StateName.__args__) == {state.value for state in State}  # type: ignore[attr-defined]
+
+
+async def signed_in(at: Place, who: str, **said: str) -> dict[str, Any]:
+    """Somebody signs in by device code, and is used at once."""
+    begun = await at.ask("POST", "/admin/api/logins", {"method": "google", **said})
+    assert begun.status_code == 201, begun.text
+    login = begun.json()
+    assert (login["state"], bool(login["code"])) == ("pending", True)
+    async with httpx.AsyncClient() as browser:
+        assert (await browser.get(f"{login['url']}&as={who}")).status_code == 200
+    while login["state"] == "pending":
+        await trio.sleep(0.02)
+        login = await at.get(f"/admin/api/logins/{login['id']}")
+    assert login["state"] == "done", login
+    account: dict[str, Any] = await at.get(f"/admin/api/accounts/{login['account']}")
+    return account
+
+
+async def test_somebody_signs_in_by_device_code_and_is_used(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        account = await signed_in(at, "ann")
+        assert (account["state"], account["kept"], account["source"]) == ("ready", True, "kirostream")
+        both = (await at.get("/admin/accounts"))["accounts"]
+        assert [each["id"] for each in both][1] == account["id"]
+        await at.ask("POST", f"/admin/api/accounts/{both[0]['id']}/disable")
+        assert (await at.say("hello")).status_code == 200
+        assert (await at.get(f"/admin/api/accounts/{account['id']}"))["requests"] == 1
+        again = await signed_in(at, "ann")
+        assert again["id"] == account["id"], "the same person is the same account"
+        assert (await at.get("/admin/api/logins"))["logins"][0]["replaced"]
+
+
+async def test_a_sign_in_can_be_refused_given_up_and_forgotten(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        refused = (await at.ask("POST", "/admin/api/logins", {"method": "builder_id"})).json()
+        async with httpx.AsyncClient() as browser:
+            await browser.get(f"{refused['url']}&deny=1")
+        while refused["state"] == "pending":
+            await trio.sleep(0.02)
+            refused = await at.get(f"/admin/api/logins/{refused['id']}")
+        assert (refused["state"], refused["error"]) == ("failed", "The sign-in was refused on the page.")
+        for _ in range(8):
+            begun = await at.ask("POST", "/admin/api/logins", {"method": "github"})
+        full = await at.ask("POST", "/admin/api/logins", {"method": "github"})
+        assert (full.status_code, full.json()["error"]["type"]) == (409, "conflict")
+        path = f"/admin/api/logins/{begun.json()['id']}"
+        assert (await at.ask("DELETE", path)).status_code == 204
+        assert (await at.get(path))["state"] == "cancelled"
+        begun = await at.ask("POST", "/admin/api/logins", {"method": "github"})
+        assert begun.status_code == 201
+        await at.ask("DELETE", f"/admin/api/logins/{begun.json()['id']}")
+        wrong = await at.ask("POST", "/admin/api/logins", {"method": "identity_center", "start_url": "http://x"})
+        assert (wrong.status_code, wrong.json()["error"]["type"]) == (400, "bad_value")
+        stranger = "https://unentitled.awsapps.com/start"
+        denied = await at.ask("POST", "/admin/api/logins", {"method": "identity_center", "start_url": stranger})
+        assert (denied.status_code, denied.json()["error"]["type"]) == (409, "account")
+        assert len((await at.get("/admin/api/logins"))["logins"]) == 10
+
+
+async def test_what_is_done_to_an_account(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        ann = f"/admin/api/accounts/{(await signed_in(at, 'ann'))['id']}"
+        tested = (await at.ask("POST", f"{ann}/test")).json()
+        assert (tested["ok"], tested["error"]) == (True, "")
+        assert "claude-sonnet-4.5" in tested["models"]
+        assert (await at.ask("POST", f"{ann}/refresh")).json()["expires_in"] > 3000
+        quota = await at.get(f"{ann}/quota")
+        assert (quota["plan"], quota["limit"], quota["exhausted"]) == ("KIRO PRO", 1100.0, False)
+        assert (await at.get(ann))["quota"] == quota
+        assert [plan["name"] for plan in (await at.get(f"{ann}/plans"))["plans"]][1] == "KIRO_PRO"
+        page = (await at.ask("POST", f"{ann}/checkout", {"plan": "kiro_pro"})).json()
+        assert page["url"].startswith("https://checkout.simulated.invalid/")
+        assert (await at.ask("POST", f"{ann}/checkout", {"plan": "GOLD"})).status_code == 404
+        assert (await at.ask("POST", f"{ann}/disable")).json()["enabled"] is False
+        for verb in ("test", "refresh"):
+            assert (await at.ask("POST", f"{ann}/{verb}")).json()["error"]["type"] == "conflict"
+        assert (await at.ask("POST", f"{ann}/enable")).json()["state"] == "ready"
+        assert (await at.ask("DELETE", ann)).status_code == 204
+        assert (await at.ask("GET", ann)).status_code == 404
+        simulated = (await at.get("/admin/api/accounts"))["accounts"]
+        assert len(simulated) == 1
+        kept = await at.ask("DELETE", f"/admin/api/accounts/{simulated[0]['id']}")
+        assert (kept.status_code, kept.json()["error"]["type"]) == (409, "conflict")
+
+
+async def test_an_account_that_fails_says_why(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        assert at.gateway.simulator is not None
+        account = (await at.get("/admin/api/accounts"))["accounts"][0]["id"]
+        at.gateway.simulator.standing.afflict("demo", "SUSPENDED")
+        assert (await at.say("hello")).status_code >= 400
+        shown = await at.get(f"/admin/api/accounts/{account}")
+        assert shown["state"] == "suspended"
+        assert "suspended" in shown["last_error"]["message"]
+        at.gateway.simulator.standing.afflict("demo", None)
+        assert (await at.ask("POST", f"/admin/api/accounts/{account}/clear")).json()["state"] == "ready"
+        assert (await at.say("hello")).status_code == 200
+
+
+async def test_accounts_are_added_and_imported(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        assert at.gateway.simulator is not None
+        token = at.gateway.simulator.credential("bob").refresh_token.reveal()
+        added = await at.ask("POST", "/admin/api/accounts", {"kind": "refresh_token", "value": token, "label": "bob"})
+        assert (added.status_code, added.json()["known"]) == (201, False)
+        assert (await at.get(f"/admin/api/accounts/{added.json()['account']['id']}"))["label"] == "bob"
+        assert token not in json.dumps(await at.get("/admin/api/accounts"))
+        other = at.gateway.simulator.credential("eve").refresh_token.reveal()
+        done = await at.ask("POST", "/admin/api/accounts/import", {"text": f"REFRESH_TOKEN={other}", "format": "env"})
+        assert (done.status_code, len(done.json()["added"])) == (200, 1), done.text
+        assert (await at.get("/admin/api/status"))["accounts"] == {"ready": 3}
+        nothing = await at.ask("POST", "/admin/api/accounts/import", {"text": "what is this"})
+        assert nothing.status_code == 400
+        missing = await at.ask("POST", "/admin/api/accounts", {"kind": "ide", "value": "/nowhere/token.json"})
+        assert (missing.status_code, "/nowhere/token.json" in missing.text) == (400, True), missing.text
+
+
+async def test_a_turn_is_watched_as_it_is_said(tmp_path: Path) -> None:
+    async with place(tmp_path, tokens_per_second=40.0) as at, trio.open_nursery() as nursery:
+        nursery.start_soon(at.say, "Tell me something.")
+        turns: list[dict[str, Any]] = []
+        while not turns:
+            await trio.sleep(0.01)
+            turns = (await at.get("/admin/api/turns"))["turns"]
+        (turn,) = turns
+        assert (turn["status"], turn["key"], turn["model"], turn["watchers"]) == (
+            "in_progress",
+            "default",
+            "claude-sonnet-4.5",
+            1,
+        )
+        said, states = "", set()
+        headers = {"authorization": f"Bearer {KEY}"}
+        async with at.client.stream("GET", f"/admin/api/turns/{turn['id']}/events", headers=headers) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            async for line in answer.aiter_lines():
+                if line.startswith("data: "):
+                    event = load(line[6:].encode())
+                    states.add((await at.get(f"/admin/api/turns/{turn['id']}"))["status"])
+                    if isinstance(event, BlockDelta):
+                        said += json.loads(b'"' + b"".join(event.pieces) + b'"')
+        assert isinstance(event, TurnEnded)
+        assert "Tell me something." in said
+        assert states == {"in_progress", "completed"}
+        shown = await at.get(f"/admin/api/turns/{turn['id']}")
+        assert (shown["status"], shown["stop"], shown["output_tokens"] > 0) == ("completed", "end", True)
+
+
+async def test_the_operator_ends_a_turn_and_keeps_none_alive(tmp_path: Path) -> None:
+    async with place(tmp_path, tokens_per_second=5.0) as at:
+        answers: list[httpx.Response] = []
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                answers.append(await at.say("Tell me something long."))
+
+            nursery.start_soon(ask)
+            while not (turns := (await at.get("/admin/api/turns"))["turns"]):
+                await trio.sleep(0.01)
+            path = f"/admin/api/turns/{turns[0]['id']}"
+            assert (await at.ask("POST", f"{path}/cancel")).json()["status"] == "failed"
+        assert answers[0].status_code == 499
+        assert "cancelled" in (await at.get(path))["error"]
+        assert (await at.get("/admin/api/turns"))["in_flight"] == 0
+        assert (await at.ask("GET", "/admin/api/turns/turn_none/events")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ('{"kind":"ide"}', ""),
+        ('{"kind":"gold","value":"x"}', "$.kind"),
+        ('{"kind":"ide","value":7}', "$.value"),
+        ('{"kind":"ide","value":""}', "$.value"),
+        ('{"kind":"ide","value":"x","more":1}', ""),
+        ("[]", ""),
+        ("{", ""),
+        ("\udcff", ""),
+    ],
+)
+async def test_a_body_that_is_wrong_is_told_where(tmp_path: Path, body: str, param: str) -> None:
+    async with place(tmp_path) as at:
+        answer = await at.client.post(
+            "/admin/api/accounts",
+            content=body.encode("utf-8", "surrogateescape"),
+            headers={"authorization": f"Bearer {KEY}"},
+        )
+        said = answer.json()["error"]
+        assert (answer.status_code, said["type"], said["param"]) == (400, "bad_request", param), said
+
+
+async def test_what_is_not_there_is_said_in_the_same_form(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        for method, path, status in [
+            ("GET", "/admin/api/nothing", 404),
+            ("GET", "/admin/api/accounts/none", 404),
+            ("POST", "/admin/api/accounts/none/test", 404),
+            ("GET", "/admin/api/logins/none", 404),
+            ("PATCH", "/admin/api/accounts", 405),
+            ("GET", "/admin/api/accounts/%FF", 400),
+        ]:
+            answer = await at.ask(method, path)
+            assert answer.status_code == status, (path, answer.text)
+            assert answer.json()["error"]["next"]
+        large = await at.ask("POST", "/admin/api/logins", {"method": "google", "label": "x" * (2 << 20)})
+        assert large.status_code == 413
+
+
+async def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    async with place(tmp_path, admin=AdminSettings(enabled=False)) as at:
+        for path in ("/admin", "/admin/api/status", "/v0/management/usage"):
+            assert (await at.ask("GET", path)).status_code == 404
+        assert (await at.say("hello")).status_code == 200
+
+
+async def test_models_are_those_that_clients_may_ask_for(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        said = await at.get("/admin/api/models")
+        assert said["complete"]
+        assert {"claude-sonnet-4.5", "auto"} <= {model["id"] for model in said["models"]}
+
+
+async def test_a_demo_leaves_nothing_behind_and_takes_nothing_of_the_person(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        await signed_in(at, "ann")
+        assert not (tmp_path / "data" / "accounts.json").exists()
+        assert not (tmp_path / "data" / "sealed" / "own").exists()
+    async with place(tmp_path) as at:
+        assert len((await at.get("/admin/api/accounts"))["accounts"]) == 1
