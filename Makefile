@@ -11,7 +11,7 @@ BYTECODE := $(VENV)/.bytecode
 DEV := $(VENV)/.dev
 SOURCES := pyproject.toml setup.py constraints.txt kirostream/_version.py $(wildcard kirostream/_*.pyx kirostream/_*.h)
 
-.PHONY: js run test lint types build smoke bench clean help
+.PHONY: js run test lint types build smoke bench guard clean help
 
 help:           ## what there is
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -43,7 +43,10 @@ smoke: build            ## the built wheel in a new environment: it starts, it a
 	cd build && smoke/bin/python -P ../.ci/smoke.py
 
 bench: $(DEV)           ## every benchmark; results go to bench/results/
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench all
+
+guard: $(DEV)           ## instructions of the hot path beside the committed baseline (bench/guard.json); says so without valgrind
+	$(BIN)/python -m bench guard
 
 clean:          ## remove what was made, the environment too
 	rm -rf $(VENV) build dist *.egg-info kirostream/*.so kirostream/*.c

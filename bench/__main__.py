@@ -1,37 +1,51 @@
-"""``python -m bench [SUITE [options]]``: run a suite, or all, print tables, keep the numbers in ``bench/results``."""
+"""``python -m bench SUITE [options]``: run a suite, or `all`, print tables, keep the numbers in ``bench/results``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from types import ModuleType
 
-from bench import codec, convert, counting, endtoend, fanout, gateways, ledger, pool, upstream
+from bench import codec, convert, counting, endtoend, fanout, gateways, guard, ledger, pool, upstream
 
 # A suite is a module with `configure(parser)` and `run(options) -> int` (the exit status); its docstring's first line
 # is its help.
-SUITES = {
+SUITES: dict[str, ModuleType] = {
+    "gateways": gateways,
     "codec": codec,
     "convert": convert,
     "counting": counting,
     "endtoend": endtoend,
     "fanout": fanout,
-    "gateways": gateways,
     "ledger": ledger,
     "pool": pool,
     "upstream": upstream,
+    "guard": guard,
 }
+ALL = "all"
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    suites = parser.add_subparsers(dest="suite", metavar="SUITE", help="none: all of them, with their defaults")
+    suites = parser.add_subparsers(dest="suite", metavar="SUITE", required=True)
+    suites.add_parser(ALL, help="all of them; each takes those of the options that it knows, such as --quick")
+    parsers: dict[str, argparse.ArgumentParser] = {}
     for name, suite in SUITES.items():
         what = (suite.__doc__ or "").partition("\n")[0]
-        suite.configure(suites.add_parser(name, help=what, description=suite.__doc__))
-    first = parser.parse_args()
-    chosen = [first] if first.suite else [parser.parse_args([name]) for name in SUITES]
-    statuses: list[int] = [SUITES[options.suite].run(options) for options in chosen]
-    return max(statuses)
+        parsers[name] = suites.add_parser(name, help=what, description=suite.__doc__)
+        suite.configure(parsers[name])
+    options, rest = parser.parse_known_args(words)
+    if options.suite != ALL:
+        status: int = SUITES[options.suite].run(parser.parse_args(words))
+        return status
+    chosen = {name: each.parse_known_args(rest) for name, each in parsers.items()}
+    if unknown := set.intersection(*(set(unread) for _, unread in chosen.values())):
+        parser.error(f"no suite knows {' '.join(sorted(unknown))}")
+    worst = 0
+    for name, (taken, _) in chosen.items():
+        print(f"\n=== {name}", flush=True)
+        worst = max(worst, SUITES[name].run(taken))
+    return worst
 
 
 if __name__ == "__main__":

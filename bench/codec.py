@@ -322,12 +322,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="rounds a workload (default %(default)s)")
     parser.add_argument("--frames", type=int, default=2000, help="frames a stream (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the texts and of the order (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="a short run that only shows that everything works")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a goal is missed")
     parser.add_argument("--no-save", action="store_true", help="do not write a file into bench/results")
 
 
 def run(options: argparse.Namespace) -> int:
     console = Console()
+    if options.quick:
+        vars(options).update(rounds=2, frames=500)
     where = report.machine()
     found, absent = rows()
     if not any(row.name == BASELINE for row in found):

@@ -17,7 +17,6 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "c"
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra")
-TLS = ("-DWITH_TLS", "-lssl", "-lcrypto")
 
 
 class NotCompiled(Exception):
@@ -32,7 +31,6 @@ def compiler() -> str | None:
     return None
 
 
-@cache
 def program(name: str, *, tls: bool = False) -> Path:
     """The path of ``relay``, ``upstream`` or ``load``.
 
@@ -44,23 +42,35 @@ def program(name: str, *, tls: bool = False) -> Path:
     """
     if sys.platform != "linux":
         raise NotCompiled("the compiled programs of the bench need Linux: epoll, and the CPU clocks of processes")
+    if tls:
+        return _compiled(name, ("-DWITH_TLS",), ("-lssl", "-lcrypto"), "OpenSSL's headers (libssl-dev) are needed")
+    return _compiled(name, (), (), "the compiler refused")
+
+
+def library(name: str) -> Path:
+    """The path of a shared library: ``counting``, which needs valgrind's headers.
+
+    Raises:
+        NotCompiled: no compiler, or it refused.
+    """
+    return _compiled(name, ("-shared", "-fPIC"), (), "valgrind's headers are needed")
+
+
+@cache
+def _compiled(name: str, flags: tuple[str, ...], libraries: tuple[str, ...], without: str) -> Path:
     cc = compiler()
     if cc is None:
         raise NotCompiled("the bench needs a C compiler: install gcc or clang, or set CC")
-    flags = (*FLAGS, *(TLS if tls else ()))
     source = SOURCES / f"{name}.c"
+    command = [cc, *FLAGS, *flags, str(source), *libraries]
     said = b"".join(path.read_bytes() for path in (source, SOURCES / "common.h"))
-    key = hashlib.sha256(said + " ".join((cc, *flags)).encode()).hexdigest()[:16]
-    path = cache_folder() / f"{name}-{key}"
+    path = cache_folder() / f"{name}-{hashlib.sha256(said + ' '.join(command).encode()).hexdigest()[:16]}"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / name
-            command = [cc, *FLAGS, *(flag for flag in flags if flag.startswith("-D")), "-o", str(made), str(source)]
-            libraries = [flag for flag in flags if flag.startswith("-l")]
-            done = subprocess.run([*command, *libraries], capture_output=True, text=True, check=False)
+            done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
             if done.returncode:
-                why = "OpenSSL's headers (libssl-dev) are needed for TLS" if tls else "the compiler refused"
-                raise NotCompiled(f"{source.name}: {why}\n{done.stderr[-1500:]}")
+                raise NotCompiled(f"{source.name}: {without}\n{done.stderr[-1500:]}")
             made.replace(path)
     return path
 
