@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -69,8 +69,6 @@ from kirostream.relay.refusals import Captures
 from kirostream.relay.relay import Relay
 from kirostream.relay.resets import Resets
 from kirostream.settings import Settings
-from kirostream.simulator import upstream as simulator_upstream
-from kirostream.simulator.upstream import Simulator
 from kirostream.stores.sealed import SealedStore
 from kirostream.stores.sqlite import open_database
 from kirostream.telemetry.facts import (
@@ -86,6 +84,9 @@ from kirostream.telemetry.recent import Recent
 from kirostream.telemetry.recorder import Recorder
 from kirostream.telemetry.usage import Ledger, open_ledger
 from kirostream.turn.memory import Memory
+
+if TYPE_CHECKING:
+    from kirostream.simulator.upstream import Simulator
 
 DATABASE: Final = "kirostream.db"
 """The file in the data directory that holds what clients may come back to."""
@@ -171,9 +172,11 @@ def changes_to(recorder: Recorder) -> Callable[[Account, Health, Health], None]:
 @asynccontextmanager
 async def open_simulator(settings: Settings, recorder: Recorder) -> AsyncIterator[tuple[Simulator, str]]:
     """A simulator that listens until the context ends, and its base URL."""
+    from kirostream.simulator.upstream import serve
+
     async with trio.open_nursery() as nursery:
         on_fault = faults_to(recorder, "simulator")
-        simulator, url = await nursery.start(simulator_upstream.serve, settings.simulator, on_fault)
+        simulator, url = await nursery.start(serve, settings.simulator, on_fault)
         yield simulator, url
         nursery.cancel_scope.cancel()
 

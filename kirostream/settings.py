@@ -27,7 +27,7 @@ import platformdirs
 
 from kirostream.accounts.discovery import VARIABLES, AccountSettings
 from kirostream.accounts.keeper import KeeperSettings
-from kirostream.accounts.login import LoginSettings
+from kirostream.accounts.login_settings import LoginSettings
 from kirostream.accounts.pool import PoolSettings
 from kirostream.admin.settings import AdminSettings
 from kirostream.dataclass import dataclass

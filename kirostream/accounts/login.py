@@ -18,7 +18,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -33,6 +33,7 @@ from kirostream.accounts.account import (
     Secret,
 )
 from kirostream.accounts.login_messages import DeviceCode, Proof, Registration, SocialProvider
+from kirostream.accounts.login_settings import LoginSettings
 from kirostream.accounts.loopback import Loopback, open_loopback
 from kirostream.accounts.oidc import AuthHosts, AuthRequest, Headers, Refusal, Refused, is_region
 from kirostream.dataclass import dataclass
@@ -57,24 +58,6 @@ _SLOWER: Final = 5.0
 _LONGEST_PAUSE: Final = 60.0
 _TRIES: Final = 3
 """Times a code is sent where the connection fails."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginSettings:
-    """How people are signed in."""
-
-    client_name: str = field(
-        default="kirostream", metadata={"help": "The name a person sees on the page that asks for consent."}
-    )
-    callback_port: int = field(
-        default=0, metadata={"help": "Port that the browser comes back to; 0 lets the system choose."}
-    )
-    callback_deadline: float = field(
-        default=600.0, metadata={"help": "How long a sign-in in the browser may take.", "unit": "seconds"}
-    )
-    request_deadline: float = field(
-        default=30.0, metadata={"help": "How long the service may take to answer.", "unit": "seconds"}
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

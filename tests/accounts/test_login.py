@@ -13,7 +13,8 @@ from helpers.cancel import every_checkpoint
 from helpers.signin import HOSTS, Person, Service, get, signing_in
 from helpers.tokens import NOW
 from kirostream.accounts.account import AuthMethod, Credential, Secret
-from kirostream.accounts.login import LoginSettings, Task, builder_id, identity_center, social
+from kirostream.accounts.login import Task, builder_id, identity_center, social
+from kirostream.accounts.login_settings import LoginSettings
 from kirostream.accounts.oidc import AuthRequest, Headers, read_refresh, refresh_request
 from kirostream.errors import (
     AccessDenied,

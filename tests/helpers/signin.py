@@ -10,7 +10,8 @@ import trio
 
 from helpers.simulated import FakeExchange
 from helpers.tokens import unix_clock
-from kirostream.accounts.login import Login, LoginSettings, Task
+from kirostream.accounts.login import Login, Task
+from kirostream.accounts.login_settings import LoginSettings
 from kirostream.accounts.oidc import AuthHosts, Headers
 from kirostream.net.exchange import HttpRequest
 from kirostream.simulator.settings import SimulatorSettings
