@@ -6,7 +6,7 @@ import argparse
 import sys
 from types import ModuleType
 
-from bench import codec, convert, counting, endtoend, fanout, gateways, guard, ledger, pool, upstream
+from bench import codec, convert, counting, endtoend, fanout, gateways, guard, ledger, pool, start, upstream
 
 # A suite is a module with `configure(parser)` and `run(options) -> int` (the exit status); its docstring's first line
 # is its help.
@@ -19,6 +19,7 @@ SUITES: dict[str, ModuleType] = {
     "fanout": fanout,
     "ledger": ledger,
     "pool": pool,
+    "start": start,
     "upstream": upstream,
     "guard": guard,
 }
