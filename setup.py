@@ -7,6 +7,7 @@ KIROSTREAM_CFLAGS adds compiler and linker flags, e.g. for a sanitizer (see CONT
 
 import os
 import shlex
+import sys
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -14,17 +15,22 @@ from setuptools import Extension, setup
 flags = shlex.split(os.environ.get("KIROSTREAM_CFLAGS", ""))
 
 
-def extension(name: str, header: str) -> Extension:
+def extension(path: str, *depends: str) -> Extension:
     return Extension(
-        f"kirostream.{name}",
-        [f"kirostream/{name}.pyx"],
-        depends=[f"kirostream/{header}"],
+        path.replace("/", "."),
+        [f"{path}.pyx"],
+        depends=list(depends),
         extra_compile_args=["-O3", *flags],
         extra_link_args=flags,
         optional=os.environ.get("KIROSTREAM_REQUIRE_EXT") != "1",
     )
 
 
-extensions = [extension("_evstream", "_crc32.h"), extension("_scan", "_json.h")]
+extensions = [
+    extension("kirostream/_evstream", "kirostream/_crc32.h"),
+    extension("kirostream/_scan", "kirostream/_json.h"),
+]
+if sys.platform != "win32":  # there, a socket is no file
+    extensions.append(extension("kirostream/net/_quick"))
 
 setup(ext_modules=cythonize(extensions, language_level=3))

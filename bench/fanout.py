@@ -55,9 +55,8 @@ from kirostream.gateway.watch import Languages
 from kirostream.net.door import open_listeners
 from kirostream.net.exchange import Exchange, HttpRequest, Part
 from kirostream.net.http1 import Http1Door
-from kirostream.net.inbox import TakenOver
 from kirostream.net.messages import MessageSocket, text_frame
-from kirostream.net.quick import plain_socket, write_now
+from kirostream.net.quick import Outlet, plain_socket, write_each
 from kirostream.net.websocket import WebSocketSettings, accept
 from kirostream.relay.directory import Directory, TurnsSettings
 from kirostream.relay.live import LiveTurn
@@ -218,17 +217,14 @@ class BareCalls(ChannelFan):
 
     def __init__(self, heartbeats: Heartbeats) -> None:
         super().__init__(heartbeats)
-        self._streams: list[TakenOver] = []
+        self._outlets: list[Outlet | None] = []
         self._over = trio.Event()
 
     def say(self, event: TurnEvent) -> None:
         if block := self.encoded(event):
             chunk = b"%x\r\n%b\r\n" % (len(block), block)
-            for stream in self._streams:
-                sock = plain_socket(stream)
-                assert sock is not None
-                if write_now(sock, chunk) < len(chunk):
-                    raise WrongAnswer("a watcher did not keep up")
+            if write_each(self._outlets, chunk):
+                raise WrongAnswer("a watcher did not keep up")
 
     def end(self) -> None:
         super().end()
@@ -236,9 +232,8 @@ class BareCalls(ChannelFan):
 
     async def handle(self, exchange: Exchange) -> None:
         stream = await exchange.upgrade()
-        assert isinstance(stream, TakenOver)
         await stream.send_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        self._streams.append(stream)
+        self._outlets.append(Outlet(plain_socket(stream)))
         await self._over.wait()
         await stream.send_all(b"0\r\n\r\n")
 
@@ -290,6 +285,8 @@ FANS: Final[Mapping[tuple[str, str], type[Fan]]] = {
 
 class Nowhere:
     """An exchange whose client takes everything at once. It keeps the tokens' count."""
+
+    outlet = None
 
     def __init__(self) -> None:
         self.request = HttpRequest("GET", "/", "", ())

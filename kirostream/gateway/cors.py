@@ -13,6 +13,7 @@ import trio
 
 from kirostream.errors import KirostreamError
 from kirostream.net.exchange import Exchange, Handler, Headers, HttpRequest
+from kirostream.net.quick import Outlet
 
 Refuse = Callable[[KirostreamError, HttpRequest | None], tuple[int, Headers, bytes]]
 
@@ -92,6 +93,10 @@ class _Marked:
     @property
     def started(self) -> bool:
         return self._exchange.started
+
+    @property
+    def outlet(self) -> Outlet | None:
+        return self._exchange.outlet
 
     async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
         await self._exchange.start(status, [*headers, *self._headers], first)

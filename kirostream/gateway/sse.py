@@ -107,7 +107,9 @@ class Pump:
             return self._owes or self._at.event < len(self._log.events)
         if not fanout.takes(self._at):
             return await self._log.beyond(self._at.event)
-        self._at = await fanout.follow(self, self._at)
+        outlet = self._exchange.outlet
+        self._at = await fanout.follow(self, self._at, outlet)
+        self._owes = self._owes or (outlet is not None and bool(outlet.unsent))
         return self._owes or self._at.event < len(self._log.events)
 
     def _serve(self) -> bool:

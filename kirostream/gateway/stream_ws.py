@@ -104,7 +104,7 @@ class Shared:
             live.heading.turn.encode(),
         )
         self._last: tuple[Cursor, int, bytes | None, Cursor] | None = None
-        self.fanout: Fanout[bytes] = Fanout(live.log)
+        self.fanout: Fanout[bytes] = Fanout(live.log, bytes)
         """Its watchers that have everything."""
 
     def read(self, at: Cursor) -> tuple[bytes | None, Cursor]:
@@ -134,6 +134,7 @@ class Watched:
         self.shared = shared
         self.read = shared.read
         self.offer = socket.offer
+        self.outlet = socket.outlet
         self.at = at
         self.credit = credit
         self.stopped = False
@@ -316,7 +317,7 @@ class _Session(SocketSession):
             with watching:
                 while not watched.stopped:
                     if watched.may_be_led:
-                        watched.at = await shared.fanout.follow(watched, watched.at)
+                        watched.at = await shared.fanout.follow(watched, watched.at, watched.outlet)
                         await self.socket.flush()
                     elif not await log.beyond(watched.at.event) and log.finished:
                         break

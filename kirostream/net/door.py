@@ -21,6 +21,7 @@ from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError, LocalProtocolError, MethodNotAllowed, SettingsError
 from kirostream.net.codings import decode
 from kirostream.net.exchange import Exchange, Handler, Headers, HttpRequest, PeerGone, PeerStalled
+from kirostream.net.quick import Outlet
 
 _log = logging.getLogger(__name__)
 _NAME: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
@@ -252,6 +253,10 @@ class Served(Exchange, ABC):
     @property
     def request(self) -> HttpRequest:
         return self._request
+
+    @property
+    def outlet(self) -> Outlet | None:
+        return None
 
     @property
     @abstractmethod

@@ -18,6 +18,7 @@ import trio
 
 from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError, LocalProtocolError
+from kirostream.net.quick import Outlet
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -98,6 +99,9 @@ class Part:
         self.chunk = b"%x\r\n%b\r\n" % (len(data), data)
         """One chunk (RFC 9112 section 7.1)."""
 
+    def __len__(self) -> int:
+        return len(self.data)
+
 
 class Exchange(Protocol):
     """One request and its answer."""
@@ -109,6 +113,13 @@ class Exchange(Protocol):
     @property
     def started(self) -> bool:
         """Whether the head of the answer was sent."""
+
+    @property
+    def outlet(self) -> Outlet | None:
+        """Where the chunks of parts may be written to in place of an `offer`, until the next `send` or `finish`.
+
+        None where this answer has no chunks, or its connection is no plain socket.
+        """
 
     async def body(self, limit: int) -> bytes:
         """The whole body, decompressed (gzip, zstd).

@@ -76,7 +76,7 @@ from kirostream.net.door import (
 )
 from kirostream.net.exchange import Handler, Headers, HttpRequest, Part, PeerGone, PeerStalled
 from kirostream.net.inbox import Inbox, TakenOver
-from kirostream.net.quick import plain_socket, write_now
+from kirostream.net.quick import Outlet, plain_socket, write_now
 
 _WRITE: Final = 64 << 10  # bytes, one piece of a write that waits
 _YIELD_EVERY: Final = 8  # quick writes; must be a power of two
@@ -248,9 +248,8 @@ class _Connection:
         self._waits = False  # for a request, or for the rest of its head
         self._ahead = b""  # what came behind the last request
         self._exchange: _Http1Exchange | None = None
-        self._quick = plain_socket(stream)
+        self.outlet: Final = Outlet(plain_socket(stream))
         self._writes = 0
-        self.unsent = b""  # what an offer left over
         self._write_waits = False
         self.cut_off = False
         self.lost: PeerGone | PeerStalled | None = None  # to the client's doing
@@ -266,6 +265,7 @@ class _Connection:
         except Exception as fault:  # noqa: BLE001  one connection must not take the door with it; told to on_fault
             self.door.book.note_fault(None, fault)
         finally:
+            self.outlet.shut()
             await trio.aclose_forcefully(self.stream)
 
     async def _serve(self) -> None:
@@ -357,17 +357,19 @@ class _Connection:
             raise LocalProtocolError("two tasks send on one exchange at the same time")
         if self.cut_off:
             raise self.lost or PeerGone("The connection was cut.")
-        if self.unsent:
-            data, self.unsent = self.unsent + data, b""
+        outlet = self.outlet
+        if outlet.unsent:
+            data, outlet.unsent = outlet.unsent + data, b""
+            outlet.free = outlet.sock is not None
         rest: bytes | memoryview = data
-        if self._quick is not None:
+        if outlet.sock is not None:
             self._writes += 1
             if self._writes % _YIELD_EVERY:
                 await trio.lowlevel.checkpoint_if_cancelled()
             else:
                 await trio.lowlevel.checkpoint()
             try:
-                sent = write_now(self._quick, data)
+                sent = write_now(outlet.sock, data)
             except OSError:
                 raise self._lose(PeerGone("The client closed the connection.")) from None
             if sent == len(data):
@@ -376,32 +378,21 @@ class _Connection:
         await self._write_and_wait(rest)
 
     def offer(self, data: bytes) -> bool:
-        """Send what goes at once. What is left is `unsent`, and goes with the next `write`.
+        """Send what goes at once. What is left is `outlet.unsent`, and goes with the next `write`.
 
         Returns whether all of it was sent. The next `write` also says what is wrong, if anything is.
         """
-        if self.cut_off:
-            return False
-        sent = 0
-        if self._quick is not None and not self._write_waits and not self.unsent:
-            try:
-                sent = write_now(self._quick, data)
-            except OSError:
-                self._lose(PeerGone("The client closed the connection."))
-                return False
-            if sent == len(data):
-                return True
-        self.unsent += data[sent:]
-        return False
+        return not self.cut_off and self.outlet.offer(data)
 
     @property
     def is_behind(self) -> bool:
         """Whether an offer left something for `write` to do or to say."""
-        return self.cut_off or bool(self.unsent)
+        return self.cut_off or bool(self.outlet.unsent)
 
     async def _write_and_wait(self, data: bytes | memoryview) -> None:
         seconds = self.settings.write_deadline
         self._write_waits = True
+        self.outlet.free = False
         whole = False
         try:
             with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
@@ -414,12 +405,14 @@ class _Connection:
         finally:
             self._write_waits = False
             self.cut_off = self.cut_off or not whole  # a part was sent: nothing that follows would be understood
+            self.outlet.free = not (self.cut_off or self.outlet.unsent or self.outlet.sock is None)
         if not whole:
             self.cut(reset=True)
             raise self._lose(PeerStalled(f"The client did not read for {seconds:g} s; its connection was cut."))
 
     def _lose(self, why: PeerGone | PeerStalled) -> PeerGone | PeerStalled:
         self.cut_off = True
+        self.outlet.free = False
         self.lost = why
         return why
 
@@ -430,6 +423,7 @@ class _Connection:
             reset: by RST, which also drops what the kernel has not delivered yet.
         """
         self.cut_off = True
+        self.outlet.shut()
         if isinstance(self.stream, trio.SocketStream):
             if reset and self.stream.socket.fileno() != -1:
                 self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -448,6 +442,8 @@ class _Connection:
             await exchange.run(self.door.handler, gone=self.inbox.ended)
         finally:
             self._exchange = None
+            exchange.sent += self.outlet.fanned
+            self.outlet.fanned = 0
             book.end(exchange, since)
         if self.cut_off or exchange.ending != "whole":
             return False
@@ -659,6 +655,11 @@ class _Http1Exchange(Served):
         if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
             return False  # the next send says why
         return self._connection.offer(self._frame(part.data))
+
+    @property
+    def outlet(self) -> Outlet | None:
+        outlet = self._connection.outlet
+        return outlet if self._answer is _Answer.CHUNKED and outlet.sock is not None else None
 
     def _frame(self, data: bytes) -> bytes:
         """A part of the body as it goes over the wire; nothing for an empty part, whose chunk would be the last."""

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from kirostream.net.exchange import Messages, PeerGone, PeerStalled
+from kirostream.net.quick import Outlet
 
 GOOD_BYE: Final = 0.2
 """Seconds for the closing frame where who reads is cancelled too, so that no answer would be heard."""
@@ -56,6 +57,14 @@ class MessageSocket(ABC):
 
         Returns:
             Whether it is sent whole. Otherwise `flush` sends the rest, or says why that cannot be.
+        """
+
+    @property
+    @abstractmethod
+    def outlet(self) -> Outlet | None:
+        """Where frames may be written to in place of an `offer`; `flush` goes on from what is unsent there.
+
+        None where the connection is no plain socket.
         """
 
     @abstractmethod
@@ -120,6 +129,10 @@ class ServedSocket(MessageSocket):
         """Keep it: a server takes nothing without waiting."""
         self._owed.append(frame)
         return False
+
+    @property
+    def outlet(self) -> None:
+        return None
 
     async def flush(self) -> None:
         while self._owed:

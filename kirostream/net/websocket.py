@@ -33,7 +33,7 @@ from kirostream.dataclass import dataclass
 from kirostream.errors import MalformedRequest, RequestError, UpstreamDown
 from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled, UpgradeUnsupported
 from kirostream.net.messages import GOOD_BYE, MessageSocket, ServedSocket
-from kirostream.net.quick import plain_socket, write_now
+from kirostream.net.quick import Outlet, plain_socket
 
 if TYPE_CHECKING:
     import trio_websocket
@@ -138,6 +138,11 @@ class StreamedSocket(MessageSocket):
 
     def offer(self, frame: bytes) -> bool:
         return not self._connection.closed and self._stream.offer(frame)
+
+    @property
+    def outlet(self) -> Outlet | None:
+        outlet = self._stream.outlet
+        return outlet if outlet.sock is not None else None
 
     async def flush(self) -> None:
         if self._connection.closed:
@@ -366,28 +371,16 @@ class _Shared(trio.abc.Stream):
         self._closed = False
         self._said = 0
         """The first byte of the last frame, which is its opcode."""
-        self._quick = plain_socket(stream)
+        self.outlet: Final = Outlet(plain_socket(stream))
         self._sending = False
         self._waiting = trio.lowlevel.ParkingLot()
-        self._unsent = b""  # what offers left over; goes before everything else
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         return await self._stream.receive_some(max_bytes)
 
     def offer(self, frame: bytes) -> bool:
         """Send a frame as far as that goes without waiting. Returns whether it is sent whole."""
-        if self._closed:
-            return False
-        sent = 0
-        if self._quick is not None and not self._sending and not self._unsent:
-            try:
-                sent = write_now(self._quick, frame)
-            except OSError:
-                pass  # who sends the rest hears of it
-            if sent == len(frame):
-                return True
-        self._unsent += frame[sent:]
-        return False
+        return not self._closed and self.outlet.offer(frame)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send what offers left over, and then a frame.
@@ -399,20 +392,27 @@ class _Shared(trio.abc.Stream):
         if self._sending:
             await self._waiting.park()  # who was sending hands on
         self._sending = True
+        outlet = self.outlet
+        outlet.free = False
+        if self._said == CLOSE:
+            outlet.unsent = b""  # nothing may follow the closing frame
         if data:
             self._said = data[0]
         try:
-            if self._unsent:
-                data, self._unsent = self._unsent + bytes(data), b""
+            if outlet.unsent:
+                data, outlet.unsent = outlet.unsent + bytes(data), b""
             await self._stream.send_all(data)
         finally:
             self._sending = bool(self._waiting)
+            is_over = self._said == CLOSE or self._closed
+            outlet.free = not (self._sending or is_over or outlet.unsent or outlet.sock is None)
             self._waiting.unpark()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
+        self.outlet.shut()
         await self._stream.aclose()
 
 
@@ -445,6 +445,7 @@ class _Replayed(_Shared):
 
     async def aclose(self) -> None:
         self._closed = True
+        self.outlet.shut()
         await trio.lowlevel.checkpoint()
 
     async def end(self, why: trio_websocket.CloseReason | None, patience: float) -> None:
@@ -454,6 +455,7 @@ class _Replayed(_Shared):
             why: what the library closed the connection for.
             patience: seconds for it; who was cancelled has less.
         """
+        self.outlet.shut()
         cancelled = trio.current_effective_deadline() == -math.inf
         with trio.move_on_after(GOOD_BYE if cancelled else patience, shield=True):
             try:

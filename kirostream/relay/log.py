@@ -167,7 +167,7 @@ class Rendering:
         self._writer = writer
         self._turn = turn.encode()
         self._blocks: list[list[bytes]] = []
-        self.fanout: Fanout[Part] = Fanout(log)
+        self.fanout: Fanout[Part] = Fanout(log, lambda part: part.chunk)
         """Its followers that have everything."""
 
     def __repr__(self) -> str:

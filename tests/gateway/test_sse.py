@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import cast
 
 import pytest
@@ -13,6 +14,7 @@ from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading
 from kirostream.gateway.sse import Heartbeats, Pump
 from kirostream.net.exchange import Exchange, Headers, Part, PeerGone
+from kirostream.net.quick import Outlet
 from kirostream.relay.log import Rendering, TurnLog
 from kirostream.turn.events import (
     BlockDelta,
@@ -185,6 +187,32 @@ async def test_many_who_follow_are_served_together_and_the_slow_one_alone(
     said = b"".join(rendering.blocks())
     ping = rendering.heartbeat()
     assert {exchange.sent.replace(ping, b"") for exchange in exchanges} == {said}
+
+
+async def test_what_an_outlet_owes_is_sent_and_nothing_else(autojump_clock: trio.testing.MockClock) -> None:
+    near, far = socket.socketpair()
+    exchanges = [Slow("GET", "/v1/turns/x/events") for _ in range(3)]
+    outlet = exchanges[1].outlet = Outlet(trio.socket.from_stdlib_socket(near))
+    log = TurnLog()
+    rendering = Rendering(log, DIALECTS["anthropic"].writer(ASK, Heading("0" * 32, 0)))
+    with near, far:
+        async with trio.open_nursery() as nursery:
+            for exchange in exchanges:
+                pump = Pump(cast(Exchange, exchange), log, rendering, follows=True)
+                nursery.start_soon(pump.run, (), Heartbeats(10.0))
+                await trio.testing.wait_all_tasks_blocked()
+            log.append(START)
+            await trio.testing.wait_all_tasks_blocked()
+            begun = exchanges[0].sent
+            assert far.recv(1 << 16) == Part(begun).chunk
+            outlet.free = False
+            log.append([BlockDelta.of(0, "a")])
+            await trio.testing.wait_all_tasks_blocked()
+            assert outlet.unsent == Part(exchanges[0].sent.removeprefix(begun)).chunk
+            assert [exchange.sends for exchange in exchanges] == [0, 1, 0]
+            assert exchanges[1].sent == b""  # no heartbeat behind it
+            outlet.unsent, outlet.free = b"", True
+            log.append(END)
 
 
 async def test_who_only_follows_begins_anywhere_and_marks_nothing(autojump_clock: trio.testing.MockClock) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import trio
 
 from kirostream.net.exchange import Headers, HttpRequest, Part
+from kirostream.net.quick import Outlet
 
 
 class FakeExchange:
     """One request, and what was answered."""
+
+    outlet: Outlet | None = None
 
     def __init__(
         self, method: str, path: str, *, headers: Sequence[tuple[bytes, bytes]] = (), body: bytes = b"", query: str = ""

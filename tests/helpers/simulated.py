@@ -40,6 +40,10 @@ class FakeExchange:
     ending: str = ""
 
     @property
+    def outlet(self) -> None:
+        return None
+
+    @property
     def started(self) -> bool:
         return self.status != 0
 

@@ -34,6 +34,7 @@ from kirostream.errors import (
 from kirostream.net.door import DoorSnapshot, open_listeners, plain_refusal
 from kirostream.net.exchange import Exchange, Headers, HttpRequest, Part, PeerGone, PeerStalled
 from kirostream.net.http1 import Http1Door, Http1Settings
+from kirostream.net.quick import write_each
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 LIMIT = 1 << 20
@@ -844,6 +845,38 @@ async def test_an_offer_to_a_client_that_is_gone_or_stalled_is_told_by_the_next_
                 await trio.sleep(0.01)
     assert isinstance(told["/stalled"], PeerStalled)
     assert under_test.door.snapshot().evicted == 1
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_the_outlet_of_an_answer_takes_its_chunks(version: bytes) -> None:
+    async def handler(exchange: Exchange) -> None:
+        assert exchange.outlet is None  # before the head nothing may go
+        await exchange.start(200, [], b"a")
+        outlet = exchange.outlet
+        if version == b"1.0":  # its body has no chunks
+            assert outlet is None
+            await exchange.finish(b"bcd")
+            return
+        assert outlet is not None
+        assert write_each([outlet], Part(b"b").chunk) == []
+        outlet.fanned += 1  # as the fan-out counts it
+        outlet.owe(Part(b"c").chunk)
+        assert write_each([outlet], Part(b"not now").chunk) == [(0, 0)]
+        await exchange.send(b"")
+        assert outlet.free
+        await exchange.finish(b"d")
+        assert exchange.outlet is None
+
+    async with open_door(handler) as under_test:
+        port = await under_test.listen()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            talk = Talk(stream)
+            await talk.send(GET.replace(b"1.1", version))
+            assert (await talk.answer()).body == b"abcd"
+            if version == b"1.1":  # the next answer counts for itself
+                await talk.send(GET)
+                assert (await talk.answer()).body == b"abcd"
+    assert {record.sent for record in under_test.records} == {4 if version == b"1.0" else 3}
 
 
 async def test_offers_over_a_stream_that_is_no_socket_are_sent_by_the_next_send() -> None:

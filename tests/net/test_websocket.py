@@ -17,11 +17,13 @@ from kirostream.net.door import open_listeners
 from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
 from kirostream.net.http1 import Http1Door, Http1Settings
 from kirostream.net.messages import MessageSocket, text_frame
+from kirostream.net.quick import write_each
 from kirostream.net.websocket import (
     StreamedSocket,
     UpgradeRequired,
     WebSocketSettings,
     accept,
+    close_frame,
     connect,
     wants_websocket,
 )
@@ -246,6 +248,47 @@ async def test_what_an_offer_leaves_goes_first(how: str) -> None:
     assert heard == list(range(flood.numbers))
     assert len(heard) > 10
     assert not flood.ended
+
+
+class _Last(Echo):
+    """A handler that closes, and is written to by others meanwhile and afterwards."""
+
+    went: list[bool]
+    said_good_bye: trio.Event
+
+    async def talk(self, socket: MessageSocket) -> None:
+        outlet = socket.outlet
+        assert outlet is not None
+        self.went = [not write_each([outlet], text_frame(b"before"))]
+        await socket.send("by itself")
+        self.went += [outlet.free, not write_each([outlet], text_frame(b"between"))]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(socket.close)
+            await self.said_good_bye.wait()
+            self.went += [outlet.free, not write_each([outlet], text_frame(b"while it waits for the answer"))]
+            nursery.cancel_scope.cancel()
+        self.went += [outlet.free, not write_each([outlet], text_frame(b"after"))]
+
+
+async def test_nothing_follows_the_closing_frame() -> None:
+    last = _Last(WebSocketSettings())
+    last.said_good_bye = trio.Event()
+    async with trio.open_nursery() as nursery:
+        (listener,) = await open_listeners("127.0.0.1", 0)
+        nursery.start_soon(Http1Door(last, Http1Settings()).serve, [listener])
+        async with await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]) as stream:
+            lines = [b"GET / HTTP/1.1", *(name + b": " + value for name, value in HEADERS)]
+            await stream.send_all(b"\r\n".join([*lines, b"", b""]))
+            heard = b""
+            while close_frame(1000, "") not in heard:
+                heard += await stream.receive_some()
+            last.said_good_bye.set()
+            while data := await stream.receive_some():
+                heard += data
+        nursery.cancel_scope.cancel()
+    frames = heard.partition(b"\r\n\r\n")[2]
+    assert frames == b"".join(map(text_frame, [b"before", b"by itself", b"between"])) + close_frame(1000, "")
+    assert last.went == [True, True, True, False, False, False, False]
 
 
 class _Endless(_Flood):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kirostream.net.quick import Outlet
 from kirostream.relay.fanout import SLICE, Fanout
 from kirostream.relay.log import START, Cursor, TurnLog
 from kirostream.turn.events import BlockDelta, Stop, TurnEnded
@@ -59,6 +61,55 @@ class Watcher:
                 self.said += message or b""
 
 
+class Wired(Watcher):
+    """One with a socket, which is written to. What was `said` is what comes out of it."""
+
+    def __init__(self, log: TurnLog, fanout: Fanout[bytes]) -> None:
+        self.near, self.far = socket.socketpair()
+        self.far.setblocking(False)
+        self.outlet = Outlet(trio.socket.from_stdlib_socket(self.near))
+        self.counted = 0
+        super().__init__(log, fanout)
+
+    @property
+    def takes(self) -> bool:
+        return self.outlet.free
+
+    @takes.setter
+    def takes(self, takes: bool) -> None:
+        self.outlet.free = takes
+
+    def offer(self, message: bytes) -> bool:
+        self.counted += len(message)
+        return self.outlet.offer(message)
+
+    async def run(self) -> None:
+        with self.scope:
+            while not (self.log.finished and self.at.event >= len(self.log.events)):
+                if self.fanout.takes(self.at):
+                    self.at = await self.fanout.follow(self, self.at, self.outlet)
+                    self.returns += 1
+                else:
+                    await self.log.beyond(self.at.event)
+                await trio.lowlevel.checkpoint()
+                self.near.sendall(self.outlet.unsent)
+                self.outlet.unsent, self.outlet.free = b"", True
+                message, self.at = self.read(self.at)
+                if message:
+                    assert self.offer(message)
+        self.counted += self.outlet.fanned
+
+    def close(self) -> None:
+        self.outlet.shut()
+        try:
+            while piece := self.far.recv(1 << 16):
+                self.said += piece
+        except BlockingIOError:
+            pass
+        self.near.close()
+        self.far.close()
+
+
 def text(log: TurnLog, after: int = 0) -> bytes:
     return b"".join(
         b"<%b>" % piece for event in log.events[after:] if isinstance(event, BlockDelta) for piece in event.pieces
@@ -67,7 +118,7 @@ def text(log: TurnLog, after: int = 0) -> bytes:
 
 def made(count: int) -> tuple[TurnLog, Fanout[bytes], list[Watcher]]:
     log = TurnLog()
-    fanout: Fanout[bytes] = Fanout(log)
+    fanout: Fanout[bytes] = Fanout(log, bytes)
     return log, fanout, [Watcher(log, fanout) for _ in range(count)]
 
 
@@ -147,6 +198,38 @@ async def test_a_leader_that_is_cancelled_within_a_round_leaves_nobody_out(monke
     assert {watcher.said for watcher in watchers if watcher is not leader} == {b"<a><b>"}
 
 
+async def test_who_leaves_within_a_round_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket may be closed by then. And the leader leaves too: what it did not come to is not counted twice."""
+    log, fanout, _ = made(0)
+    watchers = [Wired(log, fanout) for _ in range(3 * SLICE)]
+    async with trio.open_nursery() as nursery:
+        for watcher in watchers:
+            nursery.start_soon(watcher.run)
+        await trio.testing.wait_all_tasks_blocked()
+        leader, victim = fanout._leader, watchers[SLICE + 5]
+        assert isinstance(leader, Wired)
+        others = [watcher for watcher in watchers if watcher not in (leader, victim)]
+
+        def leave(message: bytes) -> bool:
+            victim.scope.cancel()
+            return Wired.offer(leader, message)
+
+        monkeypatch.setattr(leader, "offer", leave)
+        log.append([BlockDelta(0, (b"a",))])
+        await trio.testing.wait_all_tasks_blocked()
+        assert not any(watcher.returns for watcher in others)
+        monkeypatch.setattr(leader, "offer", lambda message: (leader.scope.cancel(), Wired.offer(leader, message))[1])
+        log.append([BlockDelta(0, (b"b",))])
+        await trio.testing.wait_all_tasks_blocked()
+        assert {watcher.returns for watcher in others} == {0, 1}
+        log.append([END])
+    for watcher in watchers:
+        watcher.close()
+    assert victim.said == b""
+    assert {watcher.said for watcher in others} == {b"<a><b>"}
+    assert {watcher.counted for watcher in others} == {len(b"<a><b>")}
+
+
 async def test_who_is_recalled_within_a_round_has_what_the_round_says(monkeypatch: pytest.MonkeyPatch) -> None:
     log, fanout, watchers = made(4)
     async with trio.open_nursery() as nursery:
@@ -199,13 +282,16 @@ STEPS = st.lists(
 )
 
 
-@given(steps=STEPS, many=st.booleans())
-def test_everybody_gets_everything_once(steps: list[tuple[str, int]], many: bool) -> None:
-    trio.run(everybody, steps, many)
+@given(steps=STEPS, many=st.booleans(), wired=st.booleans())
+def test_everybody_gets_everything_once(steps: list[tuple[str, int]], many: bool, wired: bool) -> None:
+    trio.run(everybody, steps, many, wired)
 
 
-async def everybody(steps: list[tuple[str, int]], many: bool) -> None:
+async def everybody(steps: list[tuple[str, int]], many: bool, wired: bool) -> None:
     log, fanout, watchers = made(8 + many * 2 * SLICE)
+    lines: list[Wired] = []
+    if wired:
+        watchers[1::2] = lines = [Wired(log, fanout) for _ in watchers[1::2]]
     left: set[Watcher] = set()
     async with trio.open_nursery() as nursery:
         for watcher in watchers:
@@ -233,6 +319,9 @@ async def everybody(steps: list[tuple[str, int]], many: bool) -> None:
                     for _ in range(which):
                         await trio.lowlevel.checkpoint()
         log.append([END])
+    for line in lines:
+        line.close()
+        assert line in left or line.counted == len(line.said)
     for watcher in watchers:
         if watcher in left:
             assert text(log).startswith(watcher.said)
