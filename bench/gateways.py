@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import compiled, peers, processes, report, scripts
-from bench.peers import DIRECT, OURS, WAYS, Foreign, NotHere, Peer, Starter, Upstreams, Way
+from bench.peers import DIRECT, LITELLM, OURS, WAYS, Foreign, NotHere, Peer, Starter, Upstreams, Way
 from bench.processes import DidNotStart
 from bench.upstream import certificate
 
@@ -41,6 +41,8 @@ SETTLE = 0.5
 BEHIND, LOST = 0.95, 0.6
 """Who delivers less than this share of the pace is marked; less than that, and it is not asked for more."""
 TOKENS_OF_A_SHORT = 10
+AT_REST = 0.5
+"""Seconds after its first answer when a gateway has imported whatever it imports, and is at rest."""
 
 
 class Wrong(Exception):
@@ -65,8 +67,10 @@ class Workload:
         match self.kind:
             case "paced":
                 return f"paced {self.streams}x{self.rate}"
-            case "memory" | "start":
-                return self.kind
+            case "memory":
+                return f"memory {self.streams}x{self.rate}"
+            case "start":
+                return "start"
             case _:
                 return f"{self.kind} {self.streams}"
 
@@ -84,6 +88,10 @@ def workloads(options: argparse.Namespace) -> list[Workload]:
     for kind in ("short", "fresh"):
         if kind in options.rows:
             found += [Workload(kind, streams) for streams in (1, 16)]
+    if "start" in options.rows:
+        found.append(Workload("start"))
+    if "memory" in options.rows:
+        found.append(Workload("memory", options.crowd, 5))
     return found
 
 
@@ -94,7 +102,9 @@ def ways(options: argparse.Namespace) -> list[Way]:
 
 
 def takes_part(way: Way, workload: Workload, options: argparse.Namespace) -> bool:
-    """Whether a way is asked for a workload: side ways only in crowds of one size."""
+    """Whether a way is asked for a workload: side ways only in crowds of one size; a process is started once a peer."""
+    if workload.kind in ("start", "memory"):
+        return bool(way.peer) and way.name == way.peer and not way.name.endswith("-tls")
     named = options.peers is not None and way.name in options.peers
     return not way.side or named or workload.kind != "paced" or workload.streams == SIDE
 
@@ -108,7 +118,8 @@ class Bench:
 
     home: Path
     upstreams: Mapping[bool, peers.Program]
-    peers: Mapping[str, Peer]
+    peers: dict[str, Peer]
+    starter: Starter
     options: argparse.Namespace
     lost: dict[str, int] = field(default_factory=dict)
     """Tokens a second at which a way was hopelessly behind."""
@@ -167,21 +178,32 @@ class Bench:
                 return
 
     def measure(self, way: Way, workload: Workload, seed: int) -> dict[str, Any] | None:
-        """One figure row; None where the way has shown before that it cannot.
+        """One figure row; None where the way cannot, or has shown before that it does not hold the pace.
 
         Raises:
             Wrong: an answer was not right.
         """
+        if workload.streams > way.most:
+            return None
         if workload.kind == "paced":
             return self._paced(way, workload, seed)
         if workload.kind == "unpaced":
             return self._unpaced(way, workload)
+        if workload.kind in ("start", "memory"):
+            return self._anew(way, workload, seed) if self.starter.makes(way.peer) else None
         return self._requests(way, workload)
 
     def _paced(self, way: Way, crowd: Workload, seed: int) -> dict[str, Any] | None:
         nominal = crowd.streams * crowd.rate
         if nominal > self.lost.get(way.name, sys.maxsize):
             return None
+        found = self._crowd(way, crowd, seed)
+        if found["tokens_per_second"] < LOST * nominal:
+            self.lost[way.name] = min(nominal, self.lost.get(way.name, nominal))
+        return found
+
+    def _crowd(self, way: Way, crowd: Workload, seed: int) -> dict[str, Any]:
+        nominal = crowd.streams * crowd.rate
         period = 1 / crowd.rate
         spread = max(period, crowd.streams * way.start)
         opens = spread + SETTLE
@@ -204,8 +226,6 @@ class Bench:
         if found["cut"]:
             self.rest(way)
         rate = found["tokens"] / found["seconds"]
-        if rate < LOST * nominal:
-            self.lost[way.name] = min(nominal, self.lost.get(way.name, nominal))
         latency = found["latency_us"] or {}
         peer = self.peers.get(way.peer)
         memory = processes.memory(peer.pid) if peer else None
@@ -222,8 +242,35 @@ class Bench:
             "upstream_late_us": late.get("late_mean_us"),
         }
 
+    def _anew(self, way: Way, workload: Workload, seed: int) -> dict[str, Any]:
+        """A process of its own: when it was ready, what it holds at rest and, for `memory`, with many streams."""
+        running = self.peers[way.peer]
+        peer = self.starter.start(way.peer)
+        self.peers[way.peer] = peer
+        try:
+            time.sleep(AT_REST)
+            idle = processes.memory(peer.pid)
+            found: dict[str, Any] = {
+                "ready_ms": None if peer.ready is None else peer.ready * 1e3,
+                "idle_mb": idle and idle.resident / 1e6,
+            }
+            if workload.kind == "start":
+                return found
+            crowd = self._crowd(way, workload, seed)
+            full = processes.memory(peer.pid)
+            return {
+                "idle_mb": found["idle_mb"],
+                "peak_mb": full and full.peak / 1e6,
+                "kib_per_stream": full and idle and (full.peak - idle.resident) / 1024 / workload.streams,
+                "tokens_per_second": crowd["tokens_per_second"],
+                "behind": crowd["behind"],
+            }
+        finally:
+            self.peers[way.peer] = running
+            peer.stop()
+
     def _unpaced(self, way: Way, crowd: Workload) -> dict[str, Any]:
-        tokens = max(1, self.options.tokens // (crowd.streams if way.start < 0.005 else 10 * crowd.streams))
+        tokens = max(1, round(self.options.tokens * min(1.0, way.pace)) // crowd.streams)
         self.load(way, "crowd", tokens, 0, streams=1, last=0, deadline=60_000_000)  # the upstream writes it out once
         found = self.load(way, "crowd", tokens, 0, streams=crowd.streams, last=0, deadline=120_000_000)
         return {
@@ -234,8 +281,7 @@ class Bench:
         }
 
     def _requests(self, way: Way, workload: Workload) -> dict[str, Any]:
-        slow = 1 if way.start < 0.005 else 5
-        count = max(10, self.options.requests * (1 if workload.streams == 1 else 4) // slow)
+        count = round(self.options.requests * way.pace * (1 if workload.streams == 1 else 4))
         tokens = 1 if workload.kind == "first" else TOKENS_OF_A_SHORT
         fresh = workload.kind == "fresh"
         warm_up = max(5, workload.streams)
@@ -293,7 +339,7 @@ def running(home: Path, options: argparse.Namespace, console: Console) -> Iterat
                 owned.callback(found[name].stop)
             except NotHere as error:
                 console.print(f"without {name}: {error}", style="yellow")
-        yield Bench(home, upstreams, found, options)
+        yield Bench(home, upstreams, found, starter, options)
 
 
 def measure(bench: Bench, console: Console) -> dict[str, Any]:
@@ -407,6 +453,13 @@ UNPACED: Columns = (
     ("upstream us", "upstream_us", 2),
     ("clients us", "clients_us", 2),
 )
+START: Columns = (("ready ms", "ready_ms", 0), ("idle RSS MB", "idle_mb", 1))
+MEMORY: Columns = (
+    ("idle RSS MB", "idle_mb", 1),
+    ("peak RSS MB", "peak_mb", 1),
+    ("KiB a stream over idle", "kib_per_stream", 1),
+    ("tokens/s", "tokens_per_second", 0),
+)
 REQUESTS: Columns = (
     ("requests/s", "requests_per_second", 0),
     ("CPU us/request", "cpu_us", 0),
@@ -418,19 +471,23 @@ REQUESTS: Columns = (
 )
 
 
+COLUMNS: Mapping[str, Columns] = {"paced": PACED, "unpaced": UNPACED, "start": START, "memory": MEMORY}
+
+
 def tables(results: Mapping[str, Any]) -> Iterator[Table]:
     """A table a workload. The last columns say how many times kirostream's figure is the row's."""
     for name, rows in results.items():
         kind = name.partition(" ")[0]
-        columns = {"paced": PACED, "unpaced": UNPACED}.get(kind, REQUESTS)
+        columns = COLUMNS.get(kind, REQUESTS)
         out = Table(title=name, title_justify="left")
         out.add_column("", no_wrap=True)
         for heading, _, _ in columns:
             out.add_column(heading, justify="right")
         out.add_column("kirostream takes, CPU", justify="right")
-        for way, row in rows.items():
+        order = {way.name: place for place, way in enumerate(WAYS)}
+        for way, row in sorted(rows.items(), key=lambda each: order.get(each[0], len(order))):
             if row is None:
-                out.add_row(way, "behind at less")
+                out.add_row(way, "not asked")
                 continue
             cells = ["-" if row.get(figure) is None else f"{row[figure]:,.{digits}f}" for _, figure, digits in columns]
             ratio = row["ours"].get("cpu_us")
@@ -470,6 +527,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="another gateway, that runs already, with this bench's upstream behind it (--upstream-port)")  # fmt: skip
     add("--streams", type=_numbers, default=[1, 16, 128, 512, 1000], help="of paced crowds (default 1,16,128,512,1000)")
     add("--rate", dest="rates", type=_numbers, default=[20, 50], help="tokens a second of each (default 20,50)")
+    add("--crowd", type=int, default=1000, help="streams of the row `memory` (default %(default)s)")
     add("--seconds", type=float, default=2.0, help="measured of a paced crowd (default %(default)g)")
     add("--rounds", type=int, default=3, help="rounds (default %(default)s)")
     add("--tokens", type=int, default=320_000, help="of an unpaced crowd, all streams together (default %(default)s)")
@@ -482,13 +540,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--no-save", action="store_true", help="do not write a file into bench/results")
 
 
-QUICK = {"streams": [16, 128], "rates": [20], "seconds": 0.5, "rounds": 1, "tokens": 32_000, "requests": 20}
+QUICK = {
+    "streams": [16, 128],
+    "rates": [20],
+    "seconds": 0.5,
+    "rounds": 1,
+    "tokens": 32_000,
+    "requests": 20,
+    "crowd": 100,
+}
 
 
 def run(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     if options.quick:
         vars(options).update(QUICK)
+        options.peers = options.peers or [way.name for way in WAYS if way.name != LITELLM]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     where = report.machine()

@@ -20,6 +20,8 @@ from bench import compiled, scripts
 from bench.processes import ROOT, Command, Server, free_port
 
 KEY = "ks-bench"
+LITELLM_KEY = "sk-" + "5f1c0a9be27d4863" * 4
+"""Of the form that it wants."""
 DIRECT, OURS, RELAY, HAPROXY, NGINX, REFERENCE, LITELLM = (
     "direct",
     "kirostream",
@@ -57,6 +59,8 @@ class Way:
         door: which of the peer's ports: 0 is the first.
         side: it is measured at one size of crowd only, where nobody asks for it by name.
         start: seconds of a core that it may take to begin a stream: a crowd begins no faster.
+        pace: of requests, beside others, in as much time: how many are asked.
+        most: streams at once that it is asked for: more would only show how long its queue gets.
         about: what it is, for the page.
     """
 
@@ -66,27 +70,38 @@ class Way:
     door: int = 0
     side: bool = False
     start: float = 0.002
+    pace: float = 1.0
+    most: int = 1 << 20
     about: str = ""
 
 
 WAYS = (
-    Way(DIRECT, "", "kiro", about="the clients read the upstream's event stream themselves"),
-    Way(RELAY, RELAY, "kiro", about="bytes to and fro by epoll, in C, unread: the floor"),
-    Way(HAPROXY, HAPROXY, "kiro", about="HAProxy passing HTTP through, one thread, `option http-no-delay`"),
-    Way(NGINX, NGINX, "kiro", about="nginx passing HTTP through, one worker, unbuffered"),
+    Way(DIRECT, "", "kiro", pace=10, about="the clients read the upstream's event stream themselves"),
+    Way(RELAY, RELAY, "kiro", pace=10, about="bytes to and fro by epoll, in C, unread: the floor"),
+    Way(HAPROXY, HAPROXY, "kiro", pace=10, about="HAProxy passing HTTP through, one thread, `option http-no-delay`"),
+    Way(NGINX, NGINX, "kiro", pace=10, about="nginx passing HTTP through, one worker, unbuffered"),
     Way(OURS, OURS, "messages", about="`/v1/messages` by the door `http1`"),
     Way("kirostream-chat", OURS, "chat", side=True, about="`/v1/chat/completions` by the door `http1`"),
     Way("kirostream-responses", OURS, "responses", side=True, about="`/v1/responses` by the door `http1`"),
     Way("kirostream-asgi", OURS, "messages", 1, side=True, about="`/v1/messages` by the door `asgi` (hypercorn)"),
     Way("kirostream-tls", "kirostream-tls", "messages", side=True, about="`/v1/messages`, with TLS to the upstream"),
-    Way("haproxy-tls", "haproxy-tls", "kiro", side=True, about="HAProxy, with TLS to the upstream"),
-    Way("nginx-tls", "nginx-tls", "kiro", side=True, about="nginx, with TLS to the upstream"),
-    Way(REFERENCE, REFERENCE, "messages", start=0.008, about="the usual stack: hypercorn, httpx, struct, zlib, json"),
+    Way("haproxy-tls", "haproxy-tls", "kiro", side=True, pace=10, about="HAProxy, with TLS to the upstream"),
+    Way("nginx-tls", "nginx-tls", "kiro", side=True, pace=10, about="nginx, with TLS to the upstream"),
+    Way(
+        REFERENCE,
+        REFERENCE,
+        "messages",
+        start=0.008,
+        pace=0.2,
+        about="the usual stack: hypercorn, httpx, struct, zlib, json",
+    ),
     Way(
         LITELLM,
         LITELLM,
         "chat",
         start=0.06,
+        pace=0.1,
+        most=128,
         about="LiteLLM's proxy, `/v1/chat/completions` on both sides: it translates nothing",
     ),
 )
@@ -176,6 +191,10 @@ class Starter:
     def _serve(self, home: Path, command: Command, *more: int) -> Peer:
         server = Server(command, home)
         return Peer(server.pid, (server.port, *more), ready=server.ready, server=server)
+
+    def makes(self, name: str) -> bool:
+        """Whether it can start a peer of this name."""
+        return any(way.peer == name for way in WAYS)
 
     def _kirostream(self, home: Path, upstream: str) -> Peer:
         second = free_port()
@@ -273,12 +292,14 @@ http {{
         command = Command(
             LITELLM,
             ["--host", "127.0.0.1", "--port", "{port}", "--config", str(config), "--telemetry", "False"],
-            {"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+            {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": LITELLM_KEY},
             health="/health/liveliness",
             program=str(program),
             patience=120.0,
         )
-        return self._serve(home, command)
+        peer = self._serve(home, command)
+        peer.key = LITELLM_KEY
+        return peer
 
 
 def found(program: str) -> str:
