@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -68,7 +69,8 @@ from kirostream.relay.management import Management, with_token
 from kirostream.relay.refusals import Captures
 from kirostream.relay.relay import Relay
 from kirostream.relay.resets import Resets
-from kirostream.settings import Settings
+from kirostream.settings import Settings, Sources
+from kirostream.steering import Steering
 from kirostream.stores.sealed import SealedStore
 from kirostream.stores.sqlite import open_database
 from kirostream.telemetry.facts import (
@@ -94,6 +96,8 @@ AGE: Final = 300.0
 """Seconds of a generation of `turn.memory`: what is not sent for one or two of them is let go."""
 SETTLING: Final = 1.0
 """Seconds between the first request that can be answered and the one pass over the heap: it takes 40 ms."""
+HANG_UP: Final = (signal.SIGHUP,) if sys.platform != "win32" else ()
+"""The signal that asks a service to read its settings again."""
 LAST_WORDS: Final = 5.0
 """Seconds between the error event of a stopped turn and the cutting of its connection."""
 
@@ -119,6 +123,7 @@ class Gateway:
     responses: Responses
     simulator: Simulator | None
     ledger: Ledger | None
+    steering: Steering
     closed: trio.Event
 
 
@@ -189,6 +194,7 @@ async def open_gateway(
     data_dir: Path,
     recorder: Recorder,
     find: Callable[[], Awaitable[Discovery]] | None = None,
+    sources: Sources | None = None,
     listens: bool = True,
 ) -> AsyncIterator[Gateway]:
     """A gateway that listens until the context ends. `drain` it first, to end it in good order.
@@ -200,11 +206,13 @@ async def open_gateway(
         data_dir: where the key, the device ids and the locks live.
         recorder: where facts go.
         find: looks for the accounts again, when the list of our own was written; None: they stay what they are.
+        sources: where `settings` were read, to read them again; None: they stay what they are.
         listens: False: somebody else serves `Doors.application`, and there is no `url`.
 
     Raises:
         SettingsError, StoreError: it cannot start. The message says why, and what to do.
     """
+    steering = Steering(settings, sources, recorder)
     key, new_key = (settings.server.key, False) if settings.server.key else load_or_make_key(data_dir)
     async with AsyncExitStack() as owners:
         owners.enter_context(hub.opened(wanted=settings.upstream.hub))
@@ -220,7 +228,8 @@ async def open_gateway(
         accounts_dir, started_at = data_dir, time.time()
         if found is None:
             demo, upstream = await owners.enter_async_context(open_simulator(settings, recorder))
-            settings = _pointed_at(settings, upstream)
+            steering.dress(lambda settings: _pointed_at(settings, upstream))
+            settings = steering.now
             found = await _simulated_account(demo, data_dir)
             simulator = demo
             # A demo's sign-ins are worth nothing elsewhere, and the person's own are nothing for a simulator.
@@ -229,7 +238,7 @@ async def open_gateway(
         places = Places()
         if listens:
             await places.bind(settings, owners)
-        clients = Clients(settings.upstream, lambda account: terms_of(account, settings.pool.accounts).proxy)
+        clients = Clients(settings.upstream, lambda account: terms_of(account, steering.now.pool.accounts).proxy)
         owners.push_async_callback(clients.aclose)
         tell = changes_to(recorder)
 
@@ -278,14 +287,14 @@ async def open_gateway(
         turns = await owners.enter_async_context(trio.open_nursery())
 
         def catalogues(of: Pool, tokens: TokenKeeper) -> Catalogues:
-            return Catalogues(turns, provider, of, tokens, clients.of, recorder, settings.catalogue)
+            return Catalogues(turns, provider, of, tokens, clients.of, recorder, steering.now.catalogue)
 
         fleet = Fleet(pool, keeper, catalogues(pool, keeper))
         house = House(
             fleet,
             clients,
             lambda account: post_by(clients.of(account)),
-            lambda account: as_set(account, settings),
+            lambda account: as_set(account, steering.now),
             recorder,
         )
         for one in found:
@@ -364,6 +373,24 @@ async def open_gateway(
             on_fault=faults_to(recorder, "door"),
             on_exchange=exchanges_to(recorder),
         )
+
+        def adopt(new: Settings) -> None:
+            pool.adopt(new.pool)
+            keeper.adopt(new.keeper)
+            fleet.catalogues.adopt(new.catalogue)
+            relay.adopt(new.relay)
+            heartbeats.interval = new.server.stream.heartbeat
+            callers.in_query = new.server.key_in_query
+            media.adopt(new.media)
+            responses.adopt(new.server, new.responses)
+            router.adopt(new.server, new.websocket)
+            door.adopt(new)
+            if ledger is not None:
+                ledger.adopt(new.usage)
+            if guests is not None:
+                guests.adopt(new.guests, new.pool, new.keeper)
+
+        steering.adopters.append(adopt)
         serving = await owners.enter_async_context(trio.open_nursery())
         serving.start_soon(heartbeats.run)
         serving.start_soon(relay.directory.run)
@@ -431,6 +458,7 @@ async def open_gateway(
             responses=responses,
             simulator=simulator,
             ledger=ledger,
+            steering=steering,
             closed=closed,
         )
         for owner in (serving, turns, keeping):
@@ -460,8 +488,10 @@ async def serve(
     data_dir: Path,
     recorder: Recorder,
     announce: Callable[[Gateway], None],
+    sources: Sources | None = None,
+    on_settings: Callable[[Settings], None] = lambda settings: None,
 ) -> None:
-    """Run a gateway until SIGINT or SIGTERM, and drain it.
+    """Run a gateway until SIGINT or SIGTERM, and drain it. SIGHUP has it read its settings again.
 
     Args:
         settings: everything that is set.
@@ -470,36 +500,40 @@ async def serve(
         data_dir: our own.
         recorder: where facts go.
         announce: called once the gateway listens.
+        sources: where `settings` were read.
+        on_settings: told of those that act from now on, whenever some have changed.
 
     Raises:
         SettingsError, StoreError: it cannot start.
     """
     check_exposure(settings)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *HANG_UP) as signals:
         found = None if demo else await find_accounts(settings, env, data_dir)
 
         async def find() -> Discovery:
             return await look_for_accounts(settings, env, data_dir)
 
         async with open_gateway(
-            settings, found, data_dir=data_dir, recorder=recorder, find=None if demo else find
+            settings, found, data_dir=data_dir, recorder=recorder, find=None if demo else find, sources=sources
         ) as gateway:
+            gateway.steering.adopters.append(on_settings)
+            reload = gateway.steering.reload
             announce(gateway)
             recorder.record(ServiceChanged(service="gateway", state="listening", detail=gateway.url))
             with trio.move_on_after(SETTLING) as settling:
-                await _signalled(signals)
+                await _signalled(signals, reload)
             if settling.cancelled_caught:
                 settle_heap()
-                await _signalled(signals)
+                await _signalled(signals, reload)
             recorder.record(ServiceChanged(service="gateway", state="draining"))
             async with trio.open_nursery() as nursery:
 
                 async def drained() -> None:
-                    await drain(gateway, settings.server.grace)
+                    await drain(gateway, gateway.steering.now.server.grace)
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(drained)
-                await _signalled(signals)  # a second signal: now
+                await _signalled(signals, reload)  # a second signal: now
                 nursery.cancel_scope.cancel()
     recorder.record(ServiceChanged(service="gateway", state="stopped"))
 
@@ -617,6 +651,10 @@ async def _aging(memory: Memory) -> None:
         memory.age()
 
 
-async def _signalled(signals: AsyncIterator[int]) -> None:
-    async for _ in signals:
-        return
+async def _signalled(signals: AsyncIterator[int], reload: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Wait for a signal to end. A hang-up is one where a terminal is gone; else it means to read the settings again."""
+    on_terminal = sys.stdin is not None and sys.stdin.isatty()
+    async for number in signals:
+        if number not in HANG_UP or reload is None or (on_terminal and not sys.stdin.isatty()):
+            return
+        await reload()

@@ -58,22 +58,30 @@ class Application:
     async def _serve(self, receive: Receive, send: Send) -> None:
         from kirostream.accounts.discovery import Discovery
         from kirostream.app import find_accounts, look_for_accounts, open_gateway, settle_heap
-        from kirostream.settings import data_dir, load
+        from kirostream.settings import Sources, data_dir, load
         from kirostream.telemetry.facts import ServiceChanged
-        from kirostream.telemetry.log import log_sink
+        from kirostream.telemetry.log import LogSink
         from kirostream.telemetry.recorder import Recorder
 
         settings = load(os.environ)
         folder = data_dir(os.environ)
-        recorder = Recorder(log_sink(settings.log))
+        log = LogSink(settings.log)
+        recorder = Recorder(log)
         found = None if self._demo else await find_accounts(settings, os.environ, folder)
 
         async def find() -> Discovery:
             return await look_for_accounts(settings, os.environ, folder)
 
         async with open_gateway(
-            settings, found, data_dir=folder, recorder=recorder, find=None if self._demo else find, listens=False
+            settings,
+            found,
+            data_dir=folder,
+            recorder=recorder,
+            find=None if self._demo else find,
+            sources=Sources(os.environ),
+            listens=False,
         ) as gateway:
+            gateway.steering.adopters.append(lambda new: log.adopt(new.log))
             self._door = gateway.door.application()
             settle_heap()
             recorder.record(ServiceChanged(service="gateway", state="listening", detail="ASGI"))

@@ -95,6 +95,13 @@ class Doors:
     def __repr__(self) -> str:
         return f"<Doors: {self.snapshot()}>"
 
+    def adopt(self, settings: Settings) -> None:
+        """Go by other settings, from the next connection on. Only the HTTP/1.1 door can do that."""
+        self._settings = settings
+        for door in self._doors:
+            if isinstance(door, Http1Door):
+                door.settings = settings.http1
+
     def application(self, tls: Tls | None = None) -> AsgiDoor:
         """One more door: an ASGI application, to be served by itself or by any server on Trio."""
         from kirostream.net.asgi import AsgiDoor

@@ -49,6 +49,9 @@ from kirostream.telemetry.usage import UsageSettings
 
 CONFIG_FILE: Final = "kirostream.toml"
 
+LIVE: Final = {"live": True}
+"""A section, or a setting, that acts at once when it is changed; see `steering`."""
+
 T = TypeVar("T")
 
 
@@ -57,26 +60,26 @@ class Settings:
     """Everything that can be set."""
 
     server: GatewaySettings = field(default_factory=GatewaySettings)
-    media: MediaSettings = field(default_factory=MediaSettings)
-    responses: ResponsesSettings = field(default_factory=ResponsesSettings)
-    websocket: SocketSettings = field(default_factory=SocketSettings)
+    media: MediaSettings = field(default_factory=MediaSettings, metadata=LIVE)
+    responses: ResponsesSettings = field(default_factory=ResponsesSettings, metadata=LIVE)
+    websocket: SocketSettings = field(default_factory=SocketSettings, metadata=LIVE)
     listen: tuple[ListenSettings, ...] = field(
         default=(), metadata={"help": "More addresses to listen on, one [[listen]] each (README)."}
     )
-    http1: Http1Settings = field(default_factory=Http1Settings)
+    http1: Http1Settings = field(default_factory=Http1Settings, metadata=LIVE)
     asgi: AsgiSettings = field(default_factory=AsgiSettings)
     account: AccountSettings = field(default_factory=AccountSettings)
-    keeper: KeeperSettings = field(default_factory=KeeperSettings)
-    pool: PoolSettings = field(default_factory=PoolSettings)
-    guests: GuestSettings = field(default_factory=GuestSettings)
+    keeper: KeeperSettings = field(default_factory=KeeperSettings, metadata=LIVE)
+    pool: PoolSettings = field(default_factory=PoolSettings, metadata=LIVE)
+    guests: GuestSettings = field(default_factory=GuestSettings, metadata=LIVE)
     login: LoginSettings = field(default_factory=LoginSettings)
     kiro: KiroSettings = field(default_factory=KiroSettings)
     upstream: ClientSettings = field(default_factory=ClientSettings)
     relay: RelaySettings = field(default_factory=RelaySettings)
-    catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
+    catalogue: CatalogueSettings = field(default_factory=CatalogueSettings, metadata=LIVE)
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
     log: LogSettings = field(default_factory=LogSettings)
-    usage: UsageSettings = field(default_factory=UsageSettings)
+    usage: UsageSettings = field(default_factory=UsageSettings, metadata=LIVE)
     admin: AdminSettings = field(default_factory=AdminSettings)
 
 
@@ -240,23 +243,49 @@ def config_file(env: Mapping[str, str]) -> Path:
     return Path(folder) / CONFIG_FILE
 
 
-def load(
-    env: Mapping[str, str], *, path: Path | None = None, arguments: Mapping[str, object] | None = None
-) -> Settings:
-    """Compose the settings.
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where settings are read.
 
     Args:
         env: the environment.
         path: a settings file that has to exist; None: the default one, if it is there.
         arguments: dotted setting to value, from the command line; None values are ignored.
+    """
+
+    env: Mapping[str, str] = field(repr=False)
+    path: Path | None = None
+    arguments: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    @property
+    def file(self) -> Path:
+        """The settings file, there or not."""
+        return self.path or config_file(self.env)
+
+    def text(self) -> str:
+        """What is in the file; empty where there is none, and none has to be.
+
+        Raises:
+            SettingsError: it cannot be read.
+        """
+        return read_text(self.file, required=self.path is not None)
+
+    def above(self) -> Layer:
+        """What wins over the file."""
+        return from_env(self.env) | from_arguments(self.arguments)
+
+
+def load(
+    env: Mapping[str, str], *, path: Path | None = None, arguments: Mapping[str, object] | None = None
+) -> Settings:
+    """Compose the settings of `Sources`.
 
     Raises:
         SettingsError: anything that cannot be used, with its place. Where there is more of it, the message says so.
     """
     trouble: list[SettingsError] = []
-    text = read_text(path or config_file(env), required=path is not None)
-    layers = [from_text(text, path or config_file(env), trouble), from_env(env), from_arguments(arguments or {})]
-    return judged(compose(layers, trouble), trouble)
+    sources = Sources(env, path, arguments or {})
+    return judged(compose([from_text(sources.text(), sources.file, trouble), sources.above()], trouble), trouble)
 
 
 def judged(settings: Settings, trouble: Sequence[SettingsError]) -> Settings:

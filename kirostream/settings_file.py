@@ -12,7 +12,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import trio
@@ -26,10 +25,8 @@ from kirostream.settings import (
     Leaf,
     Origin,
     Settings,
+    Sources,
     compose,
-    config_file,
-    from_arguments,
-    from_env,
     from_text,
     judged,
     leaves,
@@ -104,31 +101,33 @@ class SettingsEditor:
     """Shows and changes settings.
 
     Args:
-        env: the environment.
-        path: the file that was asked for; None: the default one, which need not be there.
-        arguments: what the command line says, from dotted names.
+        sources: where the settings are read.
+        acting: what this process goes by; None: what is read now.
         heed: takes the settings that act from now on; only live ones differ from those before.
 
     Raises:
-        SettingsError: what is set cannot be used.
+        SettingsError: what is set cannot be used, and `acting` is None.
     """
 
     def __init__(
         self,
-        env: Mapping[str, str],
+        sources: Sources,
         *,
-        path: Path | None = None,
-        arguments: Mapping[str, object] | None = None,
+        acting: Settings | None = None,
         heed: Callable[[Settings], None] = lambda settings: None,
     ) -> None:
-        self._env = env
-        self._required = path is not None
-        self.path: Final = path or config_file(env)
-        self._above = from_env(env) | from_arguments(arguments or {})
-        self.heed = heed
+        self._sources = sources
+        self.path: Final = sources.file
+        self._above = sources.above()
+        self._heed = heed
         self._leaves: Final = {leaf.name: leaf for leaf in leaves()}
-        self._read = self._composed(read_text(self.path, required=self._required))
-        self.acting = self._read.settings
+        try:
+            self._read = self._composed(sources.text())
+        except SettingsError:
+            if acting is None:
+                raise
+            self._read = _Read("", {}, acting, self._above)  # `reload` and `set` tell of it
+        self.acting = acting or self._read.settings
         """What this process goes by."""
 
     def __repr__(self) -> str:
@@ -230,7 +229,7 @@ class SettingsEditor:
         """
 
         def work() -> _Read:
-            return self._composed(read_text(self.path, required=self._required))
+            return self._composed(self._sources.text())
 
         return self._take(await trio.to_thread.run_sync(work))
 
@@ -247,7 +246,7 @@ class SettingsEditor:
             return Reload((), tuple(leaf.name for leaf in changed))
         if live:
             self.acting = acting
-            self.heed(acting)
+            self._heed(acting)
         return Reload(tuple(live), tuple(leaf.name for leaf in changed if not leaf.live))
 
     def _changed(self, text: str, name: str, value: object) -> str:
@@ -277,15 +276,14 @@ class SettingsEditor:
         return _Read(text, file, settings, file | self._above)
 
 
-def problems(env: Mapping[str, str], path: Path | None = None) -> list[str]:
+def problems(sources: Sources) -> list[str]:
     """Everything that is wrong with what is set, a line each."""
-    at = path or config_file(env)
     trouble: list[SettingsError] = []
     try:
-        text = read_text(at, required=path is not None)
+        text = sources.text()
     except SettingsError as error:
         return [error.message]
-    compose([from_text(text, at, trouble), from_env(env)], trouble)
+    compose([from_text(text, sources.file, trouble), sources.above()], trouble)
     return [error.message for error in trouble]
 
 

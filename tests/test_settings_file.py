@@ -10,7 +10,7 @@ import pytest
 
 import kirostream
 from kirostream.errors import SettingsError, StoreError
-from kirostream.settings import Leaf, Settings, leaves, load, value_of, with_values
+from kirostream.settings import Leaf, Settings, Sources, leaves, load, value_of, with_values
 from kirostream.settings_docs import page
 from kirostream.settings_file import MASK, Change, SettingsEditor, doubtful, problems
 
@@ -51,7 +51,7 @@ def test_every_setting_says_what_it_does() -> None:
 
 
 def test_where_each_value_comes_from(env: Mapping[str, str]) -> None:
-    editor = SettingsEditor(env, arguments={"server.host": "127.0.0.5", "server.grace": None})
+    editor = SettingsEditor(Sources(env, arguments={"server.host": "127.0.0.5", "server.grace": None}))
     shown = {each.name: each for each in editor.show()}
     assert list(shown) == [leaf.name for leaf in leaves()]
     file = editor.path
@@ -66,7 +66,7 @@ def test_where_each_value_comes_from(env: Mapping[str, str]) -> None:
 
 def test_secrets_are_masked(env: Mapping[str, str]) -> None:
     write(env, FILE + "[pool.accounts.'*']\nproxy = 'http://me:hunter2@p'\n")
-    editor = SettingsEditor(env)
+    editor = SettingsEditor(Sources(env))
     assert editor.one("server.key").value == editor.one("server.key").acts == MASK
     assert editor.one("pool.accounts").value == MASK
     assert editor.one("account.refresh_token").value == ""  # one that is not set is shown so
@@ -76,7 +76,7 @@ def test_secrets_are_masked(env: Mapping[str, str]) -> None:
 
 
 def test_a_name_that_is_none_has_a_nearest_one(env: Mapping[str, str]) -> None:
-    editor = SettingsEditor(env)
+    editor = SettingsEditor(Sources(env))
     with pytest.raises(SettingsError, match=r"no setting 'server\.prot'\. Did you mean 'server\.port'"):
         editor.one("server.prot")
     with pytest.raises(SettingsError, match=r"no setting 'hold_head'\. Did you mean 'server\.stream\.hold_head'"):
@@ -86,7 +86,7 @@ def test_a_name_that_is_none_has_a_nearest_one(env: Mapping[str, str]) -> None:
 
 
 async def test_a_setting_is_written_and_the_rest_stays(env: Mapping[str, str]) -> None:
-    editor = SettingsEditor(env)
+    editor = SettingsEditor(Sources(env))
     assert await editor.set("server.port", "9000") == Change("server.port", "restart")
     assert text(env) == FILE.replace("8123", "9000")
     assert (editor.one("server.port").value, editor.one("server.port").acts) == (9000, 8123)
@@ -97,7 +97,7 @@ async def test_a_setting_is_written_and_the_rest_stays(env: Mapping[str, str]) -
 
 
 async def test_what_does_not_fit_is_not_written(env: Mapping[str, str]) -> None:
-    editor = SettingsEditor(env)
+    editor = SettingsEditor(Sources(env))
     for name, value, said in [
         ("server.port", "many", "takes a whole number, but the change says 'many'"),
         ("server.port", 70_000, "takes 0 to 65535"),
@@ -118,7 +118,7 @@ async def test_what_does_not_fit_is_not_written(env: Mapping[str, str]) -> None:
 
 
 async def test_a_broken_file_is_not_written_to(env: Mapping[str, str]) -> None:
-    editor = SettingsEditor(env)
+    editor = SettingsEditor(Sources(env))
     for broken, said in [
         (FILE + "total = = 1\n", "not valid TOML.*line 8"),
         (FILE + "[sever]\nport = 1", r"'sever'.*line 8.*'server'"),
@@ -133,7 +133,7 @@ async def test_a_broken_file_is_not_written_to(env: Mapping[str, str]) -> None:
 
 
 async def test_a_value_behind_a_variable_does_not_act(env: Mapping[str, str]) -> None:
-    editor = SettingsEditor(env)
+    editor = SettingsEditor(Sources(env))
     assert await editor.set("log.level", "warning") == Change("log.level", "never", "LOG_LEVEL")
     assert editor.acting.log.level == "debug"
 
@@ -141,7 +141,7 @@ async def test_a_value_behind_a_variable_does_not_act(env: Mapping[str, str]) ->
 async def test_the_file_is_made_and_stays_its_owners(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     env = {"KIROSTREAM_CONFIG_DIR": str(folder)}
-    editor = SettingsEditor(env)
+    editor = SettingsEditor(Sources(env))
     await editor.set("server.key", "ks-1")
     assert stat.S_IMODE(editor.path.stat().st_mode) == 0o600
     editor.path.chmod(0o640)
@@ -151,7 +151,7 @@ async def test_the_file_is_made_and_stays_its_owners(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    editor = SettingsEditor({"KIROSTREAM_CONFIG_DIR": str(tmp_path / "there")})
+    editor = SettingsEditor(Sources({"KIROSTREAM_CONFIG_DIR": str(tmp_path / "there")}))
     (tmp_path / "there").write_text("")  # no folder
     with pytest.raises(StoreError, match="there"):
         await editor.set("server.port", 1)
@@ -162,7 +162,7 @@ def test_check_lists_everything(env: Mapping[str, str]) -> None:
     write(
         env, "[server]\nport = 'x'\nprot = 1\n[relay.models]\naliases = { a = 1 }\n[[listen]]\nport = 1\nhosts = 'a'\n"
     )
-    wrong = problems({**env, "SERVER_HOST": "h", "KIROSTREAM_MEDIA_PDF_PAGES": "few"})
+    wrong = problems(Sources({**env, "SERVER_HOST": "h", "KIROSTREAM_MEDIA_PDF_PAGES": "few"}))
     assert [line for line in wrong if "line 3" in line and "'server.prot'" in line and "'server.port'" in line]
     assert [line for line in wrong if "line 2" in line and "whole number" in line]
     assert [line for line in wrong if "line 5" in line and "name of a model" in line]
@@ -171,7 +171,7 @@ def test_check_lists_everything(env: Mapping[str, str]) -> None:
     assert len(wrong) == 5
     with pytest.raises(SettingsError, match="lists all 4"):
         load(env)
-    assert problems(env, Path(env["KIROSTREAM_CONFIG_DIR"]) / "none.toml")[0].endswith("given to --config.")
+    assert problems(Sources(env, Path(env["KIROSTREAM_CONFIG_DIR"]) / "none.toml"))[0].endswith("given to --config.")
 
 
 def test_two_settings_that_contradict_each_other_are_told_of() -> None:
@@ -198,7 +198,7 @@ def other(leaf: Leaf) -> object:
 @pytest.mark.parametrize("leaf", [leaf for leaf in leaves() if other(leaf) is not None], ids=lambda leaf: leaf.name)
 def test_each_setting_can_be_written_and_read(leaf: Leaf, tmp_path: Path) -> None:
     env = {"KIROSTREAM_CONFIG_DIR": str(tmp_path)}
-    editor = SettingsEditor(env)
+    editor = SettingsEditor(Sources(env))
     editor.check({leaf.name: other(leaf)})
     changed = editor._changed("", leaf.name, other(leaf))
     (tmp_path / "kirostream.toml").write_text(changed)

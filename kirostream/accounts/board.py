@@ -239,6 +239,10 @@ class Board:
 
     # Accounts
 
+    def adopt(self, settings: HealthSettings, *, moves_on: bool) -> None:
+        """Go by these from the next outcome on. Pauses that are begun end when it was said they would."""
+        self._settings, self._moves_on = settings, moves_on
+
     def add(self, slot: Slot, now: float) -> None:
         """Put an account on the board. It takes the place, and the state, of one with the same id."""
         old = self.slots.get(slot.account.id)

@@ -104,7 +104,7 @@ class KeeperSettings:
     sweep_at_once: int = field(
         default=4, metadata={"help": "Most tokens that a sweep has refreshed.", "unit": "tokens"}
     )
-    hosts: AuthHosts = field(default_factory=AuthHosts, metadata={"help": "Where tokens are refreshed."})
+    hosts: AuthHosts = field(default_factory=AuthHosts, metadata={"help": "Where tokens are refreshed.", "live": False})
 
     def __post_init__(self) -> None:
         if not 0 <= self.mandatory <= self.advisory:
@@ -243,6 +243,10 @@ class TokenKeeper:
     def remove(self, account: AccountId) -> None:
         """Forget an account. A flight under way still saves what it gets."""
         self._keeps.pop(account, None)
+
+    def adopt(self, settings: KeeperSettings) -> None:
+        """Go by other settings, from the next refresh on. Those of the hosts stay."""
+        self._settings = replace(settings, hosts=self._settings.hosts)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the flights until cancelled; those under way are finished and saved first, within their deadlines."""

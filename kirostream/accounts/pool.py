@@ -50,16 +50,23 @@ ELSEWHERE: Final = 0.05
 class PoolSettings:
     """How accounts are shared out."""
 
-    strategy: str = field(default="round_robin", metadata={"help": f"Who is next: {', '.join(STRATEGIES)}."})
+    strategy: str = field(
+        default="round_robin", metadata={"help": f"Who is next: {', '.join(STRATEGIES)}.", "live": False}
+    )
     sticky: bool = field(
         default=True,
-        metadata={"help": "Keep a conversation on its account while that can be used, for the upstream's cache."},
+        metadata={
+            "help": "Keep a conversation on its account while that can be used, for the upstream's cache.",
+            "live": False,
+        },
     )
     sticky_idle: float = field(
-        default=3600.0, metadata={"help": "A conversation that is silent for so long may go anywhere.", "unit": "s"}
+        default=3600.0,
+        metadata={"help": "A conversation that is silent for so long may go anywhere.", "unit": "s", "live": False},
     )
     sticky_room: int = field(
-        default=10_000, metadata={"help": "Most conversations that are kept on an account.", "unit": "conversations"}
+        default=10_000,
+        metadata={"help": "Most conversations that are kept on an account.", "unit": "conversations", "live": False},
     )
     switch_when_spent: bool = field(
         default=True,
@@ -73,15 +80,19 @@ class PoolSettings:
     wait: float = field(default=30.0, metadata={"help": "How long a request waits for a busy account.", "unit": "s"})
     waiting: int = field(default=1000, metadata={"help": "Most requests that wait.", "unit": "requests"})
     lease: float = field(
-        default=60.0, metadata={"help": "How long the leases of a process that died are respected.", "unit": "s"}
+        default=60.0,
+        metadata={"help": "How long the leases of a process that died are respected.", "unit": "s", "live": False},
     )
-    sync: float = field(default=2.0, metadata={"help": "How often changes by other processes are read.", "unit": "s"})
+    sync: float = field(
+        default=2.0, metadata={"help": "How often changes by other processes are read.", "unit": "s", "live": False}
+    )
     health: HealthSettings = field(default_factory=HealthSettings)
     accounts: Mapping[str, object] = field(
         default_factory=dict,
         metadata={
             "help": 'What holds for one account, by its id or label, or for every one ("*"): '
-            "enabled, weight, priority, concurrency, interval, models, proxy, region, endpoint.",
+            "enabled, weight, priority, concurrency, interval, models, proxy, region, endpoint. A change of the last "
+            "three acts after a restart.",
             "secret": True,
         },
         repr=False,  # a proxy may hold a password
@@ -236,6 +247,15 @@ class Pool:
         if account.id not in self._board.slots:
             self._seen = 0  # the store may know it
         self._board.add(Slot(account, terms, present=terms.enabled and self._settings.selects(account)), self._clock())
+
+    def adopt(self, settings: PoolSettings) -> None:
+        """Go by other settings, from the next lease on. The strategy, and who is sticky, stay."""
+        self._settings = settings
+        self._board.adopt(settings.health, moves_on=settings.switch_when_spent)
+        for slot in list(self._board.slots.values()):
+            terms = terms_of(slot.account, settings.accounts)
+            if (terms, terms.enabled and settings.selects(slot.account)) != (slot.terms, slot.present):
+                self.add(slot.account)
 
     def remove(self, account: AccountId) -> None:
         """Lease the account no more. Leases that are held go on."""

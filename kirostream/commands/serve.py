@@ -13,9 +13,7 @@ from kirostream._version import __version__
 
 if TYPE_CHECKING:
     from kirostream.app import Gateway
-    from kirostream.settings import Settings
     from kirostream.simulator.upstream import Simulator
-    from kirostream.telemetry.recorder import Recorder
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on; 0 lets the system choose.")]
@@ -41,15 +39,15 @@ def serve(
     import trio
 
     from kirostream.app import serve as run
-    from kirostream.settings import data_dir, load, unread
+    from kirostream.settings import Sources, data_dir, load, unread
+    from kirostream.telemetry.log import LogSink
+    from kirostream.telemetry.recorder import Recorder
 
     for line in unread(os.environ):
         typer.echo(f"kirostream: {line}", err=True)
-    settings = load(
-        os.environ,
-        path=config,
-        arguments={"server.host": host, "server.port": port, "server.key": key, "log.level": log_level},
-    )
+    arguments = {"server.host": host, "server.port": port, "server.key": key, "log.level": log_level}
+    settings = load(os.environ, path=config, arguments=arguments)
+    log = LogSink(settings.log)
     folder = data_dir(os.environ)
     trio.run(
         lambda: run(
@@ -57,8 +55,10 @@ def serve(
             demo=demo,
             env=os.environ,
             data_dir=folder,
-            recorder=_recorder(settings),
+            recorder=Recorder(log),
             announce=lambda gateway: _announce(gateway, folder),
+            sources=Sources(os.environ, config, arguments),
+            on_settings=lambda new: log.adopt(new.log),
         )
     )
 
@@ -77,6 +77,8 @@ def simulate(
 
     from kirostream.app import simulate as run
     from kirostream.settings import load
+    from kirostream.telemetry.log import LogSink
+    from kirostream.telemetry.recorder import Recorder
 
     settings = load(
         os.environ,
@@ -90,14 +92,7 @@ def simulate(
             "log.level": log_level,
         },
     )
-    trio.run(lambda: run(settings, recorder=_recorder(settings), announce=_announce_simulator))
-
-
-def _recorder(settings: Settings) -> Recorder:
-    from kirostream.telemetry.log import log_sink
-    from kirostream.telemetry.recorder import Recorder
-
-    return Recorder(log_sink(settings.log))
+    trio.run(lambda: run(settings, recorder=Recorder(LogSink(settings.log)), announce=_announce_simulator))
 
 
 def _announce(gateway: Gateway, folder: Path) -> None:

@@ -95,17 +95,17 @@ def set_(
 @settings.command()
 def check(config: Config = None) -> None:
     """See whether everything that is set can be used. All that cannot is named, with its line."""
-    from kirostream.settings import config_file, unread
+    from kirostream.settings import Sources, unread
     from kirostream.settings_file import doubtful, problems
 
-    wrong, doubts = problems(os.environ, config), [*unread(os.environ)]
+    wrong, doubts = problems(Sources(os.environ, config)), [*unread(os.environ)]
     if not wrong:
         doubts += doubtful(_editor(config).acting)
     for line in (*wrong, *doubts):
         typer.echo(line, err=True)
     if wrong:
         raise typer.Exit(2)
-    path = config or config_file(os.environ)
+    path = Sources(os.environ, config).file
     typer.echo(f"Everything fits. The settings file is {path}{'' if path.exists() else ', which is not there'}.")
 
 
@@ -118,9 +118,10 @@ def docs() -> None:
 
 
 def _editor(config: Path | None) -> SettingsEditor:
+    from kirostream.settings import Sources
     from kirostream.settings_file import SettingsEditor
 
-    return SettingsEditor(os.environ, path=config)
+    return SettingsEditor(Sources(os.environ, config))
 
 
 def _line(setting: Setting) -> str:

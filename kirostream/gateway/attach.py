@@ -78,7 +78,7 @@ class Attachments(Generic[T]):
 
     def __init__(self, turn_of: Callable[[T], LiveTurn], *, coalesce: bool = False) -> None:
         self._turn_of = turn_of
-        self._coalesce = coalesce
+        self.coalesce = coalesce
         self._claims: OrderedDict[tuple[str, str], Claim[T]] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -102,7 +102,7 @@ class Attachments(Generic[T]):
         """
         key = (request.header(HEADER) or b"").decode("latin-1").strip()
         named = bool(key)
-        if not named and not self._coalesce:
+        if not named and not self.coalesce:
             yield None
             return
         if len(key) > LONGEST:

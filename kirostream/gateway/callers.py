@@ -85,7 +85,7 @@ class Callers:
         admit: Callable[[Headers], str] | None = None,
     ) -> None:
         self._keys = tuple(key.encode() for key in keys if key)
-        self._in_query = in_query
+        self.in_query = in_query
         self._internal = internal.encode() if admit is not None else b""
         self._admit = admit
 
@@ -106,7 +106,7 @@ class Callers:
             NoAccount: it brings one where too many are.
         """
         offered = _offered(request)
-        if self._in_query:
+        if self.in_query:
             offered += [value for name, value in parse_qsl(request.query.encode()) if name == b"key"]
         if not offered:
             raise KeyRejected(

@@ -73,6 +73,10 @@ class CountHandler:
     def __repr__(self) -> str:
         return f"<CountHandler {self._dialect.name}>"
 
+    def adopt(self, settings: GatewaySettings) -> None:
+        """Go by other settings, from the next request on."""
+        self._settings = settings
+
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one request. It is read as a question is, so what a question may hold, this may hold."""
         request_id = new_request_id()

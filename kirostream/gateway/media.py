@@ -90,6 +90,10 @@ class Media:
         self._kept: OrderedDict[bytes, Text | Image] = OrderedDict()
         self._size = 0
 
+    def adopt(self, settings: MediaSettings) -> None:
+        """Go by other settings, from the next request on."""
+        self._settings = settings
+
     def __repr__(self) -> str:
         return f"<Media {len(self._kept)} kept, {self._size} characters>"
 

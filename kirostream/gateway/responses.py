@@ -185,6 +185,12 @@ class Responses:
     def __repr__(self) -> str:
         return f"<Responses {len(self._kept)} in memory>"
 
+    def adopt(self, gateway: GatewaySettings, settings: ResponsesSettings) -> None:
+        """Go by other settings, from the next request on."""
+        self.gateway, self.settings = gateway, settings
+        self._attachments.coalesce = gateway.coalesce
+        self._store.adopt(settings.store)
+
     @property
     def dialect(self) -> Dialect:
         """The language of this API, with the seal that its thoughts have here."""

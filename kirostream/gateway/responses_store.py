@@ -87,6 +87,10 @@ class ResponseStore:
                     connection.execute("DELETE FROM responses WHERE id = ?", (name,))
                     total -= size
 
+    def adopt(self, settings: StoreSettings) -> None:
+        """Keep as much, and as long, as these say."""
+        self._settings = settings
+
     async def get(self, name: str, caller: str) -> Stored | None:
         """A caller's response, None where there is none."""
 

@@ -30,7 +30,7 @@ from kirostream.gateway.callers import Caller
 from kirostream.gateway.responses import Responses
 from kirostream.gateway.responses_store import Stored
 from kirostream.gateway.sockets import SocketSession
-from kirostream.gateway.turns import JSON, new_request_id
+from kirostream.gateway.turns import JSON, GatewaySettings, new_request_id
 from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
 from kirostream.net.messages import MessageSocket
 from kirostream.net.websocket import UpgradeRequired, WebSocketSettings, accept
@@ -70,6 +70,10 @@ class ResponsesSocket:
 
     def __repr__(self) -> str:
         return "<ResponsesSocket>"
+
+    def adopt(self, gateway: GatewaySettings, settings: SocketSettings) -> None:
+        """Go by other settings, from the next connection on."""
+        self._settings = settings
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one connection. Where sockets are off, 426 sends Codex to POST at once (section 3.7)."""

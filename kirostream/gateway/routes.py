@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from kirostream._version import __version__
 from kirostream.dialects import DIALECTS, remembering
@@ -46,6 +46,22 @@ async def _no_embeddings(exchange: Exchange) -> None:
     raise NoSuchRoute("Kiro has no model for embeddings. Point the embeddings of this client at another provider.")
 
 
+class PublicRouter(Router):
+    """The public routes, and who of them goes by settings that may change."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.by_request: list[Callable[[GatewaySettings], None]] = []
+        self.by_connection: list[Callable[[GatewaySettings, SocketSettings], None]] = []
+
+    def adopt(self, settings: GatewaySettings, sockets: SocketSettings) -> None:
+        """Go by other settings, from the next request and the next connection on."""
+        for each in self.by_request:
+            each(settings)
+        for one in self.by_connection:
+            one(settings, sockets)
+
+
 def make_router(
     relay: Relay,
     callers: Callers,
@@ -56,9 +72,9 @@ def make_router(
     settings: GatewaySettings,
     memory: Memory,
     tell: Callable[[BaseUrlMended], None],
-) -> Router:
+) -> PublicRouter:
     """Everything the gateway serves. `tell` hears of clients whose base URL is not right."""
-    router = Router(canonical, BaseUrlHints(tell).mended)
+    router = PublicRouter(canonical, BaseUrlHints(tell).mended)
     router.add("GET", "/", _healthy)
     router.add("GET", "/health", _healthy)
     router.add("GET", "/api/hello", _healthy)  # Claude Code asks for it before its first call
@@ -72,13 +88,19 @@ def make_router(
     dialects = {each.name: each for each in (*DIALECTS.values(), chat, messages, responses.dialect)}
     languages = Languages(dialects.values())
     Watch(relay, callers, heartbeats, languages).add_to(router)
-    router.add("GET", STREAM, StreamSocket(relay, callers, media, languages, responses.stopping, sockets, settings))
-    router.add("GET", RESPONSES, ResponsesSocket(responses, sockets))
+    stream = StreamSocket(relay, callers, media, languages, responses.stopping, sockets, settings)
+    router.add("GET", STREAM, stream)
+    answers = ResponsesSocket(responses, sockets)
+    router.add("GET", RESPONSES, answers)
+    router.by_connection += [stream.adopt, answers.adopt]
     for dialect in dialects.values():
         if dialect.path and (("POST", dialect.path) not in router.routes()):
-            router.add("POST", dialect.path, TurnsHandler(dialect, relay, callers, heartbeats, media, settings))
+            turns = TurnsHandler(dialect, relay, callers, heartbeats, media, settings)
+            router.add("POST", dialect.path, turns)
+            router.by_request.append(turns.adopt)
     counts = CountHandler(messages, relay.corrected, callers, media, settings)
     router.add("POST", "/v1/messages/count_tokens", counts)
+    router.by_request.append(counts.adopt)
     router.add("POST", "/v1/completions", _no_completions)
     router.add("POST", "/v1/embeddings", _no_embeddings)
     return router

@@ -153,11 +153,11 @@ class Heartbeats:
     """Wakes the pumps that have been silent for too long."""
 
     def __init__(self, interval: float) -> None:
-        self._interval = interval
+        self.interval = interval
         self._pumps: set[Pump] = set()
 
     def __repr__(self) -> str:
-        return f"<Heartbeats {len(self._pumps)} pumps, every {self._interval:g} s>"
+        return f"<Heartbeats {len(self._pumps)} pumps, every {self.interval:g} s>"
 
     def add(self, pump: Pump) -> None:
         """Watch over a pump."""
@@ -170,8 +170,8 @@ class Heartbeats:
     async def run(self) -> None:
         """Sweep until cancelled. A pump is woken within a quarter of the interval after it is due."""
         while True:
-            await trio.sleep(self._interval / 4)
-            due = trio.current_time() - self._interval
+            await trio.sleep(self.interval / 4)
+            due = trio.current_time() - self.interval
             for pump in self._pumps:
                 if pump.last_sent <= due:
                     pump.nudge()

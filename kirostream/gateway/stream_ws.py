@@ -200,6 +200,10 @@ class StreamSocket:
     def __repr__(self) -> str:
         return "<StreamSocket>"
 
+    def adopt(self, gateway: GatewaySettings, settings: SocketSettings) -> None:
+        """Go by other settings, from the next connection on."""
+        self.gateway, self.settings = gateway, settings
+
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one connection."""
         caller = self.callers.check(exchange.request)

@@ -62,7 +62,7 @@ class GatewaySettings:
         metadata={"help": "The key clients send. Empty: one is made on the first run.", "secret": True},
     )
     body_limit: int = field(
-        default=32 << 20, metadata={"help": "Largest request body, after decompression.", "unit": "bytes"}
+        default=32 << 20, metadata={"help": "Largest request body, after decompression.", "unit": "bytes", "live": True}
     )
     memory: int = field(
         default=32 << 20,
@@ -73,17 +73,23 @@ class GatewaySettings:
         },
     )
     grace: float = field(
-        default=30.0, metadata={"help": "How long streams in flight may go on after a stop signal.", "unit": "s"}
+        default=30.0,
+        metadata={"help": "How long streams in flight may go on after a stop signal.", "unit": "s", "live": True},
     )
     most_choices: int = field(
-        default=8, metadata={"help": "Most answers that one chat request may ask for (n). Each is a turn of its own."}
+        default=8,
+        metadata={
+            "help": "Most answers that one chat request may ask for (n). Each is a turn of its own.",
+            "live": True,
+        },
     )
     coalesce: bool = field(
         default=False,
-        metadata={"help": "Requests that are byte for byte the same share one turn while it runs."},
+        metadata={"help": "Requests that are byte for byte the same share one turn while it runs.", "live": True},
     )
     key_in_query: bool = field(
-        default=False, metadata={"help": "Also take the key from ?key=. Logs of proxies may then hold it."}
+        default=False,
+        metadata={"help": "Also take the key from ?key=. Logs of proxies may then hold it.", "live": True},
     )
     cors_origins: str = field(
         default="",
@@ -96,7 +102,7 @@ class GatewaySettings:
             "it), think (in the text, between <think> tags)."
         },
     )
-    stream: StreamSettings = field(default_factory=StreamSettings)
+    stream: StreamSettings = field(default_factory=StreamSettings, metadata={"live": True})
 
     def __post_init__(self) -> None:
         words = [form.value for form in ThoughtForm]
@@ -137,6 +143,11 @@ class TurnsHandler:
 
     def __repr__(self) -> str:
         return f"<TurnsHandler {self._dialect.name}>"
+
+    def adopt(self, settings: GatewaySettings) -> None:
+        """Go by other settings, from the next request on."""
+        self._settings = settings
+        self._attachments.coalesce = settings.coalesce
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one request."""

@@ -142,7 +142,7 @@ class Http1Door:
         on_exchange: OnExchange = ignore_exchange,
     ) -> None:
         self.handler: Final = handler
-        self.settings: Final = settings
+        self.settings = settings  # a connection goes by those it began with
         self.book: Final = DoorBook(refuse, on_fault, on_exchange)
         self._connections: set[_Connection] = set()
         self._accepting = trio.CancelScope()

@@ -44,7 +44,9 @@ LAST_WRITE: Final = 5.0
 class ArchiveSettings:
     """Turns that outlive a restart."""
 
-    enabled: bool = field(default=False, metadata={"help": "Keep turns on disk, to be replayed after a restart."})
+    enabled: bool = field(
+        default=False, metadata={"help": "Keep turns on disk, to be replayed after a restart.", "live": False}
+    )
     age: float = field(default=86_400.0, metadata={"help": "How long they are kept.", "unit": "s"})
     size: int = field(
         default=256 << 20, metadata={"help": "Most that all may take; the oldest go first.", "unit": "bytes"}
@@ -138,6 +140,10 @@ class Archive:
                     connection.execute("DELETE FROM turn_events WHERE turn = ?", (turn,))
                     connection.execute("DELETE FROM turns WHERE id = ?", (turn,))
                     total -= size
+
+    def adopt(self, settings: ArchiveSettings) -> None:
+        """Keep as much, and as long, as these say."""
+        self._settings = settings
 
     async def find(self, turn: str, caller: str) -> LiveTurn | None:
         """A caller's turn as it was left, over and done; None where there is none, or another process is at it.

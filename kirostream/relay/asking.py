@@ -133,6 +133,10 @@ class Asker:
     def __repr__(self) -> str:
         return f"<Asker of {self._house.pool!r}>"
 
+    def adopt(self, deadlines: Deadlines, failover: FailoverSettings, filters: FilterSettings) -> None:
+        """Go by these from the next try on."""
+        self._deadlines, self._failover, self._filters = deadlines, failover, filters
+
     async def ask(
         self,
         live: LiveTurn,

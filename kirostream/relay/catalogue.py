@@ -94,6 +94,10 @@ class Catalogue:
         await self._tried.wait()
         return self._known
 
+    def adopt(self, settings: CatalogueSettings) -> None:
+        """Go by other settings from the next reading on."""
+        self._settings = settings
+
     def put_off(self) -> None:
         """Try again later: there is not even a token to read the list with, of which the keeper has told."""
         self._stale_at = self._clock() + self._settings.retry
@@ -188,6 +192,12 @@ class Catalogues:
             together = {model.id: model for held in reversed(lists) for model in reversed(held.models)}
             self._union, self._of = Models(tuple(reversed(together.values())), complete=True), lists
         return self._union
+
+    def adopt(self, settings: CatalogueSettings) -> None:
+        """Go by other settings, from the next reading of each list on."""
+        self._settings = settings
+        for each in self._catalogues.values():
+            each.adopt(settings)
 
     def forget(self, account: AccountId) -> None:
         """Offer no more what only this account has."""

@@ -72,6 +72,12 @@ class Directory:
     def __repr__(self) -> str:
         return f"<Directory {self.snapshot()}>"
 
+    def adopt(self, settings: TurnsSettings) -> None:
+        """Go by other settings. Turns that are over are forgotten when it was said they would be, or sooner."""
+        self.settings = settings
+        if self._archive is not None:
+            self._archive.adopt(settings.archive)
+
     def __len__(self) -> int:
         return len(self._in_flight)
 

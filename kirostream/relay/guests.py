@@ -20,7 +20,7 @@ from typing import Final
 import trio
 
 from kirostream.accounts.account import Account, AccountId, Credential
-from kirostream.accounts.keeper import TokenKeeper
+from kirostream.accounts.keeper import KeeperSettings, TokenKeeper
 from kirostream.accounts.oidc import Headers
 from kirostream.accounts.pool import Pool, PoolSettings
 from kirostream.accounts.sources.direct import DirectSource
@@ -47,6 +47,7 @@ class GuestSettings:
         metadata={
             "help": "The key of a front that sends an account with each request. Empty: none may.",
             "secret": True,
+            "live": False,
         },
     )
     idle: float = field(
@@ -100,6 +101,12 @@ class Guests:
     def __repr__(self) -> str:
         here = sum(guest.fleet is not None for guest in self._known.values())
         return f"<Guests: {here} here, {len(self._known)} of {self._settings.most} known>"
+
+    def adopt(self, settings: GuestSettings, pool: PoolSettings, keeper: KeeperSettings) -> None:
+        """Go by other settings. Those of the pools hold for guests that come from now on."""
+        self._settings = settings
+        self._keeper.adopt(replace(keeper, sweep=0.0))
+        self._pool = replace(pool, selected="", sticky=False)
 
     def admit(self, headers: Headers) -> AccountId:
         """The id of the account that a request brings; its token is kept from now on.

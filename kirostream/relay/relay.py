@@ -64,12 +64,12 @@ from kirostream.turn.usage import Usage
 class RelaySettings:
     """How the relay works."""
 
-    deadlines: Deadlines = field(default_factory=Deadlines)
-    failover: FailoverSettings = field(default_factory=FailoverSettings)
-    models: ModelSettings = field(default_factory=ModelSettings)
-    filters: FilterSettings = field(default_factory=FilterSettings)
-    search: SearchSettings = field(default_factory=SearchSettings)
-    turns: TurnsSettings = field(default_factory=TurnsSettings)
+    deadlines: Deadlines = field(default_factory=Deadlines, metadata={"live": True})
+    failover: FailoverSettings = field(default_factory=FailoverSettings, metadata={"live": True})
+    models: ModelSettings = field(default_factory=ModelSettings, metadata={"live": True})
+    filters: FilterSettings = field(default_factory=FilterSettings, metadata={"live": True})
+    search: SearchSettings = field(default_factory=SearchSettings, metadata={"live": True})
+    turns: TurnsSettings = field(default_factory=TurnsSettings, metadata={"live": True})
     captures: CaptureSettings = field(default_factory=CaptureSettings)
 
 
@@ -130,6 +130,16 @@ class Relay:
 
     def __repr__(self) -> str:
         return f"<Relay {self.snapshot()}>"
+
+    def adopt(self, settings: RelaySettings) -> None:
+        """Go by other settings from now on; what a turn has begun with, it ends with."""
+        self._settings = settings
+        if settings.filters.truncation_recovery:
+            self._truncations = self._truncations or TruncationWatch()
+        else:
+            self._truncations = None
+        self._asker.adopt(settings.deadlines, settings.failover, settings.filters)
+        self.directory.adopt(settings.turns)
 
     def snapshot(self) -> RelaySnapshot:
         """How many turns there were."""

@@ -214,6 +214,23 @@ class SinkRecovered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsReloaded:
+    """The settings were read again: those in `now` act from now on, those in `waiting` after a restart."""
+
+    level: ClassVar[Level] = "info"
+    now: str
+    waiting: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsRefused:
+    """The settings were read again, and cannot be used: those that there were go on acting."""
+
+    level: ClassVar[Level] = "error"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Faulted:
     """A bug of ours. `trace` is the traceback, for the log alone."""
 
@@ -241,5 +258,7 @@ Fact: TypeAlias = (
     | BaseUrlMended
     | SinkTroubled
     | SinkRecovered
+    | SettingsReloaded
+    | SettingsRefused
     | Faulted
 )

@@ -19,7 +19,6 @@ from typing import Any, Final, TextIO, TypeAlias
 from kirostream.dataclass import dataclass
 from kirostream.errors import Level, SettingsError
 from kirostream.telemetry.facts import Fact
-from kirostream.telemetry.recorder import Sink
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -28,7 +27,9 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 class LogSettings:
     """What is logged, and how."""
 
-    level: str = field(default="info", metadata={"help": "Least level logged: debug, info, warning or error."})
+    level: str = field(
+        default="info", metadata={"help": "Least level logged: debug, info, warning or error.", "live": True}
+    )
     format: str = field(
         default="auto",
         metadata={"help": "json, console, or auto: console on a terminal, json elsewhere."},
@@ -45,19 +46,24 @@ Line: TypeAlias = Callable[[Level, str, dict[str, object]], None]
 """Writes one: its level, what happened, and what is known of it."""
 
 
-def log_sink(settings: LogSettings, stream: TextIO | None = None) -> Sink:
+class LogSink:
     """A sink that writes facts as log lines to `stream` (stderr)."""
-    out = stream or sys.stderr
-    least = LEVELS[settings.level.lower()]
-    for_a_person = settings.format == "console" or (settings.format == "auto" and out.isatty())
-    line = _console(out) if for_a_person else _json(out)
 
-    def write(fact: Fact) -> None:
-        if LEVELS[fact.level] >= least:
+    def __init__(self, settings: LogSettings, stream: TextIO | None = None) -> None:
+        out = stream or sys.stderr
+        for_a_person = settings.format == "console" or (settings.format == "auto" and out.isatty())
+        self._line = _console(out) if for_a_person else _json(out)
+        self._least = LEVELS[settings.level.lower()]
+
+    def __call__(self, fact: Fact) -> None:
+        """Write a line, where the fact is loud enough."""
+        if LEVELS[fact.level] >= self._least:
             known = {key: value for key, value in dataclasses.asdict(fact).items() if value not in ("", None)}
-            line(fact.level, _words(type(fact).__name__), known)
+            self._line(fact.level, _words(type(fact).__name__), known)
 
-    return write
+    def adopt(self, settings: LogSettings) -> None:
+        """Go by another level from now on. The format stays."""
+        self._least = LEVELS[settings.level.lower()]
 
 
 def _json(out: TextIO) -> Line:

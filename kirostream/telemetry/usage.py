@@ -53,7 +53,9 @@ class UsageSettings:
         SettingsError: a figure is out of its range.
     """
 
-    enabled: bool = field(default=True, metadata={"help": "Write down what each turn cost (`kirostream usage`)."})
+    enabled: bool = field(
+        default=True, metadata={"help": "Write down what each turn cost (`kirostream usage`).", "live": False}
+    )
     interval: float = field(
         default=1.0, metadata={"help": "Between two writes. A crash loses the turns since the last.", "unit": "s"}
     )
@@ -259,6 +261,10 @@ class Ledger:
                 pass
         except StoreError as error:
             self._tell(SinkTroubled(sink="usage ledger", message=error.message))
+
+    def adopt(self, settings: UsageSettings) -> None:
+        """Go by other settings, from the next write on."""
+        self._settings = settings
 
     async def totals(
         self, key: str = "", since: float = 0.0, until: float | None = None, *, only: Only = EVERY

@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 from kirostream.telemetry.facts import Fact
-from kirostream.telemetry.log import LogSettings, log_sink
+from kirostream.telemetry.log import LogSettings, LogSink
 
 SIMULATED = "kirostream.simulator"
 """What it holds opens nothing; a Kiro that looked at itself would show as much."""
@@ -43,7 +43,7 @@ def log_lines(facts: list[Fact]) -> Iterator[tuple[str, str]]:
         yield f"fact {type(fact).__name__}", f"{fact!r} {dataclasses.asdict(fact)}"
     for form in ("json", "console"):
         out = io.StringIO()
-        sink = log_sink(LogSettings(level="debug", format=form), out)
+        sink = LogSink(LogSettings(level="debug", format=form), out)
         for fact in facts:
             sink(fact)
         yield f"log as {form}", out.getvalue()

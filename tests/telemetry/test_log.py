@@ -9,7 +9,7 @@ import pytest
 
 from kirostream.errors import SettingsError
 from kirostream.telemetry.facts import ExchangeFinished, Fact, Faulted, ServiceChanged, TokenRefreshed
-from kirostream.telemetry.log import LogSettings, log_sink
+from kirostream.telemetry.log import LogSettings, LogSink
 from kirostream.telemetry.recorder import Recorder
 
 DEBUG = ExchangeFinished(method="GET", path="/", status=200, sent=1, seconds=0.1, peer="", ending="whole")
@@ -20,7 +20,7 @@ ERROR = Faulted(where="door", error="ValueError()", trace="Traceback ...")
 @pytest.mark.parametrize(("level", "lines"), [("debug", 3), ("INFO", 2), ("warning", 1), ("error", 1)])
 def test_a_line_a_fact_from_its_level_on(level: str, lines: int) -> None:
     out = io.StringIO()
-    sink = log_sink(LogSettings(level=level, format="json"), out)
+    sink = LogSink(LogSettings(level=level, format="json"), out)
     for fact in (DEBUG, INFO, ERROR):
         sink(fact)
     written = [json.loads(line) for line in out.getvalue().splitlines()]
@@ -31,7 +31,7 @@ def test_a_line_a_fact_from_its_level_on(level: str, lines: int) -> None:
 
 def test_a_line_holds_what_is_known_and_nothing_else() -> None:
     out = io.StringIO()
-    log_sink(LogSettings(format="json"), out)(TokenRefreshed(account="a***@example.com", expires_in=3600))
+    LogSink(LogSettings(format="json"), out)(TokenRefreshed(account="a***@example.com", expires_in=3600))
     line = json.loads(out.getvalue())
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "token refreshed", "level": "info", "account": "a***@example.com", "expires_in": 3600}
@@ -39,7 +39,7 @@ def test_a_line_holds_what_is_known_and_nothing_else() -> None:
 
 def test_lines_for_a_person() -> None:
     out = io.StringIO()
-    log_sink(LogSettings(format="console"), out)(INFO)
+    LogSink(LogSettings(format="console"), out)(INFO)
     assert "service changed" in out.getvalue()
     assert not out.getvalue().startswith("{")
 
