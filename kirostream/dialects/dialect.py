@@ -7,7 +7,7 @@ never given an account or a URL (that is a provider), a clock or randomness (ids
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError
@@ -95,6 +95,28 @@ class Reader(Protocol):
         Raises:
             StreamCut: the turn was not whole.
         """
+
+
+@runtime_checkable
+class RunReader(Reader, Protocol):
+    """A reader that can say of the next bytes that they are nothing but more of the open block.
+
+    ``feed(data)`` is ``read(decode(data))``. Where `running` says which block it is, and `decode` gives one run of
+    pieces and nothing else, that run is a `BlockDelta` of that block, and who makes it owes the reader a `hear`.
+    """
+
+    def decode(self, data: bytes) -> list[Any]:
+        """The next bytes in parts: a run of pieces as a list of bytes, anything else as something else."""
+
+    def read(self, items: Sequence[Any]) -> list[TurnEvent]:
+        """What the parts mean."""
+
+    @property
+    def running(self) -> int | None:
+        """The index of the open block, if a run means more of it; else None."""
+
+    def hear(self, pieces: Sequence[bytes]) -> None:
+        """These were taken for more of the running block."""
 
 
 class Writer(Protocol):

@@ -6,16 +6,16 @@ needs it and for no other: the usual chain is empty, and an answer passes by it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from kirostream.dataclass import dataclass
-from kirostream.filters.limits import limits_of
+from kirostream.filters.limits import Limits, limits_of
 from kirostream.filters.prompts import Agentic, advise
 from kirostream.filters.thinking import Handling, ThinkingSplitter, ask_for_thoughts, thinks_by_tags
 from kirostream.filters.toolcalls import Names, text_calls_of
-from kirostream.turn.events import TurnEvent
+from kirostream.turn.events import BlockDelta, TurnEvent
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
 
@@ -98,6 +98,25 @@ class EventFilter(Protocol):
 
     def take(self, events: Sequence[TurnEvent]) -> list[TurnEvent]:
         """The events to be said in place of `events`. What is held back is said before the turn is over."""
+
+
+Gate: TypeAlias = Callable[[BlockDelta], bool]
+"""Whether a delta goes through a chain of filters as it is; then they have heard of it."""
+
+
+def gate_of(filters: Sequence[EventFilter]) -> Gate | None:
+    """The gate of a chain, None where one of its filters has to see every event itself."""
+    match filters:
+        case []:
+            return _let_through
+        case [Limits() as limits]:
+            return limits.passes
+        case _:
+            return None
+
+
+def _let_through(event: BlockDelta) -> bool:
+    return True
 
 
 def event_filters(

@@ -117,15 +117,22 @@ class Limits:
             if type(event) is not BlockDelta:
                 said += self._other(event)
                 continue
-            if event.index == self._counted:
-                size = self._size + sum(map(len, event.pieces))
-                if size <= self._ceiling:
-                    self._size = size
-                    self._unweighed.append(event.pieces)
-                    said.append(event)
-                    continue
-            said += self._delta(event)
+            if self.passes(event):
+                said.append(event)
+            else:
+                said += self._delta(event)
         return said
+
+    def passes(self, event: BlockDelta) -> bool:
+        """Whether `event` may be said as it is; then it is counted, as `take` would have."""
+        if event.index != self._counted or self._over:
+            return False
+        size = self._size + sum(map(len, event.pieces))
+        if size > self._ceiling:
+            return False
+        self._size = size
+        self._unweighed.append(event.pieces)
+        return True
 
     def _other(self, event: TurnEvent) -> list[TurnEvent]:
         match event:

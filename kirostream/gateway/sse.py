@@ -4,7 +4,7 @@ A pump sends what has piled up since its last send, in one write: coalescing is 
 of its own: one task (`Heartbeats.run`) sweeps over all live pumps and wakes the ones that were silent for too long.
 
 A pump that has everything leaves its task asleep: what is said next is sent by whoever says it, as far as that goes
-without waiting (`Pump._serve`). The task is there for the rest: the beginning, the end, a heartbeat, a client that does
+without waiting (`Pump.serve`). The task is there for the rest: the beginning, the end, a heartbeat, a client that does
 not take everything at once.
 """
 
@@ -15,7 +15,9 @@ from dataclasses import field
 import trio
 
 from kirostream.dataclass import dataclass
+from kirostream.filters import Gate
 from kirostream.net.exchange import Exchange, Headers, Part
+from kirostream.relay.lane import Lane
 from kirostream.relay.log import START, Cursor, Rendering, TurnLog
 
 
@@ -38,7 +40,7 @@ class StreamSettings:
 class Pump:
     """Sends one rendering to one client."""
 
-    __slots__ = ("_at", "_exchange", "_fanout", "_log", "_owes", "_rendering", "_sent_at")
+    __slots__ = ("_at", "_exchange", "_fanout", "_lane", "_log", "_owes", "_rendering", "_seen", "_sent_at")
 
     def __init__(
         self,
@@ -56,11 +58,19 @@ class Pump:
         self._at = at
         self._fanout = rendering.fanout if follows else None
         self._owes = False  # an offer was not sent whole
+        self._lane: Lane | None = None  # the last that there was
+        self._seen = 0
         self._sent_at = trio.current_time()
 
     @property
     def last_sent(self) -> float:
-        """When, in Trio's time; at the latest, where the pump is one of many."""
+        """When, in Trio's time; at the latest, where the pump is one of many.
+
+        What a lane carries it does not stamp: that there was something is seen when it is asked.
+        """
+        if self._lane is not None and self._lane.carried != self._seen:
+            self._seen = self._lane.carried
+            self._sent_at = trio.current_time()
         return self._sent_at if self._fanout is None else max(self._sent_at, self._fanout.served_at)
 
     def nudge(self) -> None:
@@ -103,8 +113,8 @@ class Pump:
         """Wait until there is something to send; False: a sign of life. One of many is served by `Fanout` meanwhile."""
         fanout = self._fanout
         if fanout is None:
-            await self._log.beyond(self._at.event, self._serve)
-            return self._owes or self._at.event < len(self._log.events)
+            await self._log.beyond(self._place.event, self)
+            return self._owes or self._place.event < len(self._log.events)
         if not fanout.takes(self._at):
             return await self._log.beyond(self._at.event)
         outlet = self._exchange.outlet
@@ -112,8 +122,8 @@ class Pump:
         self._owes = self._owes or (outlet is not None and bool(outlet.unsent))
         return self._owes or self._at.event < len(self._log.events)
 
-    def _serve(self) -> bool:
-        """Send what was said just now, where that needs no waiting. Returns whether the task can sleep on."""
+    def serve(self) -> bool:
+        """As `Straight` has it: send what was said just now, as far as that goes without waiting."""
         if self._log.finished:
             return False
         try:
@@ -124,6 +134,19 @@ class Pump:
             return True
         self._sent_at = trio.current_time()
         return self.offer(Part(data))
+
+    def lane(self, block: int, gate: Gate) -> Lane | None:
+        """As `Straight` has it."""
+        rendering = self._rendering
+        if self._owes or not rendering.can_follow or self._place.event != len(self._log.events):
+            return None
+        self._lane = Lane(self._log, rendering, block, self._exchange.offer, self._fall_behind, gate)
+        return self._lane
+
+    def _fall_behind(self) -> None:
+        """The lane's last block was not sent whole."""
+        self._owes = True
+        self._log.nudge()
 
     def read(self, at: Cursor) -> tuple[Part | None, Cursor]:
         """As `Follower` has it."""
@@ -137,16 +160,23 @@ class Pump:
         self._owes = True
         return False
 
+    @property
+    def _place(self) -> Cursor:
+        """Behind what the client has: its lane may have carried it on."""
+        if self._lane is not None and self._lane.carried > self._at.event:
+            self._at = Cursor(self._lane.carried)
+        return self._at
+
     def _next(self) -> bytes:
         """What was said since the last time."""
-        data, self._at = self._rendering.read(self._at)
+        data, self._at = self._rendering.read(self._place)
         if self._fanout is None:
             self._log.mark_read(self._at.event)
         return data
 
     def _is_whole(self) -> bool:
         """Whether everything was read that will ever be said."""
-        return self._log.finished and self._at.event >= len(self._log.events)
+        return self._log.finished and self._place.event >= len(self._log.events)
 
 
 class Heartbeats:

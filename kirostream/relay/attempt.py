@@ -22,13 +22,13 @@ import trio
 
 from kirostream.accounts.account import Account, Token
 from kirostream.dataclass import dataclass
-from kirostream.dialects.dialect import Reader
+from kirostream.dialects.dialect import RunReader
 from kirostream.errors import KirostreamError, UpstreamTimeout
-from kirostream.filters import EventFilter
+from kirostream.filters import EventFilter, gate_of
 from kirostream.net.client import ClientResponse, HttpClient
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.log import TurnLog
-from kirostream.turn.events import TurnFailed
+from kirostream.turn.events import TurnEvent, TurnFailed
 from kirostream.turn.request import TurnRequest
 
 ERROR_BODY_LIMIT: Final = 256 * 1024
@@ -75,6 +75,8 @@ async def attempt(
         async with client.stream(upstream.method, upstream.url, upstream.headers, upstream.body) as response:
             await _refuse_unless_ok(response, provider)
             reader = provider.dialect.reader(request, call.model)
+            gate = gate_of(filters)
+            runs = reader if isinstance(reader, RunReader) else None
             total = started + deadlines.total
             slack = deadlines.idle / 16
             move_at = 0.0
@@ -83,7 +85,17 @@ async def attempt(
             def take(data: bytes) -> bool:
                 """What was read goes into the log. Returns whether the next piece can be read at once."""
                 nonlocal waiting_for, move_at
-                _take(reader, data, log, filters, before)
+                if not data:
+                    _append(reader.close(), log, filters, before)
+                elif runs is None or gate is None:
+                    _append(reader.feed(data), log, filters, before)
+                else:
+                    items = runs.decode(data)
+                    if log.lane and len(items) == 1 and type(items[0]) is list and log.lane.carry(items[0]):
+                        runs.hear(items[0])
+                    else:
+                        _append(runs.read(items), log, filters, before)
+                        log.open_lane(runs, gate)
                 if not log.events:
                     return True
                 now = trio.current_time()
@@ -104,13 +116,12 @@ async def attempt(
         raise _timeout(waiting_for, started, deadlines)
 
 
-def _take(reader: Reader, data: bytes, log: TurnLog, filters: Sequence[EventFilter], before: int) -> None:
-    """Hand bytes to the reader and events to the log. A refusal in the first event is raised, not logged.
+def _append(events: Sequence[TurnEvent], log: TurnLog, filters: Sequence[EventFilter], before: int) -> None:
+    """Put what was read into the log. A refusal in the first event is raised, not logged.
 
     Args:
         before: events that the log had before this try.
     """
-    events = reader.feed(data) if data else reader.close()
     if filters:
         for each in filters:
             events = each.take(events)

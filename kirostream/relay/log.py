@@ -5,8 +5,9 @@ watcher that is slow holds back nobody but, if it is the one that asked, the pum
 behind (`room`). A `Rendering` is the log in one dialect: the writer runs once an event, however many watchers read it.
 
 Appending and reading are synchronous; only `room` and `beyond` wait, without a timer. A reader that can do without its
-task brings a function to `beyond`, which is called in the append itself, and its task sleeps on: so a token goes from
-the upstream's socket to the client's without a switch between tasks (`net.hub`).
+task says so to `beyond` (`Straight`), is served in the append itself, and its task sleeps on: so a token goes from the
+upstream's socket to the client's without a switch between tasks (`net.hub`), and while nothing but tokens come, by a
+way that is shorter still (`relay.lane`).
 
 A log holds a turn from its first event to its last, so a follower may be as slow as it likes and misses nothing. What
 bounds it is a cap in bytes: a turn that goes beyond ends with an error that says so, never with events left out. It is
@@ -16,16 +17,20 @@ weighed every `WEIGH` events, not with each of them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import trio
 
-from kirostream.dialects.dialect import Writer
+from kirostream.dialects.dialect import RunReader, Writer
 from kirostream.errors import AnswerTooLarge
+from kirostream.filters import Gate
 from kirostream.net.exchange import Part
 from kirostream.relay.fanout import Fanout
 from kirostream.turn.events import BlockDelta, TurnEnded, TurnEvent, TurnFailed
+
+if TYPE_CHECKING:
+    from kirostream.relay.lane import Lane
 
 WINDOW: Final = 4096
 """Events that the asking client may be behind before the upstream is held back. One event is at most one read."""
@@ -50,6 +55,16 @@ START: Final = Cursor()
 """The beginning."""
 
 
+class Straight(Protocol):
+    """A reader's way to do without its task. None of it may wait, or raise."""
+
+    def serve(self) -> bool:
+        """Something was appended. False: the task is needed."""
+
+    def lane(self, block: int, gate: Gate) -> Lane | None:
+        """A lane for the open block, if there can be one. It has everything that was appended."""
+
+
 class TurnLog:
     """What was said in one turn."""
 
@@ -62,7 +77,9 @@ class TurnLog:
         self._weighed = 0
         self._weigh_at = WEIGH
         self._read = 0
-        self._readers: dict[trio.lowlevel.Task, Callable[[], bool] | None] = {}
+        self._readers: dict[trio.lowlevel.Task, Straight | None] = {}
+        self.lane: Lane | None = None
+        """The short way, while it holds."""
         self._pump = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
@@ -73,6 +90,7 @@ class TurnLog:
         """Add what was said. The last event of a turn finishes the log."""
         if not events or self.finished:  # what arrives after the end of a turn is nobody's answer
             return
+        self.lane = None
         self.events.extend(events)
         if isinstance(events[-1], TurnEnded | TurnFailed):
             self.finished = True
@@ -82,8 +100,25 @@ class TurnLog:
                 self.finished = True
                 self.events.append(TurnFailed(AnswerTooLarge(_too_large(self._cap))))
         for task, serve in (*self._readers.items(),):
-            if serve is None or not serve():
+            if serve is None or not serve.serve():
                 self._wake(task)
+
+    @property
+    def has_space(self) -> bool:
+        """Whether one more event can be had without weighing the log."""
+        return not self.finished and len(self.events) + 1 < self._weigh_at
+
+    def extend(self, event: BlockDelta) -> None:
+        """As `append`, for a lane, where there `has_space`: no reader is served, for the one that there is has it."""
+        self.events.append(event)
+        self._read = len(self.events)
+
+    def open_lane(self, reader: RunReader, gate: Gate) -> None:
+        """See whether there is one, now that everything was appended."""
+        if len(self._readers) == 1 and not self.finished:
+            (straight,) = self._readers.values()
+            if straight is not None and (block := reader.running) is not None:
+                self.lane = straight.lane(block, gate)
 
     @property
     def size(self) -> int:
@@ -121,11 +156,11 @@ class TurnLog:
         while not self.has_room:
             await self._pump.park()
 
-    async def beyond(self, event: int, serve: Callable[[], bool] | None = None) -> bool:
+    async def beyond(self, event: int, straight: Straight | None = None) -> bool:
         """Wait for more than the first `event` events. A checkpoint only where it waits.
 
         Args:
-            serve: called with each append instead of waking the task, as long as it returns True. It must not raise.
+            straight: what can be done without waking the task.
 
         Returns:
             True when there is more; False when the log is finished, or after a `nudge`.
@@ -135,15 +170,18 @@ class TurnLog:
             readers = self._readers
 
             def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+                self.lane = None
                 del readers[task]
                 return trio.lowlevel.Abort.SUCCEEDED
 
-            readers[task] = serve
+            self.lane = None
+            readers[task] = straight
             await trio.lowlevel.wait_task_rescheduled(leave)
         return event < len(self.events)
 
     def _wake(self, task: trio.lowlevel.Task) -> None:
         """Let a reader go on in its own task."""
+        self.lane = None
         if task in self._readers:  # what served another may have woken it
             del self._readers[task]
             trio.lowlevel.reschedule(task)
@@ -184,6 +222,17 @@ class Rendering:
                 written = self._writer.write(event)
                 blocks.append(self._identified(len(blocks), written) if self._turn else written)
         return blocks
+
+    def follow(self, event: TurnEvent) -> bytes:
+        """What `event` adds, which is the last of the log, and the only one that was not rendered."""
+        written = self._writer.write(event)
+        self._blocks.append(written)
+        return written[0] if len(written) == 1 else b"".join(written)
+
+    @property
+    def can_follow(self) -> bool:
+        """Whether `follow` will do: all events so far are rendered, and no block carries its place."""
+        return not self._turn and len(self._blocks) == len(self._log.events)
 
     def _identified(self, index: int, written: Sequence[bytes]) -> list[bytes]:
         """The wire events of one event, each with its id. A writer may have joined several into one block."""

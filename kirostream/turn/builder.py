@@ -57,6 +57,11 @@ class TurnBuilder:
         """More of a thought; opens a thinking block where none is open."""
         return self._more(BlockKind.THINKING, pieces)
 
+    @property
+    def index(self) -> int:
+        """Of the block that was opened last."""
+        return self._index
+
     def signature(self, signature: str) -> list[TurnEvent]:
         """Close the thought that is open, with its signature. A signature without a thought gets an empty one."""
         opened = [] if self._kind is BlockKind.THINKING else self._open(BlockKind.THINKING)

@@ -107,6 +107,11 @@ class Reader:
         self._decoder = FrameDecoder(lift=LIFT)
         self._turn = TurnBuilder()
         self._more: More = _ignore  # what a run of pieces means now
+        self._plain: Mapping[BlockKind, More] = {  # what it means where it is nothing but more of the open block
+            BlockKind.TEXT: self._more_text,
+            BlockKind.THINKING: self._more_thought,
+            BlockKind.TOOL_CALL: self._more_arguments,
+        }
         self._half = ""  # a high surrogate that waits for its other half
         self._half_of: More = _ignore  # where it belongs
         self._call = ""  # the id of the open call, empty between calls
@@ -129,8 +134,16 @@ class Reader:
 
     def feed(self, data: bytes) -> list[TurnEvent]:
         """See `dialect.Reader.feed`. A well-formed frame without sense fails the turn, behind what came before it."""
+        return self.read(self._decoder.feed_runs(data))
+
+    def decode(self, data: bytes) -> list[Frame | list[bytes]]:
+        """See `dialect.RunReader.decode`."""
+        return self._decoder.feed_runs(data)
+
+    def read(self, items: Sequence[Frame | list[bytes]]) -> list[TurnEvent]:
+        """See `dialect.RunReader.read`."""
         events: list[TurnEvent] = []
-        for item in self._decoder.feed_runs(data):
+        for item in items:
             if self._turn.over:
                 break
             if isinstance(item, list):  # behind a frame that was lifted, so no half waits here
@@ -141,6 +154,23 @@ class Reader:
             except RemoteProtocolError as error:
                 events += self._turn.fail(error)
         return events
+
+    @property
+    def running(self) -> int | None:
+        """See `dialect.RunReader.running`."""
+        turn = self._turn
+        if turn.over or self._half or turn.open_kind is None or self._more != self._plain.get(turn.open_kind):
+            return None
+        return turn.index
+
+    def hear(self, pieces: Sequence[bytes]) -> None:
+        """See `dialect.RunReader.hear`."""
+        size = sum(map(len, pieces))
+        self._output_bytes += size
+        if self._call:
+            self._arguments += pieces
+        elif self._turn.open_kind is BlockKind.THINKING:
+            self._thought_bytes += size
 
     def close(self) -> list[TurnEvent]:
         """See `dialect.Reader.close`."""
