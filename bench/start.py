@@ -41,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="starts of each (%(default)s)")
     parser.add_argument("--rest", type=float, default=2.5, help="seconds before memory is read (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="two rounds, to see that everything works")
+    parser.add_argument("--check", action="store_true", help="a missed goal is an exit status of 1")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there, and not into bench/results")
     parser.add_argument("--no-save", action="store_true", help="do not write a file into bench/results")
 
@@ -99,14 +100,12 @@ def measure(rounds: int, rest: float, home: Path) -> dict[str, list[Figures]]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Start, show, keep. 1: a goal was missed."""
+    """Start, show, keep. 1: a goal was missed, and that was asked."""
     rounds, rest = (2, 1.5) if options.quick else (options.rounds, options.rest)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(rounds, rest, Path(folder))
     rows: dict[str, dict[str, Any]] = {}
-    table = Table(
-        title=f"From a process's beginning to its first answer, and at rest; medians of {rounds} (and all of them)"
-    )
+    table = Table(title=f"From a process's beginning to its first answer, and at rest; medians of {rounds}")
     for head in ("", "ready ms", "x trio", "CPU ms", "resident MiB"):
         table.add_column(head, justify="right" if head else "left")
     for name, each in found.items():
@@ -147,4 +146,4 @@ def run(options: argparse.Namespace) -> int:
             "rows": rows,
         }
         console.print(f"written to {report.save('start', result, options.json)}")
-    return 1 if missed else 0
+    return 1 if missed and options.check else 0

@@ -98,6 +98,8 @@ SETTLING: Final = 1.0
 """Seconds between the first request that can be answered and the one pass over the heap: it takes 40 ms."""
 HANG_UP: Final = (signal.SIGHUP,) if sys.platform != "win32" else ()
 """The signal that asks a service to read its settings again."""
+THRESHOLDS: Final = (700, 10, 10)
+"""Of the collector of cyclic garbage, once the heap has settled."""
 LAST_WORDS: Final = 5.0
 """Seconds between the error event of a stopped turn and the cutting of its connection."""
 
@@ -546,7 +548,7 @@ def settle_heap() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.enable()
+    gc.set_threshold(*THRESHOLDS)
 
 
 async def simulate(settings: Settings, *, recorder: Recorder, announce: Callable[[Simulator, str], None]) -> None:

@@ -51,7 +51,7 @@ def test_a_missed_goal_is_named(
 
     monkeypatch.setattr(start, "measure", measured)
     file = tmp_path / "start.json"
-    assert start.run(options("--rounds", "3", "--json", str(file))) == status
+    assert start.run(options("--rounds", "3", "--check", "--json", str(file))) == status
     assert said in " ".join(capsys.readouterr().out.split())
     kept = json.loads(file.read_text())
     assert kept["suite"] == "start"

@@ -46,6 +46,7 @@ ROWS: Final[dict[str, int]] = {
     "doors": 6,
     "operating": 6,
     "cli": 6,
+    "starting": 6,
     "commands": 6,
     "__main__": 6,
     "__init__": 6,
@@ -66,6 +67,10 @@ SAME_ROW: Final = {
     ("accounts", "telemetry"),
     ("app", "settings"),
     ("cli", "commands"),
+    ("cli", "starting"),
+    ("commands", "starting"),
+    ("starting", "app"),
+    ("starting", "settings"),
     ("commands", "app"),
     ("commands", "settings"),
     ("app", "doors"),
@@ -111,8 +116,7 @@ ONE_SITE: Final = {
     "trio_websocket": {"net/websocket.py"},
     "structlog": {"telemetry/log.py"},
     "typer": {
-        "cli.py",
-        *(f"commands/{name}.py" for name in ("accounts", "admin", "login", "serve", "settings", "usage", "watch")),
+        f"commands/{name}.py" for name in ("accounts", "admin", "app", "login", "serve", "settings", "usage", "watch")
     },
 }
 

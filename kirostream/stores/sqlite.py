@@ -10,7 +10,6 @@ Tables come from the numbered files in `migrations`; ``PRAGMA user_version`` say
 
 from __future__ import annotations
 
-import importlib.resources
 import os
 import sqlite3
 import stat
@@ -29,15 +28,14 @@ T = TypeVar("T")
 
 Connection: TypeAlias = sqlite3.Connection
 
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
 BUSY: Final = 10.0
 """Seconds to wait for another process that writes."""
 
 
 def migrations() -> Sequence[str]:
     """The SQL of every migration, in order."""
-    folder = importlib.resources.files("kirostream.stores.migrations")
-    found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
-    return [entry.read_text(encoding="utf-8") for entry in found]
+    return [path.read_text(encoding="utf-8") for path in sorted(MIGRATIONS.glob("*.sql"))]
 
 
 class Database:

@@ -37,6 +37,7 @@ HEAVY: Final = {
     "rich": "tables of other commands",
     "statistics": "it brings fractions, for one median",
     "structlog": "lines for a person, with the first one",
+    "typer": "every command but a usual serve",
     "trio_websocket": "WebSockets, with the first one",
     "unittest": "some libraries bring it",
     "urllib.request": "pathlib quotes paths too",

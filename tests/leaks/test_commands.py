@@ -23,6 +23,7 @@ import typer.main
 
 from e2e.conftest import clean_env
 from kirostream import cli
+from kirostream.commands.app import app
 from kirostream.errors import SettingsError
 from kirostream.settings import Settings, load
 from kirostream.simulator import upstream as simulator_upstream
@@ -75,7 +76,7 @@ def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(sub, f"{name} {each}".strip())
 
 
-COMMAND: Any = typer.main.get_command(cli.app)
+COMMAND: Any = typer.main.get_command(app)
 
 
 def test_every_command_is_here() -> None:
