@@ -522,11 +522,10 @@ async def serve(
             reload = gateway.steering.reload
             announce(gateway)
             recorder.record(ServiceChanged(service="gateway", state="listening", detail=gateway.url))
-            with trio.move_on_after(SETTLING) as settling:
+            async with trio.open_nursery() as settling:
+                settling.start_soon(_settle)
                 await _signalled(signals, reload)
-            if settling.cancelled_caught:
-                settle_heap()
-                await _signalled(signals, reload)
+                settling.cancel_scope.cancel()
             recorder.record(ServiceChanged(service="gateway", state="draining"))
             async with trio.open_nursery() as nursery:
 
@@ -538,6 +537,11 @@ async def serve(
                 await _signalled(signals, reload)  # a second signal: now
                 nursery.cancel_scope.cancel()
     recorder.record(ServiceChanged(service="gateway", state="stopped"))
+
+
+async def _settle() -> None:
+    await trio.sleep(SETTLING)
+    settle_heap()
 
 
 def settle_heap() -> None:
