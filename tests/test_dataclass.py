@@ -240,3 +240,30 @@ def test_nothing_is_compiled_before_the_first_object(monkeypatch: pytest.MonkeyP
     cls(x=1)
     cls(x=2)
     assert [text.partition("(")[0] for text in compiled] == ["def __init__"]
+
+
+def test_replace_changes_what_is_named_and_nothing_else(pair: tuple[Any, Any, dict[str, bool]]) -> None:
+    """Also through ``__post_init__``, and with fields that have no parameter: then it is the library's."""
+    _, ours, how = pair
+    named = how.get("kw_only", False)
+    before = ours(x=1, y=2.0) if named else ours(1, 2.0)
+    after = vars(kirostream.dataclass)["replace"](before, x=5)
+    assert (after.x, after.y, after.tags, after.kept) == (5, 2.0, before.tags, ("kept", 5))
+    assert before.x == 1
+
+
+def test_replace_of_a_plain_one_copies_by_itself() -> None:
+    class Bare:
+        one: int
+        two: object = None
+
+    pair: Any = MAKERS["ours"](frozen=True, slots=True)(Bare)
+    replace = vars(kirostream.dataclass)["replace"]
+    shared = object()
+    after = replace(pair(1, shared), one=2)
+    assert (type(after), after.one, after.two) == (pair, 2, shared)
+    assert replace(after) == after
+    with pytest.raises(FrozenInstanceError):
+        after.one = 3
+    with pytest.raises(TypeError):
+        replace(after, three=3)

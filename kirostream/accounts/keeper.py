@@ -161,6 +161,8 @@ class _Keep:
         self.post = post
         self.source = source
         self.credential = credential
+        self.made: Token | None = None  # what is handed out
+        self.made_of: Credential | None = None  # the credential it was made of
         self.lifetime = math.inf  # seconds, of the token at hand, where we saw it being made
         self.rejected = NO_SECRET  # the access token the upstream refused
         self.dead: Refused | None = None  # what was said of the refresh token at hand
@@ -269,7 +271,8 @@ class TokenKeeper:
             StoreError: the source, or the lock shared with other processes, cannot be used.
             LocalProtocolError: the account was never added, or the keeper does not run.
         """
-        await trio.lowlevel.checkpoint()
+        # Not a whole checkpoint: who has a token goes on to a connection, and yields there.
+        await trio.lowlevel.checkpoint_if_cancelled()
         keep = self._keeps.get(account.id)
         if keep is None:
             raise LocalProtocolError(f"no credential was given to the keeper for account {account.id}")
@@ -340,7 +343,11 @@ class TokenKeeper:
 
     def _token(self, keep: _Keep) -> Token:
         held = keep.credential
-        return Token(held.access_token, held.valid_until(), profile_arn(held), keep.account.id)
+        if keep.made_of is not held:
+            keep.made_of = held
+            keep.made = Token(held.access_token, held.valid_until(), profile_arn(held), keep.account.id)
+        assert keep.made is not None
+        return keep.made
 
     def _short_lived(self, keep: _Keep) -> KirostreamError:
         return UpstreamFault(f"{keep.account.label}: the token service hands out tokens that have ended already")

@@ -334,8 +334,7 @@ class Responses:
         """Stream an answer from a place on. Where nothing was sent, a failure that comes first keeps its status."""
         log = kept.live.log
         if hold:
-            with trio.move_on_after(self.gateway.stream.hold_head):
-                await log.beyond(0)
+            await self._heartbeats.hold(log)
             if log.events and isinstance(log.events[0], TurnFailed) and not kept.asked.background:
                 raise log.events[0].error
         kind = (b"content-type", DIALECTS[NAME].content_type)

@@ -179,15 +179,46 @@ class Pump:
         return self._log.finished and self._place.event >= len(self._log.events)
 
 
-class Heartbeats:
-    """Wakes the pumps that have been silent for too long."""
+class Held:
+    """A head that waits for the first event of a turn. `late`: it has waited long enough."""
 
-    def __init__(self, interval: float) -> None:
+    __slots__ = ("due", "late", "log")
+
+    def __init__(self, log: TurnLog, due: float) -> None:
+        self.log = log
+        self.due = due
+        self.late = False
+
+
+class Heartbeats:
+    """Wakes the pumps that have been silent for too long, and whoever has held a head for long enough.
+
+    Args:
+        interval: seconds of silence.
+        hold: seconds that a head is held.
+    """
+
+    def __init__(self, interval: float, hold: float = StreamSettings().hold_head) -> None:
         self.interval = interval
+        self.hold_head = hold
         self._pumps: set[Pump] = set()
+        self._held: dict[Held, None] = {}
 
     def __repr__(self) -> str:
         return f"<Heartbeats {len(self._pumps)} pumps, every {self.interval:g} s>"
+
+    async def hold(self, log: TurnLog) -> None:
+        """Wait for the first event of a turn, but not for ever. A scope of its own would cost 30 us."""
+        if log.events:
+            return
+        held = Held(log, trio.current_time() + self.hold_head)
+        self._held[held] = None
+        try:
+            while not held.late and not await log.beyond(0):
+                if log.finished:
+                    return
+        finally:
+            self._held.pop(held, None)
 
     def add(self, pump: Pump) -> None:
         """Watch over a pump."""
@@ -198,10 +229,20 @@ class Heartbeats:
         self._pumps.discard(pump)
 
     async def run(self) -> None:
-        """Sweep until cancelled. A pump is woken within a quarter of the interval after it is due."""
+        """Sweep until cancelled. A pump is woken within a quarter of the interval after it is due, a head on time."""
+        sweep_at = trio.current_time() + self.interval / 4
         while True:
-            await trio.sleep(self.interval / 4)
-            due = trio.current_time() - self.interval
-            for pump in self._pumps:
-                if pump.last_sent <= due:
-                    pump.nudge()
+            # Whoever is held from now on is due after this: nobody has to wake this task for it.
+            due_at = min((held.due for held in self._held), default=trio.current_time() + self.hold_head)
+            await trio.sleep_until(min(sweep_at, due_at))
+            now = trio.current_time()
+            for held in [held for held in self._held if held.due <= now]:
+                del self._held[held]
+                held.late = True
+                held.log.nudge()
+            if now >= sweep_at:
+                sweep_at = now + self.interval / 4
+                due = now - self.interval
+                for pump in self._pumps:
+                    if pump.last_sent <= due:
+                        pump.nudge()

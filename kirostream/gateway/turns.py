@@ -7,7 +7,7 @@ after the head is never a short answer: the writer says it, and where it cannot,
 
 from __future__ import annotations
 
-import uuid
+import os
 from contextlib import AsyncExitStack
 from dataclasses import field
 from typing import Final
@@ -112,7 +112,7 @@ class GatewaySettings:
 
 def new_request_id() -> str:
     """An id for one HTTP exchange, for its headers, error bodies and log lines."""
-    return f"req_{uuid.uuid4().hex[:24]}"
+    return f"req_{os.urandom(12).hex()}"
 
 
 def id_headers(request_id: str) -> Headers:
@@ -234,8 +234,7 @@ class TurnsHandler:
 
     async def _stream(self, exchange: Exchange, live: LiveTurn, *, follows: bool = False) -> None:
         log, dialect, resumable = live.log, self._dialect, wants_resumable(exchange.request)
-        with trio.move_on_after(self._settings.stream.hold_head):
-            await log.beyond(0)
+        await self._heartbeats.hold(log)
         if log.events and isinstance(log.events[0], TurnFailed):
             raise log.events[0].error
         headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(live.heading.request_id))

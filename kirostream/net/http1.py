@@ -6,9 +6,9 @@ Theory
 `net.cycle` reads and writes heads and delimits bodies, by h11 or by its rules; it does no I/O and knows no time. This
 module is the rest of a server. A connection is two tasks:
 
-- The *filler* reads the stream, always, into a bounded `Inbox`. It alone calls ``receive_some``. So the end of the
-  stream is seen while a handler works (and cancels it: an end is read as "gone", also a half-close), and bytes that a
-  client sends ahead (pipelining) wait their turn. A full inbox stops the filler, and TCP stops the client.
+- The *filler* reads the stream, always, into a bounded `Inbox`, or has the hub do it. Nobody else reads. So the end of
+  the stream is seen while a handler works (and cancels it: an end is read as "gone", also a half-close), and bytes that
+  a client sends ahead (pipelining) wait their turn. A full inbox stops the filler, and TCP stops the client.
 - The *server* takes from the inbox, feeds the request's cycle, and runs one exchange after the other.
 
 The rules:
@@ -240,7 +240,9 @@ class _Connection:
         self.door: Final = door
         self.settings: Final = door.settings
         self.peer: Final = peer
-        self.inbox: Final = Inbox(stream, door.settings.max_ahead, self._on_end)
+        sock = plain_socket(stream)
+        self.outlet: Final = Outlet(sock)
+        self.inbox: Final = Inbox(stream, door.settings.max_ahead, self._on_end, sock)
         self.stream: Final = stream
         self._nursery: trio.Nursery | None = None
         self.scope: Final = trio.CancelScope()
@@ -248,7 +250,6 @@ class _Connection:
         self._waits = False  # for a request, or for the rest of its head
         self._ahead = b""  # what came behind the last request
         self._exchange: _Http1Exchange | None = None
-        self.outlet: Final = Outlet(plain_socket(stream))
         self._writes = 0
         self._write_waits = False
         self.cut_off = False
@@ -424,6 +425,7 @@ class _Connection:
         """
         self.cut_off = True
         self.outlet.shut()
+        self.inbox.closing()
         if isinstance(self.stream, trio.SocketStream):
             if reset and self.stream.socket.fileno() != -1:
                 self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

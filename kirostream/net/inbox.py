@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Final
 
 import trio
+
+from kirostream.net.hub import Hub, current_hub
 
 READ: Final = 64 << 10
 """Bytes, the most one read takes."""
@@ -14,12 +17,22 @@ READ: Final = 64 << 10
 class Inbox:
     """What the client sent and nobody has parsed yet. One task fills, one takes.
 
+    Where there is a hub (`net.hub`) and `sock`, the hub fills, and the task of `fill` sleeps until the
+    end: 10 us for what comes, in place of 50.
+
     Args:
         bound: bytes; from there on the filler waits.
         on_end: called when the client ended its side or the connection broke; not when we closed it.
+        sock: what the stream is, where it is a socket and nothing else (`quick.plain_socket`).
     """
 
-    def __init__(self, stream: trio.abc.Stream, bound: int, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        bound: int,
+        on_end: Callable[[], None],
+        sock: trio.socket.SocketType | None = None,
+    ) -> None:
         self._stream = stream
         self._bound = bound
         self._on_end = on_end
@@ -28,6 +41,8 @@ class Inbox:
         self._waiting = b""
         self._taker = trio.lowlevel.ParkingLot()
         self._filler = trio.lowlevel.ParkingLot()
+        self._hub: Hub | None = None
+        self._sock = sock
         self.ended = False
 
     def __len__(self) -> int:
@@ -36,13 +51,16 @@ class Inbox:
     async def fill(self) -> None:
         """Read until the end, or until `leave`."""
         ended_by_client = True
+        hub, sock = current_hub(), self._sock
         with self._scope:
             try:
-                while data := await self._stream.receive_some(READ):
-                    self._waiting += data
-                    self._taker.unpark_all()
-                    while len(self._waiting) >= self._bound:
-                        await self._filler.park()
+                if hub is not None and sock is not None:
+                    await self._fill_by(hub, sock)
+                else:
+                    while data := await self._stream.receive_some(READ):
+                        self._put(data)
+                        while len(self._waiting) >= self._bound:
+                            await self._filler.park()
             except trio.ClosedResourceError:
                 ended_by_client = False
             except trio.BrokenResourceError:
@@ -52,6 +70,47 @@ class Inbox:
             if ended_by_client:
                 self._on_end()
         self._left.set()
+
+    async def _fill_by(self, hub: Hub, sock: trio.socket.SocketType) -> None:
+        """Have the hub read until the end.
+
+        Raises:
+            trio.ClosedResourceError: the socket was closed here, before or meanwhile.
+        """
+        fd = sock.fileno()
+        ended = False
+
+        def come() -> bool:
+            nonlocal ended
+            try:
+                data = os.read(fd, READ)
+            except BlockingIOError:
+                return True
+            except OSError:
+                data = b""
+            ended = not data
+            self._put(data)
+            return not ended and len(self._waiting) < self._bound
+
+        while not ended:
+            if sock.fileno() < 0:
+                raise trio.ClosedResourceError
+            self._hub = hub
+            try:
+                await hub.each(sock, come)
+            finally:
+                self._hub = None
+            while len(self._waiting) >= self._bound:
+                await self._filler.park()
+
+    def _put(self, data: bytes | bytearray) -> None:
+        self._waiting += data
+        self._taker.unpark_all()
+
+    def closing(self) -> None:
+        """The stream is about to be closed by us, and not by Trio's ways alone."""
+        if self._hub is not None and self._sock is not None:
+            self._hub.closing(self._sock)
 
     async def take(self) -> bytes:
         """All there is; waits for something. Empty at the end, however often."""

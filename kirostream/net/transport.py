@@ -89,6 +89,7 @@ _FIELDS: Final = re.compile(
     rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++: (?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?\r\n)*+",
     re.DOTALL,
 )
+_OURS: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"upgrade"})
 
 
 class Wire:
@@ -611,15 +612,17 @@ def _request_head(method: str, place: Place, headers: Headers, length: int) -> b
     host = b"Host: %s\r\n" % place.label.encode("ascii")
     counted = b"Content-Length: %d\r\n" % length if length or method in _WITH_BODY else b""
     for name, value in headers:
-        match name.lower():
-            case b"host":
-                host = b""
-            case b"content-length":
-                if value != b"%d" % length:
-                    raise LocalProtocolError(f"the body of the request to {place.label} has {length} bytes")
-                counted = b""
-            case b"transfer-encoding" | b"upgrade":
-                raise LocalProtocolError(f"the header {name!r} of the request to {place.label} cannot be kept")
+        lower = name.lower()
+        if lower not in _OURS:
+            continue
+        if lower == b"host":
+            host = b""
+        elif lower == b"content-length":
+            if value != b"%d" % length:
+                raise LocalProtocolError(f"the body of the request to {place.label} has {length} bytes")
+            counted = b""
+        else:
+            raise LocalProtocolError(f"the header {name!r} of the request to {place.label} cannot be kept")
     return b"".join((line, host, fields, counted, b"\r\n"))
 
 

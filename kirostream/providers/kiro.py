@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from kirostream.accounts.account import Account, AuthMethod, Token
+from kirostream.accounts.account import Account, AccountId, AuthMethod, Token
 from kirostream.dataclass import dataclass
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Complaint, Dialect, Headers, Stamp
@@ -54,6 +54,9 @@ FALLBACK_MODELS: Final = tuple(
 )
 """Shown while the catalogue cannot be read (section 7.1): the ids every tier has had."""
 
+
+MOST_KNOWN: Final = 4096
+"""Accounts whose headers are remembered."""
 
 FORMS: Final = KiroForms()
 
@@ -187,6 +190,7 @@ class KiroProvider:
 
     def __init__(self, settings: KiroSettings | None = None) -> None:
         self.settings = settings or KiroSettings()
+        self._known: dict[AccountId, _Standing] = {}
 
     def __repr__(self) -> str:
         return f"<KiroProvider {self.settings.endpoint or 'public endpoints'}>"
@@ -243,14 +247,30 @@ class KiroProvider:
                 origin=ORIGIN,
             ),
         )
+        standing = self._standing(account, token)
         headers = [
-            *self._headers(account, token, f"attempt={call.attempt}; max={call.attempts}", call.invocation_id),
-            (b"content-type", b"application/json"),
-            (b"accept", b"application/vnd.amazon.eventstream, application/json"),
-            (b"x-amzn-kiro-agent-mode", self.settings.agent_mode.encode()),
+            *standing.before,
+            (b"amz-sdk-request", b"attempt=%d; max=%d" % (call.attempt, call.attempts)),
+            (b"amz-sdk-invocation-id", call.invocation_id.encode()),
+            *standing.behind,
         ]
-        url = self.endpoints(account, token)[call.endpoint]
-        return UpstreamRequest("POST", f"{url}/generateAssistantResponse", headers, body)
+        return UpstreamRequest("POST", standing.urls[call.endpoint], headers, body)
+
+    def _standing(self, account: Account, token: Token) -> _Standing:
+        """What all requests for turns of an account with this token have."""
+        held = self._known.get(account.id)
+        if held is None or held.token is not token or held.account is not account or held.settings is not self.settings:
+            if len(self._known) >= MOST_KNOWN:  # guests come and go
+                self._known.clear()
+            before, behind = self._parts(account, token)
+            behind += [
+                (b"content-type", b"application/json"),
+                (b"accept", b"application/vnd.amazon.eventstream, application/json"),
+                (b"x-amzn-kiro-agent-mode", self.settings.agent_mode.encode()),
+            ]
+            urls = [f"{url}/generateAssistantResponse" for url in self.endpoints(account, token)]
+            held = self._known[account.id] = _Standing(self.settings, account, token, before, behind, urls)
+        return held
 
     def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
         """See `Provider.classify`; section 4.3's table."""
@@ -297,23 +317,40 @@ class KiroProvider:
 
     def _headers(self, account: Account, token: Token, attempt: str, invocation_id: str) -> list[tuple[bytes, bytes]]:
         """What every call carries (section 1.3)."""
+        before, behind = self._parts(account, token)
+        named = [(b"amz-sdk-invocation-id", invocation_id.encode())] if invocation_id else []
+        return [*before, (b"amz-sdk-request", attempt.encode()), *named, *behind]
+
+    def _parts(self, account: Account, token: Token) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]:
+        """The same without what is of one call: what stands before that, and what behind."""
         version, machine = self.settings.ide_version, account.machine_id
         agent = (
             f"aws-sdk-js/1.0.34 ua/2.1 os/linux lang/js md/nodejs#22.21.1 "
             f"api/codewhispererstreaming#1.0.34 m/E KiroIDE-{version}-{machine}"
         )
-        headers = [
+        before = [
             (b"authorization", b"Bearer " + token.access.reveal().encode()),
             (b"user-agent", agent.encode()),
             (b"x-amz-user-agent", f"aws-sdk-js/1.0.34 KiroIDE {version} {machine}".encode()),
             (b"x-amzn-codewhisperer-optout", b"false" if self.settings.share_content else b"true"),
-            (b"amz-sdk-request", attempt.encode()),
         ]
-        if invocation_id:
-            headers.append((b"amz-sdk-invocation-id", invocation_id.encode()))
-        if marker := TOKEN_TYPES.get(account.auth):
-            headers.append((b"tokentype", marker))
-        return headers
+        marker = TOKEN_TYPES.get(account.auth)
+        return before, [(b"tokentype", marker)] if marker else []
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What the turns of one account have in common, as long as account, token and settings are the same objects.
+
+    `before` and `behind` are the headers round those of one call; `urls` are those of the endpoints.
+    """
+
+    settings: KiroSettings
+    account: Account
+    token: Token
+    before: Headers = field(repr=False)
+    behind: Headers = field(repr=False)
+    urls: Sequence[str]
 
 
 def _model(entry: _Model) -> Model:

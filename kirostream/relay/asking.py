@@ -8,9 +8,9 @@ A try that is to go to the same account again (a fresh token, a pause, a stricte
 from __future__ import annotations
 
 import functools
-import uuid
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Final
 
 import trio
@@ -21,7 +21,7 @@ from kirostream.accounts.health import EXPIRED, LOGIN_LOST, SERVED, Kind, Outcom
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Lease
 from kirostream.accounts.profiles import FIXED_ARNS
-from kirostream.dataclass import dataclass
+from kirostream.dataclass import dataclass, replace
 from kirostream.errors import Blame, CredentialRejected, FormRefused, KirostreamError, ModelNotOnAccount, QuotaSpent
 from kirostream.filters import EventFilter, FilterSettings, emulate, event_filters
 from kirostream.filters.continuation import Continuation
@@ -98,6 +98,12 @@ class _Failure:
 
     error: KirostreamError
     token: Token | None
+
+
+def new_uuid() -> str:
+    """A random UUID (RFC 9562 section 5.4): `uuid.uuid4`, without its object."""
+    text = os.urandom(16).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
 
 
 class Asker:
@@ -264,7 +270,7 @@ class Asker:
             model=live.model,
             conversation_id=ids[0],
             continuation_id=ids[1],
-            invocation_id=str(uuid.uuid4()),
+            invocation_id=new_uuid(),
             attempt=course.tried.attempts,
             attempts=self._failover.attempts,
             endpoint=course.endpoint,

@@ -82,6 +82,11 @@ class Catalogue:
         return not self._reading and self._clock() >= self._stale_at
 
     @property
+    def settled(self) -> bool:
+        """Whether nobody has to read the list, nor to wait for it."""
+        return self._tried.is_set() and not self.due
+
+    @property
     def known(self) -> Models:
         """The list as it is known, without waiting for anything."""
         return self._known
@@ -218,6 +223,9 @@ class Catalogues:
             self._usable = self._pool.usable()
             self._read_the_others()
         for account in self._usable:
+            held = self._catalogues.get(account.id)
+            if held is not None and held.settled:
+                break
             try:
                 token = await self._keeper.token(account)
             except KirostreamError:

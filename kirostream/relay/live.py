@@ -8,13 +8,13 @@ upstream call. A watcher that comes back in time finds it as if nothing had been
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import islice
 
 import trio
 
+from kirostream.dataclass import replace
 from kirostream.dialects.dialect import Heading, Writer
 from kirostream.errors import KirostreamError, TurnCancelled
 from kirostream.relay.fleet import Fleet
@@ -119,18 +119,23 @@ class LiveTurn:
         self.scope.cancel()
         self.log.append([TurnFailed(error)])
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Be one of its watchers."""
+        return _Watching(self)
+
+    def enter(self) -> None:
+        """One more watches it, until `leave`."""
         self.watchers += 1
-        self.left.unpark_all()
-        try:
-            yield
-        finally:
-            self.watchers -= 1
-            if not self.watchers and not self.linger:
-                self.scope.cancel()
-            self.slim()
+        if self.left:
+            self.left.unpark_all()
+
+    def leave(self) -> None:
+        """One of its watchers goes."""
+        self.watchers -= 1
+        if not self.watchers and not self.linger and not self.over.is_set():
+            self.scope.cancel()
+        self.slim()
+        if self.left:
             self.left.unpark_all()
 
     def slim(self) -> None:
@@ -155,3 +160,18 @@ class LiveTurn:
         if made is None:
             made = self._renderings[name, ids] = Rendering(self.log, make(), self.heading.turn if ids else "")
         return made
+
+
+class _Watching(AbstractContextManager[None]):
+    """The block of `LiveTurn.watching`. A class, for a generator costs more."""
+
+    __slots__ = ("_live",)
+
+    def __init__(self, live: LiveTurn) -> None:
+        self._live = live
+
+    def __enter__(self) -> None:
+        self._live.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self._live.leave()

@@ -8,19 +8,23 @@ client can come back. A turn that was only begun (`Relay.begin`) goes on with no
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import field, replace
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import field
+from functools import partial
+from typing import Final
 
 import trio
 
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Pool
 from kirostream.accounts.sources.headers import is_guest
-from kirostream.dataclass import dataclass
+from kirostream.dataclass import dataclass, replace
 from kirostream.dialects.dialect import Heading
 from kirostream.errors import (
     KirostreamError,
@@ -47,7 +51,7 @@ from kirostream.relay.guests import Guests
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import TurnLog
 from kirostream.relay.refusals import Captures, CaptureSettings, Refusals
-from kirostream.relay.resolver import ModelSettings, fallbacks_of, no_such_model, resolve
+from kirostream.relay.resolver import ModelSettings, Names, fallbacks_of, no_such_model, resolve
 from kirostream.relay.search import Filters, Searcher
 from kirostream.telemetry.facts import TurnFinished
 from kirostream.telemetry.faults import faulted
@@ -55,7 +59,7 @@ from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.calibration import Calibration
 from kirostream.turn.events import TurnEnded, TurnEvent, TurnFailed
 from kirostream.turn.model import Model
-from kirostream.turn.request import Role, Text, TurnRequest
+from kirostream.turn.request import Message, Role, Text, TurnRequest
 from kirostream.turn.result import TurnResult, fold, unfold
 from kirostream.turn.usage import Usage
 
@@ -114,6 +118,7 @@ class Relay:
         self._clock = clock
         self._truncations = TruncationWatch() if settings.filters.truncation_recovery else None
         self._calibration = calibration or Calibration()
+        self._names = Names(settings.models)
         self._refusals = Refusals(provider.forms, captures, recorder)
         self._asker = Asker(
             house=self._house,
@@ -134,6 +139,7 @@ class Relay:
     def adopt(self, settings: RelaySettings) -> None:
         """Go by other settings from now on; what a turn has begun with, it ends with."""
         self._settings = settings
+        self._names = Names(settings.models)
         if settings.filters.truncation_recovery:
             self._truncations = self._truncations or TruncationWatch()
         else:
@@ -201,10 +207,9 @@ class Relay:
         named = resolve(model, self.fleet(scope).catalogues.known.models, self._settings.models)
         return round(tokens * self._calibration.correction(named.model.id))
 
-    @asynccontextmanager
-    async def turn(
+    def turn(
         self, request: TurnRequest, *, request_id: str = "", scope: str = "", key: str = "", linger: float = 0.0
-    ) -> AsyncIterator[LiveTurn]:
+    ) -> AbstractAsyncContextManager[LiveTurn]:
         """Ask `request`, and stay with the turn.
 
         Args:
@@ -214,19 +219,13 @@ class Relay:
             key: the name of the key it is asked with.
             linger: seconds that the turn goes on after its last watcher has left.
 
-        Raises:
+        Entering raises:
             UnknownModel: the request names no model. One that the upstream does not have fails the turn.
             NoAccount: as for `fleet`.
         """
-        live = await self.begin(request, request_id=request_id, scope=scope, key=key, attended=True, linger=linger)
-        try:
-            with live.watching():
-                yield live
-        finally:
-            live.log.release()
-            if live.scope.cancel_called:
-                with trio.CancelScope(shield=True):  # ends as soon as the pump has closed its connection
-                    await live.over.wait()
+        return _Attended(
+            partial(self.begin, request, request_id=request_id, scope=scope, key=key, attended=True, linger=linger)
+        )
 
     async def begin(
         self,
@@ -250,16 +249,15 @@ class Relay:
         """
         fleet = self.fleet(scope)
         known = await fleet.catalogues.models()
-        named = resolve(request.model, known.models, self._settings.models)
-        model = named.model
-        if "thinking" in named.wishes or named.effort:
+        named = self._names.resolve(request.model, known.models)
+        if named.wishes and ("thinking" in named.wishes or named.effort):
             thinking = request.thinking
             enabled = thinking.enabled or "thinking" in named.wishes
             thinking = replace(thinking, enabled=enabled, effort=thinking.effort or named.effort)
             request = replace(request, thinking=thinking)
-        model = replace(model, correction=self._calibration.correction(model.id))
+        model = self._corrected(named.model)
         ids = conversation_ids(request, scope)
-        heading = Heading(uuid.uuid4().hex, int(self._clock()), request_id)
+        heading = Heading(new_turn_id(), int(self._clock()), request_id)
         live = LiveTurn(
             request,
             heading,
@@ -271,7 +269,7 @@ class Relay:
             cap=self._settings.turns.cap,
         )
         spares = fallbacks_of(model, known.models, self._settings.models)
-        live.spares = [replace(each, correction=self._calibration.correction(each.id)) for each in spares]
+        live.spares = [self._corrected(each) for each in spares]
         if fleet is not self._house:
             live.fleet = fleet
         live.agentic = "agentic" in named.wishes
@@ -282,6 +280,11 @@ class Relay:
         if 0 < linger < math.inf:
             self._nursery.start_soon(self._linger, live)
         return live
+
+    def _corrected(self, model: Model) -> Model:
+        """`model` with what is known by now of how far our estimates are off for it."""
+        correction = self._calibration.correction(model.id)
+        return model if correction == model.correction else replace(model, correction=correction)
 
     async def _pump(self, live: LiveTurn, ids: tuple[str, str]) -> None:
         """The life of a turn: tries, until the log is finished or the scope is cancelled."""
@@ -462,7 +465,36 @@ class Relay:
         )
 
 
-_NAMESPACE = uuid.UUID("8f1a1f2e-53f0-5c0e-9f0b-6b69726f7374")
+class _Attended(AbstractAsyncContextManager[LiveTurn]):
+    """The block of `Relay.turn`. A class, for a generator costs more."""
+
+    __slots__ = ("_begin", "_live")
+
+    def __init__(self, begin: Callable[[], Awaitable[LiveTurn]]) -> None:
+        self._begin = begin
+        self._live: LiveTurn | None = None
+
+    async def __aenter__(self) -> LiveTurn:
+        live = self._live = await self._begin()
+        live.enter()
+        return live
+
+    async def __aexit__(self, *_: object) -> None:
+        live = self._live
+        assert live is not None
+        live.leave()
+        live.log.release()
+        if live.scope.cancel_called and not live.over.is_set():
+            with trio.CancelScope(shield=True):  # ends as soon as the pump has closed its connection
+                await live.over.wait()
+
+
+_NAMESPACE: Final = uuid.UUID("8f1a1f2e-53f0-5c0e-9f0b-6b69726f7374").bytes
+
+
+def new_turn_id() -> str:
+    """A name for a turn, which nobody can guess."""
+    return os.urandom(16).hex()
 
 
 def conversation_ids(request: TurnRequest, scope: str) -> tuple[str, str]:
@@ -471,11 +503,30 @@ def conversation_ids(request: TurnRequest, scope: str) -> tuple[str, str]:
     The conversation is named by the client's session, else by its first user message; the continuation by the
     conversation and the last message a person wrote, so that the tool rounds of one task share it.
     """
-    spoken = [
-        "".join(block.text for block in message.content if isinstance(block, Text))
-        for message in request.messages
-        if message.role is Role.USER
-    ]
-    said = [text for text in spoken if text]
-    conversation = uuid.uuid5(_NAMESPACE, "\n".join((scope, request.session or (said[0] if said else ""))))
-    return str(conversation), str(uuid.uuid5(conversation, said[-1] if said else ""))
+    messages = request.messages
+    conversation = _named(_NAMESPACE, "\n".join((scope, request.session or _first_said(messages))))
+    return _shown(conversation), _shown(_named(conversation, _first_said(reversed(messages))))
+
+
+def _first_said(messages: Iterable[Message]) -> str:
+    """The first text of a person, empty where there is none."""
+    for message in messages:
+        if message.role is Role.USER:
+            said = "".join([block.text for block in message.content if isinstance(block, Text)])
+            if said:
+                return said
+    return ""
+
+
+def _named(namespace: bytes, name: str) -> bytes:
+    """The UUID that a name has in a namespace (RFC 9562 section 5.5): `uuid.uuid5`, without its objects."""
+    raw = bytearray(hashlib.sha1(namespace + name.encode(), usedforsecurity=False).digest()[:16])
+    raw[6] = raw[6] & 0x0F | 0x50
+    raw[8] = raw[8] & 0x3F | 0x80
+    return bytes(raw)
+
+
+def _shown(raw: bytes) -> str:
+    """A UUID as text."""
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

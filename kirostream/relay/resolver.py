@@ -89,6 +89,9 @@ ALIASES: Final[Mapping[str, str]] = {
 }
 """Names that an earlier tool took for models of Kiro's, as `RULES` leave them."""
 
+MOST_NAMES: Final = 512
+"""Names whose meaning is remembered."""
+
 _COMPILED: Final = tuple((rule, re.compile(rule.pattern, re.IGNORECASE)) for rule in RULES)
 
 
@@ -208,6 +211,31 @@ def resolve(name: str, models: Sequence[Model], settings: ModelSettings | None =
     model = known.get(plain.lower())
     found = model or Model(plain)
     return Resolved(found, listed=model is not None, wishes=wishes | _named(asked, found))
+
+
+class Names:
+    """`resolve`, for a catalogue that seldom changes and names that come again and again.
+
+    Args:
+        settings: the operator's other names.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._models: Sequence[Model] = ()
+        self._known: dict[str, Resolved] = {}
+
+    def __repr__(self) -> str:
+        return f"<Names, {len(self._known)} known>"
+
+    def resolve(self, name: str, models: Sequence[Model]) -> Resolved:
+        """The model a client means, as `resolve` has it; `models` is the same object while it holds the same."""
+        if models is not self._models or len(self._known) >= MOST_NAMES:
+            self._models, self._known = models, {}
+        found = self._known.get(name)
+        if found is None:
+            found = self._known[name] = resolve(name, models, self._settings)
+        return found
 
 
 def _named(asked: str, model: Model) -> frozenset[Wish]:

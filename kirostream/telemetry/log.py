@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO, TypeAlias
@@ -54,12 +54,22 @@ class LogSink:
         for_a_person = settings.format == "console" or (settings.format == "auto" and out.isatty())
         self._line = _console(out) if for_a_person else _json(out)
         self._least = LEVELS[settings.level.lower()]
+        self._forms: dict[str, tuple[str, Sequence[str]]] = {}  # of each kind: its words, and what it has
 
     def __call__(self, fact: Fact) -> None:
         """Write a line, where the fact is loud enough."""
         if LEVELS[fact.level] >= self._least:
-            known = {key: value for key, value in dataclasses.asdict(fact).items() if value not in ("", None)}
-            self._line(fact.level, _words(type(fact).__name__), known)
+            kind = type(fact)
+            form = self._forms.get(kind.__name__)
+            if form is None:
+                names = [field.name for field in dataclasses.fields(kind)]
+                form = self._forms[kind.__name__] = _words(kind.__name__), names
+            known: dict[str, object] = {}
+            for name in form[1]:
+                value = getattr(fact, name)
+                if value is not None and value != "":
+                    known[name] = value
+            self._line(fact.level, form[0], known)
 
     def adopt(self, settings: LogSettings) -> None:
         """Go by another level from now on. The format stays."""
@@ -69,9 +79,11 @@ class LogSink:
 def _json(out: TextIO) -> Line:
     """Lines for programs. What JSON has no form for is shown by its ``repr``."""
 
+    encode = json.JSONEncoder(default=repr).encode
+
     def write(level: Level, event: str, known: dict[str, object]) -> None:
         at = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
-        text = json.dumps({**known, "event": event, "level": level, "timestamp": f"{at}Z"}, default=repr)
+        text = encode({**known, "event": event, "level": level, "timestamp": f"{at}Z"})
         out.write(f"{text}\n")
         out.flush()
 

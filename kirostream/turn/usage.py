@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from kirostream.dataclass import dataclass
+from kirostream.dataclass import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Usage:
     def beside(self, other: Usage) -> Usage:
         """The cost of two answers to one question: its prompt counts once, what was said and paid counts twice."""
         paid = [cost for cost in (self.credits, other.credits) if cost is not None]
-        return dataclasses.replace(
+        return replace(
             self,
             output_tokens=self.output_tokens + other.output_tokens,
             thinking_tokens=self.thinking_tokens + other.thinking_tokens,
@@ -60,7 +58,7 @@ class Usage:
             said: our estimate of the answer until then, in tokens.
         """
         used = round(percentage * window / 100)
-        return dataclasses.replace(
+        return replace(
             self,
             input_tokens=max(self.input_tokens, used - said),
             context_percentage=percentage,

@@ -227,3 +227,49 @@ async def test_who_only_follows_begins_anywhere_and_marks_nothing(autojump_clock
     with trio.move_on_after(1) as patience:
         await log.room()
     assert patience.cancelled_caught  # the client that asked has read nothing
+
+
+@pytest.mark.parametrize("after", [0.0, 3.0, 19.9])
+async def test_a_head_is_held_until_the_first_event(after: float, autojump_clock: trio.testing.MockClock) -> None:
+    log, heartbeats = TurnLog(), Heartbeats(10.0, hold=20.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+
+        async def say() -> None:
+            await trio.sleep(after)
+            log.append(START)
+
+        nursery.start_soon(say)
+        since = trio.current_time()
+        await heartbeats.hold(log)
+        assert trio.current_time() - since == pytest.approx(after)
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_head_is_held_for_longer_than_is_set(autojump_clock: trio.testing.MockClock) -> None:
+    """Each on time, in whatever order they began, also where a heartbeat is due in between."""
+    heartbeats = Heartbeats(10.0, hold=20.0)
+    took: list[float] = []
+
+    async def held(begin: float) -> None:
+        await trio.sleep(begin)
+        log = TurnLog()
+        since = trio.current_time()
+        await heartbeats.hold(log)
+        assert not log.events
+        took.append(trio.current_time() - since)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        async with trio.open_nursery() as clients:
+            for begin in (0.0, 1.0, 1.0, 7.3, 33.3):
+                clients.start_soon(held, begin)
+        nursery.cancel_scope.cancel()
+    assert took == [pytest.approx(20.0)] * 5
+
+
+async def test_a_head_that_nobody_waits_for_any_more_is_forgotten(autojump_clock: trio.testing.MockClock) -> None:
+    heartbeats = Heartbeats(10.0, hold=20.0)
+    with trio.move_on_after(1.0):
+        await heartbeats.hold(TurnLog())
+    assert not heartbeats._held

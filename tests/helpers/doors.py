@@ -11,6 +11,7 @@ import trio
 
 from helpers.certs import certificate, trusting
 from helpers.talk import Talk
+from kirostream.net import hub
 from kirostream.net.asgi import AsgiDoor
 from kirostream.net.door import ExchangeRecord, open_listeners
 from kirostream.net.exchange import Handler, HttpRequest
@@ -87,7 +88,7 @@ async def open_kind(kind: str, handler: Handler, *, stops: bool = False, **setti
         door = AsgiDoor(handler, AsgiSettings(**settings), tls=tls, **callbacks)
     listeners = await open_listeners("127.0.0.1", 0)
     port = listeners[0].socket.getsockname()[1]
-    with trio.fail_after(30):
+    with hub.opened(), trio.fail_after(30):  # as in a gateway
         async with trio.open_nursery() as nursery:
             await nursery.start(door.serve, listeners)
             opened = OpenDoor(kind, door, port, faults, records)

@@ -11,6 +11,7 @@ import h11
 import trio
 import trio.testing
 
+from kirostream.net import hub
 from kirostream.net.door import ExchangeRecord
 from kirostream.net.exchange import Handler, HttpRequest
 from kirostream.net.http1 import DEFAULTS, Http1Door, Http1Settings
@@ -124,9 +125,10 @@ async def open_door(
     handler: Handler, settings: Http1Settings = DEFAULTS, **callbacks: Any
 ) -> AsyncIterator[DoorUnderTest]:
     """A door that serves until the block ends."""
-    async with trio.open_nursery() as nursery:
-        under_test = DoorUnderTest(handler, settings, nursery, **callbacks)
-        yield under_test
-        nursery.cancel_scope.cancel()
+    with hub.opened():  # as in a gateway
+        async with trio.open_nursery() as nursery:
+            under_test = DoorUnderTest(handler, settings, nursery, **callbacks)
+            yield under_test
+            nursery.cancel_scope.cancel()
     assert under_test.door.snapshot().connections == 0
     assert under_test.door.snapshot().active == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
@@ -45,6 +46,7 @@ from kirostream.errors import (
 )
 from kirostream.filters import FilterSettings
 from kirostream.net.client import HttpClient
+from kirostream.relay.asking import new_uuid
 from kirostream.relay.log import WINDOW
 from kirostream.relay.relay import RelaySettings, conversation_ids
 from kirostream.telemetry.facts import AttemptFailed, Faulted
@@ -332,6 +334,18 @@ def test_ids_of_a_conversation(
 
 def test_conversations_of_two_callers_are_two() -> None:
     assert conversation_ids(ASK, "one") != conversation_ids(ASK, "two")
+
+
+def test_ids_are_uuids_of_their_kinds() -> None:
+    space = uuid.UUID("8f1a1f2e-53f0-5c0e-9f0b-6b69726f7374")
+    said = [Message(Role.USER, (Text(text),)) for text in ("", "first \N{SNOWMAN}", "last")]
+    said.insert(1, Message(Role.ASSISTANT, (Text("not a person"),)))
+    conversation = uuid.uuid5(space, "scope\nfirst \N{SNOWMAN}")
+    found = conversation_ids(TurnRequest(model="m", messages=tuple(said)), "scope")
+    assert found == (str(conversation), str(uuid.uuid5(conversation, "last")))
+    for _ in range(64):
+        made = uuid.UUID(text := new_uuid())
+        assert (made.version, made.variant, str(made)) == (4, uuid.RFC_4122, text)
 
 
 def test_the_fakes_keep_up_with_what_they_stand_for() -> None:

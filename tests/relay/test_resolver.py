@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from kirostream.errors import UnknownModel
 from kirostream.relay.resolver import (
     ALIASES,
+    MOST_NAMES,
     RULES,
     ModelSettings,
+    Names,
     fallbacks_of,
     no_such_model,
     normalise,
@@ -191,3 +193,21 @@ def test_what_is_said_of_a_model_that_is_not_to_be_had() -> None:
     assert "Did you mean" not in no_such_model("xyz", CATALOGUE)
     assert "Did you mean 'GLM-5'?" in no_such_model("glm5", CATALOGUE)
     assert "Models: none." in no_such_model("xyz", [])
+
+
+def test_names_are_remembered_for_one_catalogue() -> None:
+    names = Names(ModelSettings())
+    first = names.resolve("claude-sonnet-4-5", CATALOGUE)
+    assert first == resolve("claude-sonnet-4-5", CATALOGUE)
+    assert names.resolve("claude-sonnet-4-5", CATALOGUE) is first
+    other = [Model("claude-sonnet-4.5", "another")]
+    assert names.resolve("claude-sonnet-4-5", other).model is other[0]
+    with pytest.raises(UnknownModel):
+        names.resolve(" ", other)
+
+
+def test_not_every_name_that_clients_invent_is_remembered() -> None:
+    names = Names(ModelSettings())
+    for number in range(3 * MOST_NAMES):
+        names.resolve(f"invented-{number}", CATALOGUE)
+        assert len(names._known) <= MOST_NAMES

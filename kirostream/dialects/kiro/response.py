@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Final, TypeAlias
 
+import msgspec
+
+from kirostream.dataclass import replace
 from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading
 from kirostream.dialects.kiro.errors import BY_REASON, classify
 from kirostream.dialects.kiro.names import ToolNames
@@ -431,7 +433,10 @@ def _load(frame: Frame) -> Json:
     if not frame.payload:
         return {}
     try:
-        said = json.loads(frame.payload.decode())
+        try:
+            said = msgspec.json.decode(frame.payload)
+        except msgspec.DecodeError:  # what `json` takes beside: NaN, half a surrogate pair
+            said = json.loads(frame.payload.decode())
     except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"The payload of a {frame.event_type} is not JSON.", reason="payload") from error
     return said if isinstance(said, dict) else {}

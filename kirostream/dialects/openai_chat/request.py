@@ -329,8 +329,7 @@ def _check(wire: WireBody) -> None:
 def _identity(fields: Mapping[str, Raw]) -> WireIdentity:
     found: dict[str, str] = {}
     for name in WireIdentity.__struct_fields__:
-        value = msgspec.json.decode(fields.get(name, b"null"))
-        if isinstance(value, str):
+        if name in fields and isinstance(value := msgspec.json.decode(fields[name]), str):
             found[name] = value
     return WireIdentity(**found)
 
