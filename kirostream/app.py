@@ -82,6 +82,8 @@ from kirostream.telemetry.facts import (
     TokenRefreshed,
 )
 from kirostream.telemetry.faults import faulted
+from kirostream.telemetry.logfiles import FOLDER as LOGS
+from kirostream.telemetry.logfiles import LogFiles, open_log_files
 from kirostream.telemetry.recent import Recent
 from kirostream.telemetry.recorder import Recorder
 from kirostream.telemetry.usage import Ledger, open_ledger
@@ -125,6 +127,7 @@ class Gateway:
     responses: Responses
     simulator: Simulator | None
     ledger: Ledger | None
+    logs: LogFiles | None
     steering: Steering
     closed: trio.Event
 
@@ -218,6 +221,9 @@ async def open_gateway(
     key, new_key = (settings.server.key, False) if settings.server.key else load_or_make_key(data_dir)
     async with AsyncExitStack() as owners:
         owners.enter_context(hub.opened(wanted=settings.upstream.hub))
+        logs = await owners.enter_async_context(open_log_files(data_dir / LOGS, settings.log, recorder.record))
+        if logs is not None:
+            owners.enter_context(recorder.adding(logs.take))
         database = await owners.enter_async_context(open_database(data_dir / DATABASE))
         calibration = await owners.enter_async_context(open_calibration(database, recorder.record))
         archive = await owners.enter_async_context(
@@ -390,6 +396,8 @@ async def open_gateway(
             door.adopt(new)
             if ledger is not None:
                 ledger.adopt(new.usage)
+            if logs is not None:
+                logs.adopt(new.log)
             if guests is not None:
                 guests.adopt(new.guests, new.pool, new.keeper)
 
@@ -461,6 +469,7 @@ async def open_gateway(
             responses=responses,
             simulator=simulator,
             ledger=ledger,
+            logs=logs,
             steering=steering,
             closed=closed,
         )

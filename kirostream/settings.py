@@ -78,7 +78,7 @@ class Settings:
     relay: RelaySettings = field(default_factory=RelaySettings)
     catalogue: CatalogueSettings = field(default_factory=CatalogueSettings, metadata=LIVE)
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
-    log: LogSettings = field(default_factory=LogSettings)
+    log: LogSettings = field(default_factory=LogSettings, metadata=LIVE)
     usage: UsageSettings = field(default_factory=UsageSettings, metadata=LIVE)
     admin: AdminSettings = field(default_factory=AdminSettings)
 
@@ -98,6 +98,7 @@ LEGACY: Final[Mapping[str, str]] = {
     "FAKE_REASONING_HANDLING": "relay.filters.thinking_handling",
     "TRUNCATION_RECOVERY": "relay.filters.truncation_recovery",
     "LOG_LEVEL": "log.level",
+    "LOG_RETENTION_HOURS": "log.retention_hours",
 }
 """Variables of the tools kirostream follows, and the settings they mean."""
 

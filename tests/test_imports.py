@@ -116,7 +116,8 @@ ONE_SITE: Final = {
     "trio_websocket": {"net/websocket.py"},
     "structlog": {"telemetry/log.py"},
     "typer": {
-        f"commands/{name}.py" for name in ("accounts", "admin", "app", "login", "serve", "settings", "usage", "watch")
+        f"commands/{name}.py"
+        for name in ("accounts", "admin", "app", "login", "logs", "serve", "settings", "usage", "watch")
     },
 }
 

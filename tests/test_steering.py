@@ -250,4 +250,4 @@ def test_the_level_of_the_log() -> None:
     assert out.getvalue() == ""
     log.adopt(LogSettings(level="info", format="json"))
     log(SettingsReloaded(now="log.level", waiting=""))
-    assert '"now": "log.level"' in out.getvalue()
+    assert '"now":"log.level"' in out.getvalue()

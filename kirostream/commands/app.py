@@ -8,6 +8,7 @@ from kirostream._version import __version__
 from kirostream.commands.accounts import accounts
 from kirostream.commands.admin import admin
 from kirostream.commands.login import login
+from kirostream.commands.logs import logs
 from kirostream.commands.serve import serve, simulate
 from kirostream.commands.settings import settings
 from kirostream.commands.usage import usage
@@ -37,6 +38,7 @@ app.command()(simulate)
 app.command()(login)
 app.command()(watch)
 app.command()(usage)
+app.command()(logs)
 app.add_typer(accounts)
 app.add_typer(settings)
 app.add_typer(admin)

@@ -9,12 +9,14 @@ Never a body, a header or a secret: facts hold none by construction, and `accoun
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO, TypeAlias
+
+import msgspec
 
 from kirostream.dataclass import dataclass
 from kirostream.errors import Level, SettingsError
@@ -27,12 +29,24 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 class LogSettings:
     """What is logged, and how."""
 
-    level: str = field(
-        default="info", metadata={"help": "Least level logged: debug, info, warning or error.", "live": True}
-    )
+    level: str = field(default="info", metadata={"help": "Least level logged: debug, info, warning or error."})
     format: str = field(
         default="auto",
-        metadata={"help": "json, console, or auto: console on a terminal, json elsewhere."},
+        metadata={
+            "help": "On stderr: json, console, or auto, which is console on a terminal and json elsewhere.",
+            "live": False,
+        },
+    )
+    files: bool = field(
+        default=True,
+        metadata={"help": "Also write JSON lines to files in the data directory (`kirostream logs`).", "live": False},
+    )
+    retention_hours: float = field(default=24.0, metadata={"help": "How long the files are kept.", "unit": "hours"})
+    size: int = field(
+        default=256 << 20, metadata={"help": "Most that all files may take; the oldest go first.", "unit": "bytes"}
+    )
+    queue: int = field(
+        default=10_000, metadata={"help": "Lines that wait to be written; beyond it they are dropped, and counted."}
     )
 
     def __post_init__(self) -> None:
@@ -40,54 +54,67 @@ class LogSettings:
             raise SettingsError(f"log.level is {self.level!r}; it takes one of {', '.join(LEVELS)}")
         if self.format not in ("auto", "console", "json"):
             raise SettingsError(f"log.format is {self.format!r}; it takes auto, console or json")
+        if self.retention_hours <= 0 or self.size < 1 or self.queue < 1:
+            raise SettingsError(
+                "log.retention_hours, size and queue have to be more than 0; log.files switches them off"
+            )
 
 
 Line: TypeAlias = Callable[[Level, str, dict[str, object]], None]
 """Writes one: its level, what happened, and what is known of it."""
+
+_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+_forms: Final[dict[type, tuple[str, tuple[str, ...]]]] = {}
+
+
+def _form(kind: type[Fact]) -> tuple[str, tuple[str, ...]]:
+    """What happened, and the names of what is known of it."""
+    found = _forms.get(kind)
+    if found is None:
+        found = _forms[kind] = _words(kind.__name__), tuple(each.name for each in dataclasses.fields(kind))
+    return found
+
+
+def known_of(fact: Fact) -> dict[str, object]:
+    """What a fact tells, without what is empty."""
+    return {name: value for name in _form(type(fact))[1] if (value := getattr(fact, name)) not in ("", None)}
+
+
+def timestamp(at: float) -> str:
+    """A moment as log lines have it: ``2026-11-21T20:30:00.000000Z``. They sort as they were."""
+    return f"{datetime.fromtimestamp(at, UTC).isoformat(timespec='microseconds')[:26]}Z"
+
+
+def json_line(fact: Fact, at: float) -> bytes:
+    """A fact as one JSON object, with the end of the line. What JSON has no form for is shown by its ``repr``."""
+    head = {"timestamp": timestamp(at), "level": fact.level, "event": _form(type(fact))[0]}
+    return _encode({**head, **known_of(fact)}) + b"\n"
 
 
 class LogSink:
     """A sink that writes facts as log lines to `stream` (stderr)."""
 
     def __init__(self, settings: LogSettings, stream: TextIO | None = None) -> None:
-        out = stream or sys.stderr
-        for_a_person = settings.format == "console" or (settings.format == "auto" and out.isatty())
-        self._line = _console(out) if for_a_person else _json(out)
+        self._out = stream or sys.stderr
+        for_a_person = settings.format == "console" or (settings.format == "auto" and self._out.isatty())
+        self._line = _console(self._out) if for_a_person else None
         self._least = LEVELS[settings.level.lower()]
-        self._forms: dict[str, tuple[str, Sequence[str]]] = {}  # of each kind: its words, and what it has
 
     def __call__(self, fact: Fact) -> None:
         """Write a line, where the fact is loud enough."""
-        if LEVELS[fact.level] >= self._least:
-            kind = type(fact)
-            form = self._forms.get(kind.__name__)
-            if form is None:
-                names = [field.name for field in dataclasses.fields(kind)]
-                form = self._forms[kind.__name__] = _words(kind.__name__), names
-            known: dict[str, object] = {}
-            for name in form[1]:
-                value = getattr(fact, name)
-                if value is not None and value != "":
-                    known[name] = value
-            self._line(fact.level, form[0], known)
+        if LEVELS[fact.level] < self._least:
+            return
+        if self._line is not None:
+            self._line(fact.level, _form(type(fact))[0], known_of(fact))
+            return
+        self._out.write(json_line(fact, time.time()).decode())
+        self._out.flush()
 
     def adopt(self, settings: LogSettings) -> None:
         """Go by another level from now on. The format stays."""
         self._least = LEVELS[settings.level.lower()]
-
-
-def _json(out: TextIO) -> Line:
-    """Lines for programs. What JSON has no form for is shown by its ``repr``."""
-
-    encode = json.JSONEncoder(default=repr).encode
-
-    def write(level: Level, event: str, known: dict[str, object]) -> None:
-        at = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
-        text = encode({**known, "event": event, "level": level, "timestamp": f"{at}Z"})
-        out.write(f"{text}\n")
-        out.flush()
-
-    return write
 
 
 def _console(out: TextIO) -> Line:

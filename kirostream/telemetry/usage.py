@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import field
 from datetime import date, datetime, tzinfo
@@ -381,8 +381,8 @@ class Ledger:
 
     async def every(
         self, *, since: float = 0.0, until: float | None = None, only: Only = EVERY
-    ) -> AsyncIterator[list[TurnUsage]]:
-        """All turns of a span, oldest first, a page at a time: for what is too much to hold.
+    ) -> AsyncGenerator[list[TurnUsage], None]:
+        """All turns of a span, oldest first, a page at a time: for what is too much to hold. Close it (`aclosing`).
 
         Raises:
             StoreError: the database cannot be read.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
@@ -20,8 +21,8 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 async def export(
     ledger: Ledger, form: Form, *, since: float = 0.0, until: float | None = None, only: Only = EVERY
-) -> AsyncIterator[bytes]:
-    """Every turn of a span, oldest first: CSV with a head, or one JSON array.
+) -> AsyncGenerator[bytes, None]:
+    """Every turn of a span, oldest first: CSV with a head, or one JSON array. Close it (`aclosing`).
 
     Times are ISO 8601 in UTC in a CSV, unix seconds in JSON.
 
@@ -32,12 +33,14 @@ async def export(
     first = True
     if form == "csv":
         yield _csv([names])
-    async for page in ledger.every(since=since, until=until, only=only):
-        if form == "csv":
-            yield _csv([_moment(value) if name == "at" else value for name, value in _members(turn)] for turn in page)
-        else:
-            yield (b"[\n" if first else b",\n") + b",\n".join(map(msgspec.json.encode, page))
-            first = False
+    async with aclosing(ledger.every(since=since, until=until, only=only)) as pages:
+        async for page in pages:
+            if form == "csv":
+                rows = ([_moment(value) if name == "at" else value for name, value in _members(turn)] for turn in page)
+                yield _csv(rows)
+            else:
+                yield (b"[\n" if first else b",\n") + b",\n".join(map(msgspec.json.encode, page))
+                first = False
     if form == "json":
         yield b"[]\n" if first else b"\n]\n"
 

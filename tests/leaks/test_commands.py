@@ -60,6 +60,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "admin password": [[], ["--remove"]],
     "login": [[], ["--social", "facebook"]],
     "serve": [["--port", "nonsense"]],
+    "logs": [[], ["--json"], ["--since", "1h", "--level", "debug"], ["--grep", "token"], ["--level", "loud"]],
     "simulate": [["--port", "nonsense"]],
     "usage": [[], ["--by", "account"], ["--turns"], ["--turns", "--json"], ["--json"], ["--csv"], ["--only", "key=x"]],
     "watch": [["--url", "http://127.0.0.1:9"], ["0123", "--json", "--url", "http://127.0.0.1:9"]],
@@ -216,8 +217,8 @@ def test_a_gateway_says_nothing_at_debug_level(tmp_path: Path, upstream: tuple[S
             process.send_signal(signal.SIGTERM)
             process.wait(20)
     written = log.read_text()
-    assert '"event": "exchange finished"' in written, "the log has everything in it"
-    assert '"event": "token refreshed"' in written
+    assert '"event":"exchange finished"' in written, "the log has everything in it"
+    assert '"event":"token refreshed"' in written
     for mark in (MARK, SAID):
         assert not shows(written, mark)
         assert not shows(shown.stdout, mark)

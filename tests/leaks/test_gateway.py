@@ -173,6 +173,7 @@ def hear_files(there: World) -> None:
     assert {"a conversation", "table responses", "table pool_accounts", "table usage", "table usage_days"} <= heard
     assert any(where.startswith("file captures/") for where in heard)
     assert any(where.startswith("file sealed/") for where in heard)
+    assert any(where.startswith("file logs/") for where in heard)
 
 
 @pytest.mark.timeout(200)

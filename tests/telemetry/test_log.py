@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import pytest
 
@@ -44,9 +45,9 @@ def test_lines_for_a_person() -> None:
     assert not out.getvalue().startswith("{")
 
 
-@pytest.mark.parametrize("settings", [{"level": "loud"}, {"format": "xml"}])
-def test_what_does_not_exist_is_named(settings: dict[str, str]) -> None:
-    with pytest.raises(SettingsError, match=next(iter(settings.values()))):
+@pytest.mark.parametrize("settings", [{"level": "loud"}, {"format": "xml"}, {"retention_hours": 0.0}, {"size": 0}])
+def test_what_does_not_exist_is_named(settings: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(settings))):
         LogSettings(**settings)
 
 
