@@ -103,9 +103,9 @@ HANG_UP: Final = (signal.SIGHUP,) if sys.platform != "win32" else ()
 THRESHOLDS: Final = (700, 10, 100)
 """Of the collector of cyclic garbage, once the heap has settled: Python's own, but a tenth of the full collections.
 
-Measured with 512 streams of 20 tokens a second that begin within two seconds. With (700, 10, 10) a tenth of the CPU went
-into seven full collections, and all streams waited for each, up to 0.3 s. With these there was none, and the young ones
-took 4 %, 26 ms at most. Larger young generations take as much and wait longer: 46 ms with 2,000, 70 ms with 50,000.
+Measured with 512 streams of 20 tokens a second that begin within two seconds. With (700, 10, 10) a tenth of the CPU
+went into seven full collections, and all streams waited for each, up to 0.3 s. With these there was none, and the young
+ones took 4 %, 26 ms at most. Larger young generations take as much and wait longer: 46 ms with 2,000, 70 with 50,000.
 """
 LAST_WORDS: Final = 5.0
 """Seconds between the error event of a stopped turn and the cutting of its connection."""

@@ -108,7 +108,7 @@ PURE_FILES: Final = (
 IMPURE: Final = {"trio", "httpx", "socket", "ssl", "sqlite3", "random", "secrets", "time", "datetime", "asyncio", "os"}
 ONE_SITE: Final = {
     "httpx": {"net/proxied.py"},
-    "h11": {"net/cycle.py", "net/framing.py"},
+    "h11": {"net/framing.py", "net/judged.py"},
     "h2": {"net/asgi_server.py"},
     "hypercorn": {"net/asgi_server.py"},
     "sqlite3": {"accounts/sources/cli_sqlite.py", "stores/sqlite.py"},

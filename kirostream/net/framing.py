@@ -17,8 +17,6 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-import h11
-
 from kirostream.errors import RemoteProtocolError, without_literals
 
 HEAD_LIMIT: Final = 64 << 10
@@ -86,6 +84,8 @@ def read_head(data: bytes, begin: int = 0) -> tuple[Head, int] | None:
 
 def _by_h11(raw: bytes) -> Head:
     """What h11 takes a head for that is not in plain form."""
+    import h11
+
     judge = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
     judge.send(h11.Request(method="GET", target="/", headers=[("host", "any")]))
     judge.receive_data(raw)

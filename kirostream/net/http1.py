@@ -60,7 +60,7 @@ from kirostream.errors import (
     RequestTooSlow,
 )
 from kirostream.net.codings import parse_codings
-from kirostream.net.cycle import Cycle, Judged, read_plain, write_head
+from kirostream.net.cycle import Cycle, read_plain, write_head
 from kirostream.net.door import (
     DoorBook,
     DoorSnapshot,
@@ -316,8 +316,10 @@ class _Connection:
         self._waits = cycle is None
         return cycle
 
-    async def _judged(self, data: bytes) -> Judged | None:
+    async def _judged(self, data: bytes) -> Cycle | None:
         """A request that is not in plain form. Otherwise as `_next_cycle`."""
+        from kirostream.net.judged import Judged
+
         cycle = Judged(self.settings.max_head, self.peer)
         cycle.feed(data)
         self.scope.deadline = trio.current_time() + self.settings.head_deadline

@@ -25,6 +25,7 @@ HEAVY: Final = {
     "brotli": "request bodies in br",
     "cryptography": "sealed records: with the first one",
     "email": "http.client brings it",
+    "h11": "what is not HTTP in plain form",
     "http.client": "urllib.request brings it",
     "httpx": "upstreams behind a proxy",
     "hypercorn": "[[listen]] with door = asgi",

@@ -9,8 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kirostream.errors import LocalProtocolError, MalformedRequest, RequestTooLarge
-from kirostream.net.cycle import Cycle, Judged, Plain, read_plain
+from kirostream.net.cycle import Cycle, Plain, read_plain
 from kirostream.net.exchange import Headers
+from kirostream.net.judged import Judged
 
 LIMIT = 64 << 10
 
