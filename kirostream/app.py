@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -246,6 +245,8 @@ async def open_gateway(
             found = await _simulated_account(demo, data_dir)
             simulator = demo
             # A demo's sign-ins are worth nothing elsewhere, and the person's own are nothing for a simulator.
+            from tempfile import TemporaryDirectory
+
             accounts_dir = Path(owners.enter_context(TemporaryDirectory(prefix="kirostream-demo-")))
             find = _found_in_demo(found, accounts_dir)
         places = Places()
