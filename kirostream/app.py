@@ -448,6 +448,8 @@ async def open_gateway(
                     callers=callers,
                     recent=recent,
                     recorder=recorder,
+                    ledger=ledger,
+                    editor=lambda: steering.editor,
                     door=door.snapshot,
                     nursery=serving,
                 )

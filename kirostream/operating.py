@@ -17,6 +17,7 @@ from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Pool
 from kirostream.admin.api import Admin, open_admin
 from kirostream.admin.desk import About, Desk
+from kirostream.admin.pages.settings import Editor
 from kirostream.commands.account_admin import AccountAdmin
 from kirostream.errors import RequestError
 from kirostream.gateway.callers import Callers
@@ -28,6 +29,7 @@ from kirostream.relay.relay import Relay
 from kirostream.settings import Settings
 from kirostream.telemetry.recent import Recent
 from kirostream.telemetry.recorder import Recorder
+from kirostream.telemetry.usage import Ledger
 
 SCOPE: Final = "admin"
 
@@ -63,6 +65,8 @@ def open_operating(
     callers: Callers,
     recent: Recent,
     recorder: Recorder,
+    ledger: Ledger | None,
+    editor: Callable[[], Editor],
     door: Callable[[], DoorSnapshot],
     nursery: trio.Nursery,
 ) -> Admin:
@@ -83,6 +87,8 @@ def open_operating(
             verbs=AccountAdmin(settings, os.environ, accounts_dir, clients, keeper, keeps=True),
             recent=recent,
             recorder=recorder,
+            ledger=ledger,
+            editor=editor,
             door=door,
             keys=AdminKeys(callers),
             nursery=nursery,

@@ -22,8 +22,10 @@ from kirostream.admin.pages.accounts import AccountsPage
 from kirostream.admin.pages.logins import LoginsPage
 from kirostream.admin.pages.models import ModelsPage
 from kirostream.admin.pages.session import SessionPage
+from kirostream.admin.pages.settings import SettingsPage
 from kirostream.admin.pages.status import StatusPage
 from kirostream.admin.pages.turns import TurnsPage
+from kirostream.admin.pages.usage import UsagePage
 from kirostream.admin.panel import Panel
 from kirostream.admin.password import PasswordFile
 from kirostream.admin.route import ANSWERED, API, Call, Route
@@ -52,6 +54,8 @@ class Admin:
             AccountsPage(desk),
             LoginsPage(desk),
             TurnsPage(desk),
+            UsagePage(desk),
+            SettingsPage(desk.editor),
             ModelsPage(desk),
         )
         self.routes: Final[Sequence[Route]] = [

@@ -19,6 +19,7 @@ from kirostream.accounts.login import Screen
 from kirostream.accounts.pool import Pool
 from kirostream.accounts.roster import Entry, Kept, Roster
 from kirostream.admin.guard import Keys
+from kirostream.admin.pages.settings import Editor
 from kirostream.admin.settings import AdminSettings
 from kirostream.dataclass import dataclass
 from kirostream.net.door import DoorSnapshot
@@ -27,6 +28,7 @@ from kirostream.relay.house import House
 from kirostream.relay.relay import Relay
 from kirostream.telemetry.recent import Recent
 from kirostream.telemetry.recorder import Recorder
+from kirostream.telemetry.usage import Ledger
 
 
 class SignedIn(Protocol):
@@ -118,7 +120,10 @@ class About:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """The parts. `clock` is unix seconds; `nursery` owns what goes on when a request is over."""
+    """The parts. `clock` is unix seconds; `nursery` owns what goes on when a request is over.
+
+    `editor` raises SettingsError where this gateway's settings are nobody's to change.
+    """
 
     settings: AdminSettings
     about: About
@@ -129,6 +134,8 @@ class Desk:
     verbs: AccountVerbs
     recent: Recent
     recorder: Recorder
+    ledger: Ledger | None
+    editor: Callable[[], Editor]
     door: Callable[[], DoorSnapshot]
     keys: Keys
     nursery: trio.Nursery

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -333,3 +334,68 @@ async def test_a_demo_leaves_nothing_behind_and_takes_nothing_of_the_person(tmp_
         assert not (tmp_path / "data" / "sealed" / "own").exists()
     async with place(tmp_path) as at:
         assert len((await at.get("/admin/api/accounts"))["accounts"]) == 1
+
+
+async def test_what_turns_cost(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        for _ in range(3):
+            await at.say("hello")
+        await at.say("[[error:VALIDATION]]")
+        usage = await at.get("/admin/api/usage?by=model")
+        assert (usage["totals"]["turns"], usage["totals"]["failed"]) == (4, 1)
+        assert [share["name"] for share in usage["shares"]] == ["claude-sonnet-4.5"]
+        keys = await at.get("/admin/api/usage?by=key&model=claude-sonnet-4.5&since=1")
+        assert [share["name"] for share in keys["shares"]] == ["default"]
+        assert (await at.get("/admin/api/usage?key=nobody"))["totals"]["turns"] == 0
+        since = an_hour_ago()
+        series = await at.get(f"/admin/api/usage/series?step=minute&since={since}")
+        assert sum(bucket["totals"]["turns"] for bucket in series["buckets"]) == 4
+        assert len(series["buckets"]) in (61, 62)
+        turns = (await at.get("/admin/api/usage/turns?most=2"))["turns"]
+        older = (await at.get(f"/admin/api/usage/turns?before={turns[-1]['number']}"))["turns"]
+        assert [len(turns), len(older)] == [2, 2]
+        failed = (await at.get("/admin/api/usage/turns?outcome=failed"))["turns"]
+        assert [turn["outcome"] for turn in failed] == ["failed"]
+        csv = await at.ask("GET", "/admin/api/usage/export")
+        assert csv.headers["content-disposition"] == 'attachment; filename="kirostream-turns.csv"'
+        assert len(csv.text.splitlines()) == 5
+        assert len((await at.ask("GET", "/admin/api/usage/export?form=json")).json()) == 4
+        shares = await at.ask("GET", "/admin/api/usage/export?what=shares&by=model&form=csv")
+        assert shares.text.splitlines()[1].startswith("claude-sonnet-4.5,")
+        for query, param in [("by=moon", "$.by"), ("since=x", "$.since"), ("since=-1", "$.since"), ("nothing=1", "")]:
+            wrong = await at.ask("GET", f"/admin/api/usage?{query}")
+            assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, param), wrong.text
+        assert (await at.ask("GET", "/admin/api/usage/series?step=minute&since=0")).status_code == 400
+
+
+def an_hour_ago() -> int:
+    return int(time.time()) - 3600
+
+
+async def test_a_setting_is_changed_and_acts(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        everything = await at.get("/admin/api/settings")
+        assert len(everything["settings"]) > 100
+        assert KEY not in json.dumps(everything)
+        one = "/admin/api/settings/server.most_choices"
+        before = await at.get(one)
+        assert (before["value"], before["live"], before["origin"]) == (8, True, "the defaults")
+        done = (await at.ask("PUT", one, {"value": 3})).json()
+        assert (done["acts"], done["setting"]["value"], done["setting"]["waiting"]) == ("now", 3, False)
+        assert "most_choices = 3" in (tmp_path / "config" / "kirostream.toml").read_text()
+        body = {"model": "claude-sonnet-4.5", "n": 5, "messages": [{"role": "user", "content": "hi"}]}
+        refused = await at.ask("POST", "/v1/chat/completions", body)
+        assert "at most 3 answers" in refused.text
+        later = (await at.ask("PUT", "/admin/api/settings/server.memory", {"value": "1000"})).json()
+        assert (later["acts"], later["setting"]["waiting"]) == ("restart", True)
+        assert (await at.ask("PUT", one, {"value": None})).json()["setting"]["value"] == 8
+        for name, value in [("server.most_choices", "many"), ("server.port", -1.5), ("server.nothing", 1)]:
+            wrong = await at.ask("PUT", f"/admin/api/settings/{name}", {"value": value})
+            assert (wrong.status_code, wrong.json()["error"]["type"]) == (400, "bad_value"), wrong.text
+        checked = await at.ask("POST", "/admin/api/settings/check", {"changes": {"server.most_choices": "x"}})
+        assert not checked.json()["ok"]
+        assert "server.most_choices" in checked.json()["error"]
+        assert (await at.ask("POST", "/admin/api/settings/check", {"changes": {"server.grace": 5}})).json()["ok"]
+        (tmp_path / "config" / "kirostream.toml").write_text("[server]\ngrace = 7\n")
+        assert (await at.ask("POST", "/admin/api/settings/reload")).json()["now"] == ["server.grace"]
+        assert (await at.ask("PUT", one, {})).status_code == 400

@@ -15,7 +15,7 @@ from helpers.certs import certificate, trusting
 from kirostream.admin.settings import AdminSettings
 from kirostream.app import Gateway, open_gateway
 from kirostream.net.listen import ListenSettings
-from kirostream.settings import Settings
+from kirostream.settings import Settings, Sources
 from kirostream.simulator.settings import SimulatorSettings
 from kirostream.telemetry.facts import Fact
 from kirostream.telemetry.recorder import Recorder
@@ -74,7 +74,10 @@ async def place(
     facts: list[Fact] = []
     data = tmp / "data"
     with trio.fail_after(50):
-        async with open_gateway(settings, None, data_dir=data, recorder=Recorder(facts.append)) as gateway:
+        sources = Sources({"KIROSTREAM_CONFIG_DIR": str(tmp / "config")}, None, {})
+        async with open_gateway(
+            settings, None, data_dir=data, recorder=Recorder(facts.append), sources=sources
+        ) as gateway:
             if gateway.simulator is not None:
                 gateway.simulator.sign_ins.interval = 0.05
             url = gateway.more_urls[0] if tls else gateway.url

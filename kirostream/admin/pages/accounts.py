@@ -183,7 +183,7 @@ class Choose(msgspec.Struct, forbid_unknown_fields=True):
     plan: Annotated[str, Meta(min_length=1, max_length=100)]
 
 
-class Page(msgspec.Struct):
+class PayPage(msgspec.Struct):
     """A page to pay on. It belongs to the account: it is shown to nobody else. `active`: there is a plan already."""
 
     url: str
@@ -301,7 +301,7 @@ class AccountsPage:
                 summary="The page to pay for a plan on. Nothing is opened, nothing is bought.",
                 tag=tag,
                 takes=Choose,
-                gives=Page,
+                gives=PayPage,
                 refuses=(404, 409, 502, 504),
             ),
         ]
@@ -484,7 +484,7 @@ class AccountsPage:
             [Plan(each.name, each.title, each.amount, each.currency, each.interval, [*each.features]) for each in plans]
         )
 
-    async def checkout(self, call: Call) -> Page:
+    async def checkout(self, call: Call) -> PayPage:
         """``POST /accounts/{id}/checkout``."""
         found = await self._in_use(call.path["id"])
         wanted = call.body.plan.upper()
@@ -493,7 +493,7 @@ class AccountsPage:
         if kind is None:
             raise NotThere(f"There is no plan {call.body.plan!r}; there are {', '.join(each.name for each in plans)}.")
         page = await self._desk.verbs.checkout(found, kind)
-        return Page(page.url, page.active)
+        return PayPage(page.url, page.active)
 
     async def _in_use(self, name: str) -> Found:
         found = self._desk.house.found(AccountId(name))
