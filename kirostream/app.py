@@ -449,6 +449,7 @@ async def open_gateway(
                     recent=recent,
                     recorder=recorder,
                     ledger=ledger,
+                    logs=data_dir / LOGS if logs is not None else None,
                     editor=lambda: steering.editor,
                     door=door.snapshot,
                     nursery=serving,

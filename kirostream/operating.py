@@ -27,6 +27,7 @@ from kirostream.relay.clients import Clients
 from kirostream.relay.house import House
 from kirostream.relay.relay import Relay
 from kirostream.settings import Settings
+from kirostream.telemetry.logs import LogReader
 from kirostream.telemetry.recent import Recent
 from kirostream.telemetry.recorder import Recorder
 from kirostream.telemetry.usage import Ledger
@@ -66,6 +67,7 @@ def open_operating(
     recent: Recent,
     recorder: Recorder,
     ledger: Ledger | None,
+    logs: Path | None,
     editor: Callable[[], Editor],
     door: Callable[[], DoorSnapshot],
     nursery: trio.Nursery,
@@ -74,6 +76,7 @@ def open_operating(
 
     Args:
         accounts_dir: where the list of its own accounts is kept; in a demo, not the person's own.
+        logs: the folder of the log files; None: none are written.
         nursery: owns what goes on when a request is over, such as a sign-in that waits for a person.
     """
     return open_admin(
@@ -88,6 +91,7 @@ def open_operating(
             recent=recent,
             recorder=recorder,
             ledger=ledger,
+            logs=LogReader(logs) if logs is not None else None,
             editor=editor,
             door=door,
             keys=AdminKeys(callers),

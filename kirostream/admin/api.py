@@ -20,6 +20,7 @@ from kirostream.admin.guard import Guard
 from kirostream.admin.openapi import document
 from kirostream.admin.pages.accounts import AccountsPage
 from kirostream.admin.pages.logins import LoginsPage
+from kirostream.admin.pages.logs import LogsPage
 from kirostream.admin.pages.models import ModelsPage
 from kirostream.admin.pages.session import SessionPage
 from kirostream.admin.pages.settings import SettingsPage
@@ -54,6 +55,7 @@ class Admin:
             AccountsPage(desk),
             LoginsPage(desk),
             TurnsPage(desk),
+            LogsPage(desk),
             UsagePage(desk),
             SettingsPage(desk.editor),
             ModelsPage(desk),

@@ -26,6 +26,7 @@ from kirostream.net.door import DoorSnapshot
 from kirostream.providers.kiro_management import AccountUsage, Checkout, Plan
 from kirostream.relay.house import House
 from kirostream.relay.relay import Relay
+from kirostream.telemetry.logs import LogReader
 from kirostream.telemetry.recent import Recent
 from kirostream.telemetry.recorder import Recorder
 from kirostream.telemetry.usage import Ledger
@@ -135,6 +136,7 @@ class Desk:
     recent: Recent
     recorder: Recorder
     ledger: Ledger | None
+    logs: LogReader | None
     editor: Callable[[], Editor]
     door: Callable[[], DoorSnapshot]
     keys: Keys

@@ -7,6 +7,7 @@ import re
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -399,3 +400,41 @@ async def test_a_setting_is_changed_and_acts(tmp_path: Path) -> None:
         (tmp_path / "config" / "kirostream.toml").write_text("[server]\ngrace = 7\n")
         assert (await at.ask("POST", "/admin/api/settings/reload")).json()["now"] == ["server.grace"]
         assert (await at.ask("PUT", one, {})).status_code == 400
+
+
+async def test_the_log_is_read_searched_and_followed(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        await at.say("hello")
+        await at.say("[[error:VALIDATION]]")
+
+        async def lines(query: str) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = (await at.get(f"/admin/api/logs?{query}"))["lines"]
+            return found
+
+        while len(turns := await lines("search=turn finished")) < 2:
+            await trio.sleep(0.05)
+        assert [line["event"] for line in turns] == ["turn finished"] * 2
+        assert turns[0]["timestamp"] >= turns[1]["timestamp"]
+        assert [line["known"]["outcome"] for line in turns] == ["failed", "end"]
+        assert len(await lines("search=turn finished&most=1")) == 1
+        assert {line["level"] for line in await lines("level=warning")} <= {"warning", "error"}
+        assert await lines(f"since={time.time() + 60:.0f}") == []
+        assert (await at.get("/admin/logs?search=turn finished"))["lines"] == turns
+        assert KEY not in json.dumps(await lines("most=2000"))
+        exported = await at.ask("GET", "/admin/api/logs/export?search=turn finished")
+        assert [json.loads(line)["outcome"] for line in exported.text.splitlines()] == ["end", "failed"]
+        parts = urlsplit(at.gateway.url)
+        async with await trio.open_tcp_stream(parts.hostname or "", parts.port or 0) as live:
+            target = "/admin/api/logs/live?search=turn%20finished"
+            await live.send_all(f"GET {target} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n\r\n".encode())
+            said = b""
+            while b": \n\n" not in said:
+                said += await live.receive_some()
+            await trio.sleep(0.3)
+            await at.say("again")
+            while b'"outcome":"end"' not in said:
+                said += await live.receive_some()
+        assert b"text/event-stream" in said
+        assert b"data: {" in said
+        for query in ("level=loud", "since=x", "most=0", "what=1"):
+            assert (await at.ask("GET", f"/admin/api/logs?{query}")).status_code == 400
