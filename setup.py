@@ -31,6 +31,6 @@ extensions = [
     extension("kirostream/_scan", "kirostream/_json.h"),
 ]
 if sys.platform != "win32":  # there, a socket is no file
-    extensions.append(extension("kirostream/net/_quick"))
+    extensions += [extension("kirostream/net/_quick"), extension("kirostream/net/_wire")]
 
 setup(ext_modules=cythonize(extensions, language_level=3))

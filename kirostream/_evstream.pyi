@@ -95,6 +95,14 @@ class FrameDecoder:
             FrameError: see the class.
             LocalProtocolError: called from within itself.
         """
+    def run_of(self, data: bytes, room: int, /) -> list[bytes] | None:
+        """The pieces of `data`, if all messages that it completes are one run, and no piece is empty.
+
+        They are at most `room` bytes in all.
+
+        What is left after the last of them is kept, as by `feed_runs`; so the list may be empty. None: `data` was not
+        taken, and is for `feed_runs`. The twin takes nothing this way. It raises nothing.
+        """
     def close(self) -> None:
         """Say that the stream has ended.
 

@@ -73,6 +73,7 @@ cdef enum:
     PRELUDE = 12
     LEAST = 16  # a message without headers and payload
     MEMBERS = 16
+    RUN = 4096
     SPARE = 65536  # a larger buffer is given back when its message is done
 
 assert MEMBERS == MAX_MEMBERS
@@ -334,6 +335,56 @@ cdef class FrameDecoder:
         cdef list out = []
         self.run(data, out, True)
         return out
+
+    def run_of(self, bytes data not None, Py_ssize_t room, /):
+        """Two passes: the first only looks, so that what is not a run is as if it had never been shown."""
+        cdef bytes whole = data
+        cdef const uint8_t* base
+        cdef const uint8_t* at
+        cdef size_t left, total
+        cdef Py_ssize_t length
+        cdef list pieces
+        if self.state != READY or self.last_payload is None or self.held_size > RUN:
+            return None  # a long message in many cuts would be copied with each of them
+        if self.held_size:
+            whole = copy(self.held, self.held_size) + data
+        base = at = raw(whole)
+        left = PyBytes_GET_SIZE(whole)
+        while left >= PRELUDE:
+            if self.check_prelude(at):
+                return None
+            total = be32(at)
+            if left < total:
+                break
+            length = self.run_piece(at, total)
+            if length <= 0 or length > room:
+                return None
+            room -= length
+            at += total
+            left -= total
+        pieces = []
+        while base < at:
+            total = be32(base)
+            length = self.run_piece(base, total)
+            pieces.append(copy(base + PRELUDE + be32(base + 4) + self.last_from, length))
+            self.start += total
+            base += total
+        self.give_back()
+        if left:
+            self.hold(at, left)
+            if left >= PRELUDE:
+                self.total = be32(at)
+        return pieces
+
+    cdef Py_ssize_t run_piece(self, const uint8_t* message, size_t total) noexcept:
+        """The length of the piece, if this message, whose prelude is good, is one more of the run; else -1."""
+        cdef size_t block_size = be32(message + 4)
+        cdef const uint8_t* block = message + PRELUDE
+        if <size_t>PyBytes_GET_SIZE(self.last_block) != block_size or memcmp(raw(self.last_block), block, block_size):
+            return -1
+        if crc32_of(message + 8, total - 12, be32(message + 8)) != be32(message + total - 4):
+            return -1
+        return self.repeats(block + block_size, total - LEAST - block_size)
 
     def close(self):
         if self.state != READY:

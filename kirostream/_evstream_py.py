@@ -161,6 +161,9 @@ class FrameDecoder:
         self._feed(data, lambda message: frames.append(self._frame(message)), frames)
         return frames
 
+    def run_of(self, data: bytes, room: int, /) -> list[bytes] | None:
+        return None
+
     def feed_runs(self, data: bytes | bytearray | memoryview, /) -> list[Frame | list[bytes]]:
         out: list[Frame | list[bytes]] = []
 

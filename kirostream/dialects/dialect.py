@@ -6,8 +6,9 @@ never given an account or a URL (that is a provider), a clock or randomness (ids
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
 from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError
@@ -97,24 +98,23 @@ class Reader(Protocol):
         """
 
 
-@runtime_checkable
-class RunReader(Reader, Protocol):
+class RunReader(abc.ABC):
     """A reader that can say of the next bytes that they are nothing but more of the open block.
 
-    ``feed(data)`` is ``read(decode(data))``. Where `running` says which block it is, and `decode` gives one run of
-    pieces and nothing else, that run is a `BlockDelta` of that block, and who makes it owes the reader a `hear`.
+    Then they can go a shorter way than through `feed`; who takes them owes the reader a `hear`, before it is asked for
+    anything else.
     """
 
-    def decode(self, data: bytes) -> list[Any]:
-        """The next bytes in parts: a run of pieces as a list of bytes, anything else as something else."""
-
-    def read(self, items: Sequence[Any]) -> list[TurnEvent]:
-        """What the parts mean."""
+    run_of: Callable[[bytes, int], list[bytes] | None]
+    """The pieces of some bytes if they are nothing but more of the running block, and at most so many bytes; None: they
+    were not taken."""
 
     @property
+    @abc.abstractmethod
     def running(self) -> int | None:
         """The index of the open block, if a run means more of it; else None."""
 
+    @abc.abstractmethod
     def hear(self, pieces: Sequence[bytes]) -> None:
         """These were taken for more of the running block."""
 
@@ -127,6 +127,18 @@ class Writer(Protocol):
 
     def heartbeat(self) -> bytes:
         """A block that says nothing and keeps the connection alive."""
+
+
+Template: TypeAlias = tuple[bytes, bytes, bytes]
+"""What stands before the first piece of a delta, between two, and behind the last."""
+
+
+class Templates(abc.ABC):
+    """A writer whose deltas say their pieces and nothing else that changes."""
+
+    @abc.abstractmethod
+    def template(self, index: int) -> Template | None:
+        """The words around the pieces of an open block, as long as it is open; None where it has to see each delta."""
 
 
 class ChoicesWriter(Protocol):

@@ -6,9 +6,10 @@ needs it and for no other: the usual chain is empty, and an answer passes by it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import field
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from kirostream.dataclass import dataclass
 from kirostream.filters.limits import Limits, limits_of
@@ -100,23 +101,55 @@ class EventFilter(Protocol):
         """The events to be said in place of `events`. What is held back is said before the turn is over."""
 
 
-Gate: TypeAlias = Callable[[BlockDelta], bool]
-"""Whether a delta goes through a chain of filters as it is; then they have heard of it."""
+class Gate(Protocol):
+    """How a chain of filters lets deltas through as they are."""
+
+    def room(self, block: int) -> int:
+        """Bytes that the deltas of an open block may have, in all, and surely pass."""
+
+    def passes(self, event: BlockDelta) -> bool:
+        """Whether a delta goes through as it is; then it is counted."""
 
 
-def gate_of(filters: Sequence[EventFilter]) -> Gate | None:
-    """The gate of a chain, None where one of its filters has to see every event itself."""
+class _Open:
+    """Nothing is in the way."""
+
+    def room(self, block: int) -> int:
+        """As `Gate` has it."""
+        return sys.maxsize
+
+    def passes(self, event: BlockDelta) -> bool:
+        """As `Gate` has it."""
+        return True
+
+
+_OPEN: Final = _Open()
+
+
+class _Shut:
+    """One of the filters has to see every event itself."""
+
+    def room(self, block: int) -> int:
+        """As `Gate` has it."""
+        return 0
+
+    def passes(self, event: BlockDelta) -> bool:
+        """As `Gate` has it."""
+        return False
+
+
+_SHUT: Final = _Shut()
+
+
+def gate_of(filters: Sequence[EventFilter]) -> Gate:
+    """The gate of a chain."""
     match filters:
         case []:
-            return _let_through
+            return _OPEN
         case [Limits() as limits]:
-            return limits.passes
+            return limits
         case _:
-            return None
-
-
-def _let_through(event: BlockDelta) -> bool:
-    return True
+            return _SHUT
 
 
 def event_filters(

@@ -123,8 +123,12 @@ class Limits:
                 said += self._delta(event)
         return said
 
+    def room(self, block: int) -> int:
+        """As `Gate` has it."""
+        return self._ceiling - self._size if block == self._counted and not self._over else 0
+
     def passes(self, event: BlockDelta) -> bool:
-        """Whether `event` may be said as it is; then it is counted, as `take` would have."""
+        """As `Gate` has it."""
         if event.index != self._counted or self._over:
             return False
         size = self._size + sum(map(len, event.pieces))

@@ -15,6 +15,7 @@ from dataclasses import field
 import trio
 
 from kirostream.dataclass import dataclass
+from kirostream.dialects.dialect import RunReader
 from kirostream.filters import Gate
 from kirostream.net.exchange import Exchange, Headers, Part
 from kirostream.relay.lane import Lane
@@ -68,8 +69,8 @@ class Pump:
 
         What a lane carries it does not stamp: that there was something is seen when it is asked.
         """
-        if self._lane is not None and self._lane.carried != self._seen:
-            self._seen = self._lane.carried
+        if self._lane is not None and self._lane.count != self._seen:
+            self._seen = self._lane.count
             self._sent_at = trio.current_time()
         return self._sent_at if self._fanout is None else max(self._sent_at, self._fanout.served_at)
 
@@ -135,12 +136,13 @@ class Pump:
         self._sent_at = trio.current_time()
         return self.offer(Part(data))
 
-    def lane(self, block: int, gate: Gate) -> Lane | None:
+    def lane(self, block: int, reader: RunReader, gate: Gate) -> Lane | None:
         """As `Straight` has it."""
         rendering = self._rendering
         if self._owes or not rendering.can_follow or self._place.event != len(self._log.events):
             return None
-        self._lane = Lane(self._log, rendering, block, self._exchange.offer, self._fall_behind, gate)
+        self._seen = 0
+        self._lane = Lane(self._log, rendering, block, reader, gate, self._exchange, self._fall_behind)
         return self._lane
 
     def _fall_behind(self) -> None:
@@ -163,8 +165,10 @@ class Pump:
     @property
     def _place(self) -> Cursor:
         """Behind what the client has: its lane may have carried it on."""
-        if self._lane is not None and self._lane.carried > self._at.event:
-            self._at = Cursor(self._lane.carried)
+        if self._lane is not None:
+            self._lane.settle()
+            if self._lane.reached > self._at.event:
+                self._at = Cursor(self._lane.reached)
         return self._at
 
     def _next(self) -> bytes:

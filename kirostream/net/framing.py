@@ -13,11 +13,21 @@ A body's `feed` never raises. What came before a fault is given; the fault is in
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from kirostream.errors import RemoteProtocolError, without_literals
+
+whole_chunks: Callable[[bytes, int], tuple[bytes, int]] | None = None
+"""The compiled part of `Chunked`, which has the same in Python."""
+if os.environ.get("KIROSTREAM_CORE") != "python":
+    try:
+        from kirostream.net._wire import whole_chunks
+    except ModuleNotFoundError as missing:
+        if missing.name != "kirostream.net._wire":
+            raise
 
 HEAD_LIMIT: Final = 64 << 10
 """Bytes of a head. Real ones are under two kilobytes."""
@@ -111,6 +121,7 @@ class Counted:
     """
 
     __slots__ = ("_left", "done", "fault", "surplus")
+    between_chunks: ClassVar = False
 
     def __init__(self, length: int) -> None:
         self._left = length
@@ -141,6 +152,7 @@ class UntilClose:
     """A body that ends with the connection. Attributes as those of `Counted`."""
 
     __slots__ = ("done", "fault", "surplus")
+    between_chunks: ClassVar = False
 
     def __init__(self) -> None:
         self.done = False
@@ -183,7 +195,13 @@ class Chunked:
         at = 0
         parts: list[bytes] = []
         while not self.done and self.fault is None:
-            if not self._after and not self._left and self._trailing < 0:
+            if not self._after and not self._left and self._trailing < 0 and whole_chunks is not None:
+                part, at = whole_chunks(data, at)
+                if part:
+                    parts.append(part)
+                    if at == size:
+                        break
+            elif not self._after and not self._left and self._trailing < 0:
                 # Whole chunks of usual sizes: 0.7 us each, against 1.6 below.
                 while True:
                     begin = data.find(b"\r\n", at, at + 5) + 2
@@ -253,6 +271,11 @@ class Chunked:
             self.fault = RemoteProtocolError(f"after the last chunk comes {line[:40]!r}")
         elif self._trailing > TRAILER_LIMIT:
             self.fault = RemoteProtocolError(f"trailers of over {TRAILER_LIMIT} bytes")
+
+    @property
+    def between_chunks(self) -> bool:
+        """Whether the next byte begins a chunk."""
+        return not (self._left or self._after or self._held or self.done) and self._trailing < 0 and self.fault is None
 
     def end(self) -> None:
         """The connection ended. A body that is not whole has a fault then."""

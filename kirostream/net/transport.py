@@ -43,22 +43,22 @@ import socket
 import ssl
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import lru_cache, partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from kirostream.errors import LocalProtocolError, RemoteProtocolError, StreamCut, UpstreamDown
 from kirostream.net.exchange import Headers
 from kirostream.net.framing import Body, Head, framing, read_head
-from kirostream.net.hub import Hub, Take, current_hub
+from kirostream.net.hub import Come, Hub, current_hub
 from kirostream.net.upstream import (
     ClientResponse,
     ClientSettings,
     Origin,
     Place,
+    Taker,
     cannot_connect,
     connect_timeout,
     detail,
@@ -66,6 +66,9 @@ from kirostream.net.upstream import (
     tls_context,
     write_timeout,
 )
+
+if TYPE_CHECKING:
+    from kirostream.net._wire import Track
 
 if sys.platform == "linux":
     import fcntl
@@ -156,7 +159,7 @@ class Wire:
         """Whether something has to be done before, or instead of, the next `receive_nowait`: `receive` does it."""
         return False
 
-    async def watch(self, hub: Hub, come: Take) -> None:
+    async def watch(self, hub: Hub, come: Come) -> None:
         """Call `come` whenever something has come, until it has enough. See `Hub.each`.
 
         Raises:
@@ -166,9 +169,14 @@ class Wire:
             raise trio.ClosedResourceError
         self._hub = hub
         try:
-            await hub.each(self._socket, come)
+            await hub.each(self._socket, come, receives=type(self) is Wire)
         finally:
             self._hub = None
+
+    def put_on_track(self, track: Track | None) -> None:
+        """See `Hub.put_on_track`. Only for what comes as it is."""
+        if self._hub is not None:
+            self._hub.put_on_track(self._socket, track)
 
     async def send(self, data: bytes | memoryview) -> None:
         """Send all of it. No checkpoint where the kernel takes it at once.
@@ -682,7 +690,7 @@ class _Response(ClientResponse):
         await trio.lowlevel.checkpoint()
         return b""
 
-    async def each(self, take: Callable[[bytes], bool]) -> bool:
+    async def each(self, take: Taker) -> bool:
         """See `ClientResponse.each`."""
         hub = current_hub()
         if hub is None:
@@ -691,21 +699,28 @@ class _Response(ClientResponse):
         goes_on = True
         fault: OSError | None = None
 
-        def come(wire: Wire) -> bool:
-            """Read what has come, and hand it on. False: there is something for this task."""
+        def come(wire: Wire, raw: bytes | OSError | None) -> bool:
+            """Hand on what has come. False: there is something for this task."""
             nonlocal goes_on, fault
-            try:
-                raw = wire.receive_nowait()
-            except OSError as error:
-                fault = error
-                return False
             if raw is None:
-                return True
+                try:
+                    raw = wire.receive_nowait()
+                except OSError as error:
+                    raw = error
+                if raw is None:
+                    return True
+            if isinstance(raw, OSError):
+                fault = raw
+                return False
             if not raw:
+                wire.ended = True
                 body.end()
             elif data := body.feed(raw):
                 goes_on = take(data)
-            return goes_on and not body.done and body.fault is None and not wire.wants_task
+            if not goes_on or body.done or body.fault is not None or wire.wants_task:
+                return False
+            wire.put_on_track(take.track if body.between_chunks else None)
+            return True
 
         while goes_on:
             wire = self._wire

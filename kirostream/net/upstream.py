@@ -6,15 +6,18 @@ import abc
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import field
 from functools import lru_cache
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from urllib.parse import quote, urlsplit
 
 from kirostream.dataclass import dataclass
 from kirostream.errors import RemoteProtocolError, SettingsError, UpstreamDown, UpstreamTimeout
 from kirostream.net.exchange import Headers
+
+if TYPE_CHECKING:
+    from kirostream.net._wire import Track
 
 _PROXY_SCHEMES: Final = ("http", "https", "socks5", "socks5h")
 _PORTS: Final = {"http": 80, "https": 443}
@@ -161,6 +164,17 @@ def _ascii(host: str) -> str:
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
+class Taker(Protocol):
+    """Takes a body as it comes."""
+
+    def __call__(self, data: bytes) -> bool:
+        """Take a piece, without waiting. Returns whether the next one can be taken at once."""
+
+    @property
+    def track(self) -> Track | None:
+        """Where the next bytes of the body can go as well, as long as that takes them."""
+
+
 class ClientResponse(abc.ABC):
     """An answer whose body is read as it comes. Belongs to the block that opened it.
 
@@ -187,10 +201,10 @@ class ClientResponse(abc.ABC):
             StreamCut: the connection ended or broke in the middle of the body.
         """
 
-    async def each(self, take: Callable[[bytes], bool]) -> bool:
+    async def each(self, take: Taker) -> bool:
         """Hand each piece of the body to `take` as it comes, until that says that it has enough.
 
-        `take` must not wait. It is called by this task or, while this task sleeps, by the hub (`net.hub`).
+        It is called by this task or, while this task sleeps, by the hub (`net.hub`).
 
         Returns:
             Whether there may be more; False: the body is at its end.

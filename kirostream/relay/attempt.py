@@ -1,9 +1,10 @@
 """One try on one account: token, request, and the stream read to its end.
 
-Deadlines live here, at the caller of every read. One cancel scope guards the whole stream. Its deadline is moved ahead,
-but not with every read: moving it costs about as much as reading a token does. It is set a sixteenth later than it has
-to be, and moved once that sixteenth is used up; so a silence is found after `idle` seconds at the earliest, and at most
-a sixteenth later.
+Deadlines live here, at the caller of every read. One cancel scope guards the whole try, one the reads. The latter's
+deadline is moved ahead, but not with every read: moving it costs about as much as reading a token does. It is set a
+sixteenth later than it has to be, and moved once that sixteenth is used up; so a silence is found after `idle` seconds
+at the earliest, and at most a sixteenth later. A token that goes by a track (`relay.lane`) moves nothing: when the
+deadline has come, it is asked when the last one was, and the reads go on for as long as is left.
 
 - `first_event`: from the request until the upstream says anything of the turn;
 - `idle`: between two reads afterwards;
@@ -14,15 +15,17 @@ Bytes read before a fault are delivered before it is raised: the codec hands out
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from kirostream.accounts.account import Account, Token
 from kirostream.dataclass import dataclass
-from kirostream.dialects.dialect import RunReader
+from kirostream.dialects.dialect import Reader, RunReader
 from kirostream.errors import KirostreamError, UpstreamTimeout
 from kirostream.filters import EventFilter, gate_of
 from kirostream.net.client import ClientResponse, HttpClient
@@ -30,6 +33,9 @@ from kirostream.providers.provider import Call, Provider
 from kirostream.relay.log import TurnLog
 from kirostream.turn.events import TurnEvent, TurnFailed
 from kirostream.turn.request import TurnRequest
+
+if TYPE_CHECKING:
+    from kirostream.net._wire import Track
 
 ERROR_BODY_LIMIT: Final = 256 * 1024
 """Bytes of an upstream error body that are read; real ones are under a kilobyte."""
@@ -70,64 +76,111 @@ async def attempt(
     """
     upstream = provider.prepare(request, call, account, token)
     started = trio.current_time()
-    waiting_for = "first event"
-    with trio.CancelScope(deadline=started + min(deadlines.first_event, deadlines.total)) as patience:
+    total = started + deadlines.total
+    intake: _Intake | None = None
+    with trio.CancelScope(deadline=min(started + deadlines.first_event, total)) as patience:
         async with client.stream(upstream.method, upstream.url, upstream.headers, upstream.body) as response:
             await _refuse_unless_ok(response, provider)
+
+            def on_first() -> None:
+                patience.deadline = total
+                on_first_event()
+
             reader = provider.dialect.reader(request, call.model)
-            gate = gate_of(filters)
-            runs = reader if isinstance(reader, RunReader) else None
-            total = started + deadlines.total
-            slack = deadlines.idle / 16
-            move_at = 0.0
-            before = len(log.events)
-
-            def take(data: bytes) -> bool:
-                """What was read goes into the log. Returns whether the next piece can be read at once."""
-                nonlocal waiting_for, move_at
-                if not data:
-                    _append(reader.close(), log, filters, before)
-                elif runs is None or gate is None:
-                    _append(reader.feed(data), log, filters, before)
-                else:
-                    items = runs.decode(data)
-                    if log.lane and len(items) == 1 and type(items[0]) is list and log.lane.carry(items[0]):
-                        runs.hear(items[0])
-                    else:
-                        _append(runs.read(items), log, filters, before)
-                        log.open_lane(runs, gate)
-                if not log.events:
-                    return True
-                now = trio.current_time()
-                if now >= move_at:
-                    if not move_at:
-                        waiting_for = "idle"
-                        on_first_event()
-                    patience.deadline = min(now + deadlines.idle + slack, total)
-                    move_at = now + slack
-                return log.has_room and not log.finished
-
+            intake = _Intake(reader, log, filters, deadlines.idle, on_first)
             while not log.finished:
-                if not await response.each(take):
-                    take(b"")
-                    break
-                await log.room()
+                with trio.CancelScope(deadline=intake.silent_at) as intake.silence:
+                    if not await response.each(intake):
+                        intake.end()
+                        break
+                    await log.room()
+                if intake.silence.cancelled_caught and not intake.was_carried():
+                    raise UpstreamTimeout(
+                        f"The upstream fell silent for {deadlines.idle:g} s (relay.idle).", reason="idle"
+                    )
     if patience.cancelled_caught:
-        raise _timeout(waiting_for, started, deadlines)
+        raise _timeout(started, deadlines, begun=intake is not None and intake.begun)
 
 
-def _append(events: Sequence[TurnEvent], log: TurnLog, filters: Sequence[EventFilter], before: int) -> None:
-    """Put what was read into the log. A refusal in the first event is raised, not logged.
+class _Intake:
+    """Takes what a try reads into the log. See the module's docstring, and `net.upstream.Taker`.
 
-    Args:
-        before: events that the log had before this try.
+    Attributes:
+        begun: the log has an event.
+        silence: the scope round the reads.
+        silent_at: when nothing was read for too long, in Trio's time; inf before the first event.
     """
-    if filters:
-        for each in filters:
+
+    def __init__(
+        self,
+        reader: Reader,
+        log: TurnLog,
+        filters: Sequence[EventFilter],
+        idle: float,
+        on_first_event: Callable[[], None],
+    ) -> None:
+        self._reader = reader
+        self._runs = reader if isinstance(reader, RunReader) else None
+        self._gate = gate_of(filters)
+        self._log = log
+        self._filters = filters
+        self._before = len(log.events)
+        self._on_first_event = on_first_event
+        self._idle = idle
+        self._slack = idle / 16
+        self._move_at = 0.0
+        self._carried: tuple[object, int] = (None, 0)
+        self.begun = False
+        self.silence = trio.CancelScope()
+        self.silent_at = math.inf
+
+    def __call__(self, data: bytes) -> bool:
+        log = self._log
+        if log.lane is None or not log.lane.push(data):
+            self._append(self._reader.feed(data))
+            if self._runs is not None:
+                log.open_lane(self._runs, self._gate)
+        if not self.begun:
+            if not log.events:
+                return True
+            self.begun = True
+            self._on_first_event()
+        now = trio.current_time()
+        if now >= self._move_at:
+            self._expect(now + self._idle + self._slack)
+            self._move_at = now + self._slack
+        return log.has_room and not log.finished
+
+    @property
+    def track(self) -> Track | None:
+        lane = self._log.lane
+        return None if lane is None else lane.track
+
+    def was_carried(self) -> bool:
+        """Whether a track, which moves no deadline, took something since the last call, and not too long ago."""
+        lane = self._log.lane
+        before, self._carried = self._carried, (lane, 0 if lane is None else lane.count)
+        if lane is None or before == self._carried:
+            return False
+        left = self._idle - (time.monotonic() - lane.last)
+        self._expect(trio.current_time() + left)
+        return left > 0
+
+    def end(self) -> None:
+        """The body is at its end."""
+        self._append(self._reader.close())
+
+    def _expect(self, at: float) -> None:
+        self.silent_at = self.silence.deadline = at
+
+    def _append(self, events: Sequence[TurnEvent]) -> None:
+        """Put what was read into the log. A refusal in the first event is raised, not logged."""
+        for each in self._filters:
             events = each.take(events)
-    if events and len(log.events) == before and isinstance(events[0], TurnFailed):
-        raise events[0].error
-    log.append(events)
+        log = self._log
+        if events and len(log.events) == self._before and isinstance(events[0], TurnFailed):
+            raise events[0].error
+        log.append(events)
 
 
 async def _refuse_unless_ok(response: ClientResponse, provider: Provider) -> None:
@@ -138,13 +191,11 @@ async def _refuse_unless_ok(response: ClientResponse, provider: Provider) -> Non
     raise provider.classify(response.status, response.headers, complaint)
 
 
-def _timeout(waiting_for: str, started: float, deadlines: Deadlines) -> KirostreamError:
-    if trio.current_time() - started >= deadlines.total:
+def _timeout(started: float, deadlines: Deadlines, *, begun: bool) -> KirostreamError:
+    if begun or trio.current_time() - started >= deadlines.total:
         return UpstreamTimeout(
             f"The answer took longer than {deadlines.total:g} s in all (relay.total).", reason="total"
         )
-    if waiting_for == "idle":
-        return UpstreamTimeout(f"The upstream fell silent for {deadlines.idle:g} s (relay.idle).", reason="idle")
     return UpstreamTimeout(
         f"The upstream said nothing for {deadlines.first_event:g} s (relay.first_event).", reason="first_event"
     )

@@ -11,7 +11,7 @@ way that is shorter still (`relay.lane`).
 
 A log holds a turn from its first event to its last, so a follower may be as slow as it likes and misses nothing. What
 bounds it is a cap in bytes: a turn that goes beyond ends with an error that says so, never with events left out. It is
-weighed every `WEIGH` events, not with each of them.
+weighed every `WEIGH` events or `WEIGH_BYTES`, not with each of them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import trio
 
-from kirostream.dialects.dialect import RunReader, Writer
+from kirostream.dialects.dialect import RunReader, Template, Templates, Writer
 from kirostream.errors import AnswerTooLarge
-from kirostream.filters import Gate
 from kirostream.net.exchange import Part
 from kirostream.relay.fanout import Fanout
 from kirostream.turn.events import BlockDelta, TurnEnded, TurnEvent, TurnFailed
 
 if TYPE_CHECKING:
+    from kirostream.filters import Gate
     from kirostream.relay.lane import Lane
 
 WINDOW: Final = 4096
@@ -39,6 +39,8 @@ CAP: Final = 32 << 20
 """Bytes of one log. The longest answer that any model gives is about a fiftieth of it."""
 WEIGH: Final = 1024
 """Events between two weighings."""
+WEIGH_BYTES: Final = 1 << 20
+"""Bytes by lanes between two weighings."""
 _EVENT: Final = 120
 _PIECE: Final = 40
 """Bytes that an event and a piece take beside what they say."""
@@ -61,7 +63,7 @@ class Straight(Protocol):
     def serve(self) -> bool:
         """Something was appended. False: the task is needed."""
 
-    def lane(self, block: int, gate: Gate) -> Lane | None:
+    def lane(self, block: int, reader: RunReader, gate: Gate) -> Lane | None:
         """A lane for the open block, if there can be one. It has everything that was appended."""
 
 
@@ -69,13 +71,14 @@ class TurnLog:
     """What was said in one turn."""
 
     def __init__(self, window: int = WINDOW, cap: int = CAP) -> None:
-        self.events: list[TurnEvent] = []
+        self._events: list[TurnEvent] = []
         self.finished = False
         self._window = window
         self._cap = cap
         self._size = 0
         self._weighed = 0
         self._weigh_at = WEIGH
+        self._carried = 0  # bytes by lanes since it was weighed
         self._read = 0
         self._readers: dict[trio.lowlevel.Task, Straight | None] = {}
         self.lane: Lane | None = None
@@ -86,16 +89,30 @@ class TurnLog:
         state = "finished" if self.finished else "open"
         return f"<TurnLog {len(self.events)} events, {self._read} read, {state}>"
 
+    @property
+    def events(self) -> list[TurnEvent]:
+        """What was said, in order."""
+        if self.lane is not None:
+            self.lane.settle()
+        return self._events
+
+    def leave_lane(self) -> None:
+        """Nothing goes the short way any more, until there is a new one."""
+        lane, self.lane = self.lane, None
+        if lane is not None:
+            lane.end()
+
     def append(self, events: Sequence[TurnEvent]) -> None:
         """Add what was said. The last event of a turn finishes the log."""
         if not events or self.finished:  # what arrives after the end of a turn is nobody's answer
             return
-        self.lane = None
+        self.leave_lane()
         self.events.extend(events)
         if isinstance(events[-1], TurnEnded | TurnFailed):
             self.finished = True
-        elif len(self.events) >= self._weigh_at:
+        elif not self.has_space:
             self._weigh_at = len(self.events) + WEIGH
+            self._carried = 0
             if self.size > self._cap:
                 self.finished = True
                 self.events.append(TurnFailed(AnswerTooLarge(_too_large(self._cap))))
@@ -105,20 +122,22 @@ class TurnLog:
 
     @property
     def has_space(self) -> bool:
-        """Whether one more event can be had without weighing the log."""
-        return not self.finished and len(self.events) + 1 < self._weigh_at
+        """Whether more can be had without weighing the log."""
+        return not self.finished and len(self._events) < self._weigh_at and self._carried < WEIGH_BYTES
 
     def extend(self, event: BlockDelta) -> None:
         """As `append`, for a lane, where there `has_space`: no reader is served, for the one that there is has it."""
-        self.events.append(event)
-        self._read = len(self.events)
+        self._events.append(event)
+        self._carried += sum(map(len, event.pieces))
+        self._read = len(self._events)
 
     def open_lane(self, reader: RunReader, gate: Gate) -> None:
         """See whether there is one, now that everything was appended."""
-        if len(self._readers) == 1 and not self.finished:
+        if self.lane is None and len(self._readers) == 1 and self.has_space:
             (straight,) = self._readers.values()
-            if straight is not None and (block := reader.running) is not None:
-                self.lane = straight.lane(block, gate)
+            block = None if straight is None else reader.running
+            if straight is not None and block is not None and gate.room(block) > 0:
+                self.lane = straight.lane(block, reader, gate)
 
     @property
     def size(self) -> int:
@@ -149,7 +168,7 @@ class TurnLog:
     @property
     def has_room(self) -> bool:
         """Whether the asking client is less than a window behind."""
-        return len(self.events) - self._read < self._window
+        return self.lane is not None or len(self._events) - self._read < self._window
 
     async def room(self) -> None:
         """Wait until the asking client is less than a window behind. A checkpoint only where it waits."""
@@ -170,18 +189,18 @@ class TurnLog:
             readers = self._readers
 
             def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-                self.lane = None
+                self.leave_lane()
                 del readers[task]
                 return trio.lowlevel.Abort.SUCCEEDED
 
-            self.lane = None
+            self.leave_lane()
             readers[task] = straight
             await trio.lowlevel.wait_task_rescheduled(leave)
         return event < len(self.events)
 
     def _wake(self, task: trio.lowlevel.Task) -> None:
         """Let a reader go on in its own task."""
-        self.lane = None
+        self.leave_lane()
         if task in self._readers:  # what served another may have woken it
             del self._readers[task]
             trio.lowlevel.reschedule(task)
@@ -204,7 +223,8 @@ class Rendering:
         self._log = log
         self._writer = writer
         self._turn = turn.encode()
-        self._blocks: list[list[bytes]] = []
+        self._blocks: list[Sequence[bytes]] = []
+        self._said: dict[int, Template] = {}  # what a track has said, and nobody has asked for since
         self.fanout: Fanout[Part] = Fanout(log, lambda part: part.chunk)
         """Its followers that have everything."""
 
@@ -215,8 +235,11 @@ class Rendering:
         """A block that says nothing."""
         return self._writer.heartbeat()
 
-    def _rendered(self) -> list[list[bytes]]:
+    def _rendered(self, begin: int = 0) -> list[Sequence[bytes]]:
+        """The blocks of all events; what comes before the event `begin` need not be there."""
         events, blocks = self._log.events, self._blocks
+        if self._said:
+            self._say_again(events, begin)
         if len(blocks) < len(events):
             for event in events[len(blocks) :]:
                 written = self._writer.write(event)
@@ -228,6 +251,24 @@ class Rendering:
         written = self._writer.write(event)
         self._blocks.append(written)
         return written[0] if len(written) == 1 else b"".join(written)
+
+    def template(self, block: int) -> Template | None:
+        """What the language says around the pieces of a block that is open, if that is always the same."""
+        return self._writer.template(block) if isinstance(self._writer, Templates) else None
+
+    def was_said(self, event: BlockDelta) -> None:
+        """As `follow`, where the words went to the client already. They are put together again if somebody asks."""
+        template = self.template(event.index)
+        assert template is not None
+        self._said[len(self._blocks)] = template
+        self._blocks.append(())
+
+    def _say_again(self, events: Sequence[TurnEvent], begin: int) -> None:
+        for index in [index for index in self._said if index >= begin]:
+            before, between, after = self._said.pop(index)
+            event = events[index]
+            assert isinstance(event, BlockDelta)
+            self._blocks[index] = [before + between.join(event.pieces) + after]
 
     @property
     def can_follow(self) -> bool:
@@ -258,8 +299,8 @@ class Rendering:
         Returns:
             The bytes, and the place behind them.
         """
-        blocks = self._rendered()
         index, first = at
+        blocks = self._rendered(index)
         if index == len(blocks) - 1 and first == 0:  # the common case: one event is new
             rendered = blocks[index]
             if len(rendered) == 1 and len(rendered[0]) <= at_most:

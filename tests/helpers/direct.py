@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -12,7 +12,7 @@ import trio
 
 from helpers.simulated import FakeExchange
 from kirostream.net.exchange import Headers, HttpRequest
-from kirostream.net.upstream import ClientResponse
+from kirostream.net.upstream import ClientResponse, Taker
 from kirostream.simulator.upstream import Simulator
 
 URL = "http://simulated"
@@ -31,7 +31,7 @@ class DirectAnswer:
         piece, self.body = self.body[:4096], self.body[4096:]
         return piece
 
-    async def each(self, take: Callable[[bytes], bool]) -> bool:
+    async def each(self, take: Taker) -> bool:
         return await ClientResponse.each(cast(ClientResponse, self), take)
 
     async def read_all(self, limit: int) -> bytes:

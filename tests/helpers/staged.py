@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -31,7 +31,7 @@ from kirostream.errors import (
     UpstreamOverloaded,
 )
 from kirostream.net.client import HttpClient
-from kirostream.net.upstream import ClientResponse
+from kirostream.net.upstream import ClientResponse, Taker
 from kirostream.providers.provider import Call, Forms, UpstreamRequest
 from kirostream.relay.attempt import Deadlines
 from kirostream.relay.catalogue import Catalogues
@@ -99,7 +99,7 @@ class Answer:
                 raise step
         return b""
 
-    async def each(self, take: Callable[[bytes], bool]) -> bool:
+    async def each(self, take: Taker) -> bool:
         return await ClientResponse.each(cast(ClientResponse, self), take)
 
     async def read_all(self, limit: int) -> bytes:

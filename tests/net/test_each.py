@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ import trio.testing
 
 from helpers.authority import Authority
 from helpers.servers import CHUNKED, OK, Peer, Talk, serving
+from helpers.taking import Taking
 from kirostream.errors import StreamCut
 from kirostream.net.client import ClientSettings, HttpClient
 from kirostream.net.hub import current_hub, opened
@@ -72,14 +73,14 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def into(found: list[bytes], until: bytes = b"") -> Callable[[bytes], bool]:
+def into(found: list[bytes], until: bytes = b"") -> Taking:
     """Takes everything; has enough at `until`."""
 
     def take(data: bytes) -> bool:
         found.append(data)
         return data != until
 
-    return take
+    return Taking(take)
 
 
 async def test_piece_by_piece_to_the_end(way: Way) -> None:
@@ -177,7 +178,7 @@ async def test_what_take_raises_comes_out(way: Way) -> None:
 
     async with way.asked(saying(chunk(b"a"), chunk(b"b"))) as response:
         with pytest.raises(ZeroDivisionError):
-            await response.each(take)
+            await response.each(Taking(take))
 
 
 async def test_cancelled_in_silence(way: Way, autojump_clock: trio.testing.MockClock) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import signal
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
 
 from kirostream.net import hub
-from kirostream.net.hub import Hub, current_hub, opened
+from kirostream.net.hub import Come, Hub, current_hub, opened
 
 
 @contextmanager
@@ -38,12 +40,19 @@ def the_hub() -> Iterator[Callable[[], Hub]]:
     yield found  # noqa: PT022  the tests open it themselves, in their own run
 
 
-def collector(sock: socket.socket, into: list[bytes], until: bytes) -> Callable[[], bool]:
-    def take() -> bool:
-        into.append(sock.recv(100))
-        return into[-1] != until
+def collector(into: list[bytes], until: bytes) -> Come:
+    """Takes what the hub has read, until something."""
+
+    def take(raw: bytes | OSError | None) -> bool:
+        assert isinstance(raw, bytes)
+        into.append(raw)
+        return raw != until
 
     return take
+
+
+def forever(raw: bytes | OSError | None) -> bool:
+    return True
 
 
 async def test_what_comes_is_taken_while_the_task_sleeps(the_hub: Callable[[], Hub]) -> None:
@@ -57,8 +66,9 @@ async def test_what_comes_is_taken_while_the_task_sleeps(the_hub: Callable[[], H
     with opened(), pair() as (ours, theirs):
         found: list[bytes] = []
 
-        def take() -> bool:
-            found.append(ours.recv(100))
+        def take(raw: bytes | OSError | None) -> bool:
+            assert isinstance(raw, bytes)
+            found.append(raw)
             if len(found) < 50:
                 theirs.send(b"%d" % len(found))
             return len(found) < 50
@@ -91,7 +101,7 @@ async def test_trio_goes_on_beside_it(the_hub: Callable[[], Hub]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sleeper)
             nursery.start_soon(reader)
-            await the_hub().each(ours, collector(ours, found, b"end"))
+            await the_hub().each(ours, collector(found, b"end"))
         assert order == ["slept", "read", "thread"]
         assert found == [b"end"]
 
@@ -99,21 +109,23 @@ async def test_trio_goes_on_beside_it(the_hub: Callable[[], Hub]) -> None:
 async def test_a_deadline_is_kept_while_sockets_are_never_silent(the_hub: Callable[[], Hub]) -> None:
     with opened(), pair() as (ours, theirs):
 
-        def take() -> bool:
-            theirs.send(ours.recv(1))
+        def take(raw: bytes | OSError | None) -> bool:
+            assert isinstance(raw, bytes)
+            ours.send(raw)
             return True
 
         theirs.send(b"x")
         ours.send(b"y")
 
-        def echo() -> bool:
-            ours.send(theirs.recv(1))
+        def echo(raw: bytes | OSError | None) -> bool:
+            assert raw is None  # this one reads by itself
+            theirs.send(theirs.recv(1))
             return True
 
         with trio.move_on_after(0.05) as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(the_hub().each, ours, take)
-                nursery.start_soon(the_hub().each, theirs, echo)
+                nursery.start_soon(partial(the_hub().each, theirs, echo, receives=False))
         assert scope.cancelled_caught
         assert repr(the_hub()) == "<Hub of 0 sockets>"
 
@@ -122,8 +134,7 @@ async def test_a_task_that_a_take_wakes_goes_on_at_once(the_hub: Callable[[], Hu
     with opened(), pair() as (ours, theirs):
         event = trio.Event()
 
-        def take() -> bool:
-            ours.recv(1)
+        def take(raw: bytes | OSError | None) -> bool:
             event.set()
             return True
 
@@ -144,19 +155,19 @@ async def test_what_take_raises_comes_out_in_its_task_and_nowhere_else(the_hub: 
         found: list[bytes] = []
         theirs.send(b"x")
         with pytest.raises(ZeroDivisionError):
-            await the_hub().each(ours, lambda: 1 // 0 > 0)
+            await the_hub().each(ours, lambda raw: 1 // 0 > 0)
         others.send(b"end")
-        await the_hub().each(more, collector(more, found, b"end"))
+        await the_hub().each(more, collector(found, b"end"))
         assert found == [b"end"]
 
 
 async def test_cancelled_the_socket_is_off_at_once_and_can_be_watched_again(the_hub: Callable[[], Hub]) -> None:
     with opened(), pair() as (ours, theirs):
         with trio.move_on_after(0.01):
-            await the_hub().each(ours, lambda: True)
+            await the_hub().each(ours, forever)
         found: list[bytes] = []
         theirs.send(b"end")
-        await the_hub().each(ours, collector(ours, found, b"end"))
+        await the_hub().each(ours, collector(found, b"end"))
         assert found == [b"end"]
 
 
@@ -166,7 +177,7 @@ async def test_whoever_waits_for_a_socket_that_is_closed_is_woken(the_hub: Calla
 
             async def waits() -> None:
                 with pytest.raises(trio.ClosedResourceError):
-                    await the_hub().each(ours, lambda: True)
+                    await the_hub().each(ours, forever)
 
             nursery.start_soon(waits)
             await trio.testing.wait_all_tasks_blocked()
@@ -179,7 +190,7 @@ async def test_the_idle_are_found_idle_and_the_clock_jumps(
 ) -> None:
     with opened(), pair() as (ours, _):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(the_hub().each, ours, lambda: True)
+            nursery.start_soon(the_hub().each, ours, forever)
             await trio.testing.wait_all_tasks_blocked()
             before = trio.current_time()
             await trio.sleep(3600)
@@ -190,7 +201,7 @@ async def test_the_idle_are_found_idle_and_the_clock_jumps(
 async def test_a_signal_is_heard_while_the_hub_waits(the_hub: Callable[[], Hub]) -> None:
     with opened(), pair() as (ours, _), trio.open_signal_receiver(signal.SIGUSR1) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(the_hub().each, ours, lambda: True)
+            nursery.start_soon(the_hub().each, ours, forever)
             await trio.testing.wait_all_tasks_blocked()
             signal.raise_signal(signal.SIGUSR1)
             async for number in signals:
@@ -212,3 +223,24 @@ async def test_this_trio_has_what_it_needs(the_hub: Callable[[], Hub]) -> None:
         the_hub()
         assert one is current_hub()
     assert current_hub() is None
+
+
+async def test_the_end_and_a_reset_are_told(the_hub: Callable[[], Hub]) -> None:
+    told: list[bytes | OSError | None] = []
+
+    def come(raw: bytes | OSError | None) -> bool:
+        told.append(raw)
+        return False
+
+    with opened(), pair() as (ours, theirs):
+        theirs.close()
+        await the_hub().each(ours, come)
+    listener = socket.create_server(("127.0.0.1", 0))
+    with opened(), listener, socket.create_connection(listener.getsockname()) as ours:
+        theirs = listener.accept()[0]
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        await the_hub().each(ours, come)
+    end, reset = told
+    assert end == b""
+    assert isinstance(reset, ConnectionResetError)

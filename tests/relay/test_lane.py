@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.exchange import FakeExchange
-from helpers.staged import ASK, MODEL, FakeClient, FakeProvider, ok
+from helpers.staged import ASK, MODEL, FakeClient, FakeProvider, Step, ok
 from kirostream.accounts.account import NEVER, Account, AccountId, AuthMethod, Secret, Token
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading
@@ -23,7 +23,9 @@ from kirostream.errors import UpstreamFault
 from kirostream.filters import FilterSettings, event_filters
 from kirostream.gateway.sse import Heartbeats, Pump
 from kirostream.net.client import HttpClient
-from kirostream.net.exchange import Part
+from kirostream.net.exchange import Headers, Part
+from kirostream.net.framing import Chunked
+from kirostream.net.quick import Outlet
 from kirostream.providers.provider import Call
 from kirostream.relay.attempt import Deadlines, attempt
 from kirostream.relay.lane import Lane
@@ -76,22 +78,66 @@ class Moody(FakeExchange):
 def lanes(*, wanted: bool) -> Iterator[list[int]]:
     """Counts the runs that were carried; `wanted` False: there is no lane."""
     carried: list[int] = []
-    open_lane, carry = TurnLog.open_lane, Lane.carry
+    open_lane, say = TurnLog.open_lane, Lane._say
 
-    def counted(lane: Lane, pieces: Sequence[bytes]) -> bool:
-        done = carry(lane, pieces)
-        carried.extend([len(pieces)] * done)
-        return done
+    def counted(lane: Lane, pieces: list[bytes]) -> BlockDelta:
+        carried.append(len(pieces))
+        return say(lane, pieces)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TurnLog, "open_lane", open_lane if wanted else lambda *_: None)
-        patch.setattr(Lane, "carry", counted)
+        patch.setattr(Lane, "_say", counted)
         yield carried
+
+
+class Wired(FakeExchange):
+    """A client on a real socket, which reads late, so that the kernel does not always take everything."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        super().__init__("POST", "/")
+        self._sock = sock
+        self.outlet = Outlet(sock)
+
+    def offer(self, part: Part) -> bool:
+        return self.outlet is not None and self.outlet.offer(part.chunk)
+
+    async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
+        await super().start(status, headers)
+        await self.send(first)
+
+    async def send(self, data: bytes) -> None:
+        assert self.outlet is not None
+        wire, self.outlet.unsent = self.outlet.unsent + (Part(data).chunk if data else b""), b""
+        while wire:
+            wire = wire[await self._sock.send(wire) :]
+        self.outlet.free = not self.outlet.unsent
+        await trio.lowlevel.checkpoint()
+
+    async def finish(self, last: bytes = b"") -> None:
+        await self.send(last)
+        self._sock.close()
+
+
+async def collect(sock: trio.socket.SocketType, moods: Sequence[bool], into: bytearray) -> None:
+    body = Chunked()
+    eager = iter(moods)
+    while data := await sock.recv(1500):
+        into += body.feed(data)
+        if not next(eager, True):
+            await trio.sleep(1)
+    assert body.fault is None
+    assert body.between_chunks
 
 
 def frames(events: Sequence[TurnEvent]) -> bytes:
     writer = DIALECTS["kiro"].writer(ASK, HEADING)
     return b"".join(block for event in events for block in writer.write(event))
+
+
+def one_by_one(events: Sequence[TurnEvent]) -> list[Step]:
+    """Each event's frames in a read of its own, and a while between them."""
+    parts = (frames(events[: n + 1])[len(frames(events[:n])) :] for n in range(len(events)))
+    return [step for part in parts if part for step in (0.001, part)]
 
 
 def cut(data: bytes, seed: int, most: int) -> list[bytes]:
@@ -104,15 +150,27 @@ def cut(data: bytes, seed: int, most: int) -> list[bytes]:
 
 
 def stream(
-    steps: Sequence[bytes], dialect: str, moods: Sequence[bool], max_tokens: int | None = None
+    steps: Sequence[Step], dialect: str, moods: Sequence[bool], max_tokens: int | None = None, *, wired: bool = False
 ) -> tuple[bytes, list[TurnEvent]]:
-    """What a client of `dialect` gets, and what is in the log in the end."""
+    """What a client of `dialect` gets, and what is in the log in the end.
+
+    Args:
+        wired: the client is on a socket.
+    """
     request: TurnRequest = replace(ASK, spoken_in=dialect, sampling=Sampling(max_tokens=max_tokens))
     log = TurnLog(window=64)
     rendering = Rendering(log, DIALECTS[dialect].writer(request, HEADING))
-    exchange = Moody(moods)
+    got = bytearray()
+    exchange: Moody | Wired = Moody(moods)
 
     async def main() -> None:
+        nonlocal exchange
+        if wired:
+            ours, theirs = trio.socket.socketpair()
+            if moods:
+                ours.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, 1)
+            exchange = Wired(ours)
+
         async def answer() -> None:
             try:
                 await attempt(
@@ -133,9 +191,13 @@ def stream(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)
             nursery.start_soon(Pump(exchange, log, rendering).run, [], Heartbeats(1.0))
+            if wired:
+                nursery.start_soon(collect, theirs, moods, got)
+        if wired:
+            theirs.close()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    return exchange.sent, log.events
+    return bytes(got) if wired else exchange.sent, log.events
 
 
 def merged(events: Sequence[TurnEvent]) -> list[TurnEvent]:
@@ -160,24 +222,30 @@ PLAIN: list[TurnEvent] = [*TEXT, BlockEnded(0), TurnEnded(Stop.END, Usage(credit
 
 
 @pytest.mark.parametrize("dialect", ["anthropic", "openai_chat", "openai_responses"])
-def test_a_plain_answer_goes_by_the_lane(dialect: str) -> None:
-    steps = [step for step in (frames(PLAIN[: n + 1])[len(frames(PLAIN[:n])) :] for n in range(len(PLAIN))) if step]
+@pytest.mark.parametrize("wired", [False, True], ids=["by Python", "on the track"])
+def test_a_plain_answer_goes_by_the_lane(dialect: str, wired: bool) -> None:
+    steps = one_by_one(PLAIN)
     with lanes(wanted=True) as carried:
-        said = stream(steps, dialect, [])
+        said, log = stream(steps, dialect, [], wired=wired)
     assert sum(carried) > 50
     with lanes(wanted=False) as none:
-        assert stream(steps, dialect, []) == said
+        other, plain = stream(steps, dialect, [])
     assert not none
+    assert said == other
+    assert merged(log) == merged(plain)
 
 
 def test_a_limit_is_kept_to_the_byte() -> None:
-    steps = [step for step in (frames(PLAIN[: n + 1])[len(frames(PLAIN[:n])) :] for n in range(len(PLAIN))) if step]
-    for most in (1, 10, 25, 50, 200):
-        with lanes(wanted=True) as carried:
-            said = stream(steps, "anthropic", [], most)
-        assert carried or most == 1
+    steps = one_by_one(PLAIN)
+    for most in (1, 10, 25, 60, 100, 200):
         with lanes(wanted=False):
-            assert stream(steps, "anthropic", [], most) == said
+            other, plain = stream(steps, "anthropic", [], most)
+        for wired in (False, True):
+            with lanes(wanted=True) as carried:
+                said, log = stream(steps, "anthropic", [], most, wired=wired)
+            assert carried or most < 60
+            assert said == other
+            assert merged(log) == merged(plain)
 
 
 blocks = st.lists(
@@ -189,7 +257,7 @@ blocks = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     blocks,
     st.integers(0, 99),
@@ -197,6 +265,7 @@ blocks = st.lists(
     st.lists(st.booleans(), max_size=30),
     st.sampled_from(["anthropic", "openai_chat", "openai_responses"]),
     st.sampled_from([None, None, 20]),
+    st.booleans(),
     st.booleans(),
 )
 def test_the_same_is_said(
@@ -207,6 +276,7 @@ def test_the_same_is_said(
     dialect: str,
     max_tokens: int | None,
     fails: bool,
+    wired: bool,
 ) -> None:
     events: list[TurnEvent] = [TurnStarted("m")]
     for index, (kind, words) in enumerate(shape):
@@ -218,7 +288,7 @@ def test_the_same_is_said(
     events.append(TurnFailed(UpstreamFault("broke")) if fails else TurnEnded(Stop.END, Usage(credits=0.5)))
     steps = cut(frames(events), seed, most)
     with lanes(wanted=True):
-        sent, log = stream(steps, dialect, moods, max_tokens)
+        sent, log = stream(steps, dialect, moods, max_tokens, wired=wired)
     with lanes(wanted=False):
         other, plain = stream(steps, dialect, moods, max_tokens)
     assert sent == other

@@ -25,7 +25,7 @@ from kirostream.dialects.anthropic.websearch import (
     write_call,
     write_outcome,
 )
-from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading
+from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading, Template, Templates
 from kirostream.dialects.hints import overflow, retry_headers
 from kirostream.dialects.jsontext import as_object, decode_answer, encode
 from kirostream.errors import (
@@ -110,7 +110,7 @@ _DELTAS: Final[Mapping[BlockKind, tuple[bytes, bytes]]] = {
 # Writing
 
 
-class Writer:
+class Writer(Templates):
     """Writes one streamed answer (section 4.5)."""
 
     def __init__(self, request: TurnRequest, heading: Heading) -> None:
@@ -154,6 +154,10 @@ class Writer:
                 return [sse.event(b"error", encode(_error_body(event.error)))]
             case _:
                 return []  # UsageKnown is said again by the end; Foreign is made by no reader of this dialect
+
+    def template(self, index: int) -> Template | None:
+        """See `dialect.Templates`."""
+        return (self._prefix, self._sep, _SUFFIX) if index == self._current and self._on_wire else None
 
     def heartbeat(self) -> bytes:
         """A ping; it may stand anywhere, also before ``message_start``."""

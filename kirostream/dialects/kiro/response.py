@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 import msgspec
 
 from kirostream.dataclass import replace
-from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading
+from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading, RunReader
 from kirostream.dialects.kiro.errors import BY_REASON, classify
 from kirostream.dialects.kiro.names import ToolNames
 from kirostream.errors import (
@@ -99,7 +99,7 @@ More: TypeAlias = Callable[[Sequence[bytes]], list[TurnEvent]]
 """What takes more pieces of the open block."""
 
 
-class Reader:
+class Reader(RunReader):
     """Reads one answer. See the module's docstring, and `dialect.Reader`."""
 
     def __init__(self, request: TurnRequest, model: Model) -> None:
@@ -107,13 +107,9 @@ class Reader:
         self._model = model
         self._names = ToolNames(tool.name for tool in request.tools)
         self._decoder = FrameDecoder(lift=LIFT)
+        self.run_of = self._decoder.run_of
         self._turn = TurnBuilder()
         self._more: More = _ignore  # what a run of pieces means now
-        self._plain: Mapping[BlockKind, More] = {  # what it means where it is nothing but more of the open block
-            BlockKind.TEXT: self._more_text,
-            BlockKind.THINKING: self._more_thought,
-            BlockKind.TOOL_CALL: self._more_arguments,
-        }
         self._half = ""  # a high surrogate that waits for its other half
         self._half_of: More = _ignore  # where it belongs
         self._call = ""  # the id of the open call, empty between calls
@@ -136,16 +132,8 @@ class Reader:
 
     def feed(self, data: bytes) -> list[TurnEvent]:
         """See `dialect.Reader.feed`. A well-formed frame without sense fails the turn, behind what came before it."""
-        return self.read(self._decoder.feed_runs(data))
-
-    def decode(self, data: bytes) -> list[Frame | list[bytes]]:
-        """See `dialect.RunReader.decode`."""
-        return self._decoder.feed_runs(data)
-
-    def read(self, items: Sequence[Frame | list[bytes]]) -> list[TurnEvent]:
-        """See `dialect.RunReader.read`."""
         events: list[TurnEvent] = []
-        for item in items:
+        for item in self._decoder.feed_runs(data):
             if self._turn.over:
                 break
             if isinstance(item, list):  # behind a frame that was lifted, so no half waits here
@@ -161,9 +149,16 @@ class Reader:
     def running(self) -> int | None:
         """See `dialect.RunReader.running`."""
         turn = self._turn
-        if turn.over or self._half or turn.open_kind is None or self._more != self._plain.get(turn.open_kind):
-            return None
-        return turn.index
+        match turn.open_kind:
+            case BlockKind.TEXT:
+                plain = self._more_text
+            case BlockKind.THINKING:
+                plain = self._more_thought
+            case BlockKind.TOOL_CALL:
+                plain = self._more_arguments
+            case _:
+                return None
+        return turn.index if self._more == plain and not self._half and not turn.over else None
 
     def hear(self, pieces: Sequence[bytes]) -> None:
         """See `dialect.RunReader.hear`."""

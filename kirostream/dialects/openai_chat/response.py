@@ -19,7 +19,7 @@ from msgspec import Raw
 
 from kirostream.dialects import sse
 from kirostream.dialects.citations import citations
-from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading
+from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading, Template, Templates
 from kirostream.dialects.hints import overflow, retry_headers
 from kirostream.dialects.jsontext import decode_answer, encode, is_object
 from kirostream.dialects.openai_chat.thoughts import ThoughtForm, form_of, tagged
@@ -100,7 +100,7 @@ KEEP_ALIVE: Final = sse.comment(b"keep-alive")
 # Writing
 
 
-class Writer:
+class Writer(Templates):
     """Writes one streamed answer (section 2.3). `choice` is its number, where it is one of several."""
 
     def __init__(self, request: TurnRequest, heading: Heading, choice: int = 0) -> None:
@@ -155,6 +155,10 @@ class Writer:
                 return [sse.message(encode(_error_body(event.error)))]
             case _:
                 return []  # UsageKnown is said again by the end; Foreign is made by no reader of this dialect
+
+    def template(self, index: int) -> Template | None:
+        """See `dialect.Templates`. The arguments of a call are looked at in the end."""
+        return None if index in self._arguments or index in self._inputs else self._templates.get(index)
 
     def heartbeat(self) -> bytes:
         """A comment."""

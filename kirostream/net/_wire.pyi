@@ -1,0 +1,105 @@
+"""The compiled part of `net.framing` and of `net.hub`. `_wire.pyx` has the theory."""
+
+from collections.abc import Callable, Collection
+
+import trio
+
+from kirostream.net.quick import Outlet
+
+HAS_EPOLL: bool
+"""Whether a `Poller` can wait on this platform."""
+
+def whole_chunks(data: bytes, at: int) -> tuple[bytes, int]:
+    """The bodies of the chunks that lie whole in `data` from `at` on, joined, and where they end.
+
+    It stops before the last chunk, before one that is not whole, and before one whose size is not said plainly.
+    """
+
+class Track:
+    """The way of the tokens of one block, from body to client. Its owner is `relay.lane.Lane`.
+
+    Args:
+        run_of: of the decoder.
+        outlet: where the chunks of the answer go.
+        template: what stands before the first piece, between two, and behind the last.
+        room: bytes of pieces that may go this way.
+        on_behind: called once, when the client does not take everything. It must not raise.
+
+    Attributes:
+        count: pieces that were carried.
+        sent: bytes of body that were offered to the client.
+        last: when the last piece came, by the monotonic clock.
+    """
+
+    count: int
+    sent: int
+    last: float
+    def __init__(
+        self,
+        run_of: Callable[[bytes, int], list[bytes] | None],
+        outlet: Outlet,
+        template: tuple[bytes, bytes, bytes],
+        room: int,
+        on_behind: Callable[[], None],
+    ) -> None: ...
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes anything more."""
+    def close(self) -> None:
+        """Take nothing more."""
+    def push(self, data: bytes) -> bool:
+        """Carry body. False: it was not taken."""
+    def take(self) -> list[bytes]:
+        """The pieces that were carried since the last call."""
+
+class Watch:
+    """One socket on the hub.
+
+    Args:
+        fd: its descriptor.
+        come: called with what has come: bytes (empty at the end), or the error; None where it has to read by itself.
+            Returns whether it wants to be called again.
+        task: that sleeps meanwhile.
+        receives: whether the hub reads.
+
+    Attributes:
+        track: where what has come goes first, if it is whole chunks.
+    """
+
+    fd: int
+    receives: bool
+    task: trio.lowlevel.Task
+    come: Callable[[bytes | OSError | None], bool]
+    track: Track | None
+    def __init__(
+        self,
+        fd: int,
+        come: Callable[[bytes | OSError | None], bool],
+        task: trio.lowlevel.Task,
+        *,
+        receives: bool,
+    ) -> None: ...
+
+class Poller:
+    """Waits for the sockets on the hub and for Trio's epoll.
+
+    Args:
+        epoll, trio: their descriptors.
+        watches: by descriptor; whoever owns it adds and removes.
+        ended: called with a watch that wants no more, and with what it raised.
+    """
+
+    def __init__(
+        self, epoll: int, trio: int, watches: dict[int, Watch], ended: Callable[[Watch, BaseException | None], None]
+    ) -> None: ...
+    def wait(self, timeout: float, watched: bool, runq: Collection[object]) -> bool:
+        """Wait, and serve what comes, until Trio has something to do.
+
+        Args:
+            timeout: seconds that Trio is ready to wait.
+            watched: do not wait.
+            runq: what Trio can run.
+
+        Returns:
+            Whether Trio must be kept from waiting on.
+        """
