@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Final
 
@@ -77,17 +76,11 @@ class Inbox:
         Raises:
             trio.ClosedResourceError: the socket was closed here, before or meanwhile.
         """
-        fd = sock.fileno()
         ended = False
 
-        def come() -> bool:
+        def come(raw: bytes | OSError | None) -> bool:
             nonlocal ended
-            try:
-                data = os.read(fd, READ)
-            except BlockingIOError:
-                return True
-            except OSError:
-                data = b""
+            data = raw if isinstance(raw, bytes) else b""
             ended = not data
             self._put(data)
             return not ended and len(self._waiting) < self._bound
