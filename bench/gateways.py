@@ -14,7 +14,6 @@ import contextlib
 import json
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from bench import compiled, peers, processes, report, scripts
-from bench.peers import DIRECT, LITELLM, OURS, WAYS, Foreign, NotHere, Peer, Starter, Upstreams, Way
+from bench.gateway_figures import judge, summarize, tables
+from bench.peers import LITELLM, WAYS, Foreign, NotHere, Peer, Starter, Upstreams, Way
 from bench.processes import DidNotStart
 from bench.upstream import certificate
 
@@ -374,129 +373,6 @@ def measure(bench: Bench, console: Console) -> dict[str, Any]:
     return raw
 
 
-# --- figures ------------------------------------------------------------------------------------------------------
-
-
-def summarize(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Medians, spreads, what is added to `direct`, and ratios, by workload and way."""
-    return {workload: compared(rows) for workload, rows in raw.items()}
-
-
-ADDED = {"p50_us": "added_p50_us", "p99_us": "added_p99_us", "p999_us": "added_p999_us"}
-ADDED_FIRST = {"first_p50_us": "added_first_p50_us", "first_p99_us": "added_first_p99_us"}
-
-
-def compared(rows: Mapping[str, Sequence[Mapping[str, Any] | None]]) -> dict[str, Any]:
-    """One workload. `ours` is how many times kirostream's figure is the row's, by figure; the median of rounds."""
-    with_added = {name: [_add(found, rows, n) for n, found in enumerate(rounds)] for name, rounds in rows.items()}
-    out: dict[str, Any] = {}
-    for name, rounds in with_added.items():
-        known = [found for found in rounds if found is not None]
-        if not known:
-            out[name] = None
-            continue
-        row: dict[str, Any] = {}
-        for figure in known[0]:
-            values = [found[figure] for found in known if found[figure] is not None]
-            row[figure] = statistics.median(values) if values else None
-            row.setdefault("spread", {})[figure] = [min(values), max(values)] if values else None
-        row["behind"] = sum(found.get("behind", 0) for found in known)
-        row["rounds"] = len(known)
-        row["ours"] = _ratios(with_added.get(OURS, ()), rounds)
-        out[name] = row
-    return out
-
-
-def _add(found: Mapping[str, Any] | None, rows: Mapping[str, Any], n: int) -> dict[str, Any] | None:
-    """A round's figures, and what they add to those of `direct` in the same round."""
-    if found is None:
-        return None
-    out = dict(found)
-    direct: Mapping[str, Any] = (rows[DIRECT][n] if n < len(rows.get(DIRECT, ())) else None) or {}
-    for figure, added in {**ADDED, **ADDED_FIRST}.items():
-        if figure in found:
-            known = found[figure] is not None and direct.get(figure) is not None
-            out[added] = found[figure] - direct[figure] if known else None
-    return out
-
-
-def _ratios(ours: Sequence[Mapping[str, Any] | None], theirs: Sequence[Mapping[str, Any] | None]) -> dict[str, float]:
-    out = {}
-    for figure in ("cpu_us", "added_p50_us", "added_p99_us", "tokens_per_second", "requests_per_second"):
-        ratios = [
-            float(one[figure] / other[figure])
-            for one, other in zip(ours, theirs, strict=False)
-            if one and other and one.get(figure) and other.get(figure) and other[figure] > 0
-        ]
-        if ratios:
-            out[figure] = statistics.median(ratios)
-    return out
-
-
-# --- tables -------------------------------------------------------------------------------------------------------
-
-Columns = Sequence[tuple[str, str, int]]
-PACED: Columns = (
-    ("CPU us/token", "cpu_us", 1),
-    ("added p50 us", "added_p50_us", 0),
-    ("p99", "added_p99_us", 0),
-    ("p99.9", "added_p999_us", 0),
-    ("tokens/s", "tokens_per_second", 0),
-    ("RSS MB", "resident_mb", 1),
-    ("upstream us", "upstream_us", 1),
-    ("clients us", "clients_us", 1),
-    ("busy cores", "busy_cores", 2),
-)
-UNPACED: Columns = (
-    ("tokens/s", "tokens_per_second", 0),
-    ("CPU us/token", "cpu_us", 2),
-    ("upstream us", "upstream_us", 2),
-    ("clients us", "clients_us", 2),
-)
-START: Columns = (("ready ms", "ready_ms", 0), ("idle RSS MB", "idle_mb", 1))
-MEMORY: Columns = (
-    ("idle RSS MB", "idle_mb", 1),
-    ("peak RSS MB", "peak_mb", 1),
-    ("KiB a stream over idle", "kib_per_stream", 1),
-    ("tokens/s", "tokens_per_second", 0),
-)
-REQUESTS: Columns = (
-    ("requests/s", "requests_per_second", 0),
-    ("CPU us/request", "cpu_us", 0),
-    ("first token p50 us", "first_p50_us", 0),
-    ("over direct", "added_first_p50_us", 0),
-    ("p99 over direct", "added_first_p99_us", 0),
-    ("upstream us", "upstream_us", 0),
-    ("clients us", "clients_us", 0),
-)
-
-
-COLUMNS: Mapping[str, Columns] = {"paced": PACED, "unpaced": UNPACED, "start": START, "memory": MEMORY}
-
-
-def tables(results: Mapping[str, Any]) -> Iterator[Table]:
-    """A table a workload. The last columns say how many times kirostream's figure is the row's."""
-    for name, rows in results.items():
-        kind = name.partition(" ")[0]
-        columns = COLUMNS.get(kind, REQUESTS)
-        out = Table(title=name, title_justify="left")
-        out.add_column("", no_wrap=True)
-        for heading, _, _ in columns:
-            out.add_column(heading, justify="right")
-        out.add_column("kirostream takes, CPU", justify="right")
-        order = {way.name: place for place, way in enumerate(WAYS)}
-        for way, row in sorted(rows.items(), key=lambda each: order.get(each[0], len(order))):
-            if row is None:
-                out.add_row(way, "not asked")
-                continue
-            cells = ["-" if row.get(figure) is None else f"{row[figure]:,.{digits}f}" for _, figure, digits in columns]
-            ratio = row["ours"].get("cpu_us")
-            out.add_row(f"{way} *" if row["behind"] else way, *cells, "-" if ratio is None else f"{ratio:.2f} x")
-        if any(row and row["behind"] for row in rows.values()):
-            out.caption = "* behind the pace in some round: it wrote many tokens at once, and takes less for each"
-        yield out
-
-
 # --- the suite ----------------------------------------------------------------------------------------------------
 
 
@@ -538,8 +414,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help="a short run that only shows that everything works")
     add("--json", type=Path, metavar="PATH", help="write the figures there, and not into bench/results")
     add("--no-save", action="store_true", help="do not write a file into bench/results")
+    add("--check", action="store_true", help="exit with 1 if a goal is missed")
 
 
+KEPT = ("rows", "peers", "streams", "rates", "seconds", "rounds", "tokens", "requests", "crowd")
+"""The options that say what was measured."""
 QUICK = {
     "streams": [16, 128],
     "rates": [20],
@@ -564,15 +443,32 @@ def run(options: argparse.Namespace) -> int:
         try:
             with running(Path(home), options, console) as bench:
                 raw = measure(bench, console)
+                versions = {name: peers.version_of(name, options.litellm) for name in bench.peers}
+                versions = {name: version for name, version in versions.items() if version}
         except (Wrong, DidNotStart, NotHere, compiled.NotCompiled) as error:
             Console(stderr=True, soft_wrap=True, markup=False).print(f"gateways failed: {error}", style="bold red")
             return 1
     results = summarize(raw)
     for each in tables(results):
         console.print(each)
-    console.print(f"took {time.monotonic() - began:.0f} s", style="dim")
+    goals = judge(raw, results)
+    for goal in goals:
+        console.print(f"{'met' if goal['met'] else 'MISSED'}: {goal['goal']}, measured {goal['measured']:.2f}")
+    took = time.monotonic() - began
+    console.print(f"took {took:.0f} s", style="dim")
     if options.json or not options.no_save:
-        result = {"machine": where, "seed": options.seed, "results": results, "rounds": raw}
+        names = ("kirostream", "trio", "h11", "httpx", "hypercorn")
+        result = {
+            "machine": where,
+            "versions": {**report.versions(names), **versions},
+            "seed": options.seed,
+            "settings": {name: vars(options)[name] for name in KEPT},
+            "took": round(took),
+            "ways": {way.name: way.about for way in ways(options)},
+            "results": results,
+            "goals": goals,
+            "rounds": raw,
+        }
         path = report.save("gateways", result, path=options.json)
         console.print(f"written: {path}", style="dim", soft_wrap=True)
-    return 0
+    return 1 if options.check and not all(goal["met"] for goal in goals) else 0

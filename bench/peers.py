@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ DIRECT, OURS, RELAY, HAPROXY, NGINX, REFERENCE, LITELLM = (
     "reference",
     "litellm",
 )
+CHAT, TLS = "kirostream-chat", "kirostream-tls"
 CONNECTIONS = 8192
 """That each gateway may have open: more than it is asked for."""
 
@@ -81,10 +83,10 @@ WAYS = (
     Way(HAPROXY, HAPROXY, "kiro", pace=10, about="HAProxy passing HTTP through, one thread, `option http-no-delay`"),
     Way(NGINX, NGINX, "kiro", pace=10, about="nginx passing HTTP through, one worker, unbuffered"),
     Way(OURS, OURS, "messages", about="`/v1/messages` by the door `http1`"),
-    Way("kirostream-chat", OURS, "chat", side=True, about="`/v1/chat/completions` by the door `http1`"),
+    Way(CHAT, OURS, "chat", side=True, about="`/v1/chat/completions` by the door `http1`"),
     Way("kirostream-responses", OURS, "responses", side=True, about="`/v1/responses` by the door `http1`"),
     Way("kirostream-asgi", OURS, "messages", 1, side=True, about="`/v1/messages` by the door `asgi` (hypercorn)"),
-    Way("kirostream-tls", "kirostream-tls", "messages", side=True, about="`/v1/messages`, with TLS to the upstream"),
+    Way(TLS, TLS, "messages", side=True, about="`/v1/messages`, with TLS to the upstream"),
     Way("haproxy-tls", "haproxy-tls", "kiro", side=True, pace=10, about="HAProxy, with TLS to the upstream"),
     Way("nginx-tls", "nginx-tls", "kiro", side=True, pace=10, about="nginx, with TLS to the upstream"),
     Way(
@@ -339,10 +341,11 @@ def version_of(peer: str, litellm: str = "") -> str:
         done = subprocess.run(commands[peer](), capture_output=True, text=True, timeout=30, check=False)
     except (NotHere, OSError):
         return ""
-    return (done.stdout + done.stderr).partition("\n")[0].strip()
+    number = re.search(r"\d+(?:\.\d+)+", done.stdout + done.stderr)
+    return number[0] if number else ""
 
 
-_LITELLM_VERSION = "from importlib.metadata import version; print('LiteLLM', version('litellm'))"
+_LITELLM_VERSION = "from importlib.metadata import version; print(version('litellm'))"
 
 
 class Program:
