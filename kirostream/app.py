@@ -72,6 +72,7 @@ from kirostream.settings import Settings, Sources
 from kirostream.steering import Steering
 from kirostream.stores.sealed import SealedStore
 from kirostream.stores.sqlite import open_database
+from kirostream.telemetry.counts import Counts
 from kirostream.telemetry.facts import (
     AccountChanged,
     ExchangeFinished,
@@ -458,6 +459,25 @@ async def open_gateway(
             room = Lazily("kirostream.operating", admin)
             for prefix in PREFIXES:
                 router.mount(prefix, room)
+        counts = Counts()
+        owners.enter_context(recorder.adding(counts))
+
+        def metering() -> Handler:
+            from kirostream.metering import open_metering
+
+            return open_metering(
+                counts,
+                callers=callers,
+                relay=relay,
+                pool=pool,
+                door=door.snapshot,
+                recorder=recorder,
+                ledger=ledger,
+                logs=logs,
+                nursery=serving,
+            )
+
+        router.add("GET", "/metrics", Lazily("kirostream.metering", metering))
         closed = trio.Event()
 
         async def run_door(task_status: trio.TaskStatus[None]) -> None:

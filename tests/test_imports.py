@@ -45,6 +45,7 @@ ROWS: Final[dict[str, int]] = {
     "asgi": 6,
     "doors": 6,
     "operating": 6,
+    "metering": 6,
     "cli": 6,
     "starting": 6,
     "commands": 6,
@@ -78,6 +79,7 @@ SAME_ROW: Final = {
     ("commands", "settings_docs"),
     ("commands", "settings_file"),
     ("app", "operating"),
+    ("app", "metering"),
     ("operating", "app"),
     ("operating", "commands"),
     ("operating", "settings"),
@@ -115,6 +117,7 @@ ONE_SITE: Final = {
     "cryptography": {"stores/sealed.py"},
     "trio_websocket": {"net/websocket.py"},
     "structlog": {"telemetry/log.py"},
+    "prometheus_client": {"telemetry/metrics.py"},
     "typer": {
         f"commands/{name}.py"
         for name in ("accounts", "admin", "app", "login", "logs", "serve", "settings", "usage", "watch")

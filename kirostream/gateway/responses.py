@@ -56,6 +56,7 @@ from kirostream.gateway.turns import (
     GatewaySettings,
     id_headers,
     new_request_id,
+    timing_headers,
     wants_resumable,
 )
 from kirostream.net.exchange import Exchange, PeerGone, PeerStalled
@@ -313,7 +314,8 @@ class Responses:
         if not kept.asked.background:
             await kept.live.over.wait()
             _raise_failure(kept)
-        await exchange.reply(200, (JSON, *id_headers(kept.live.heading.request_id)), kept.response())
+        timing = () if follows else timing_headers(kept.live, self.gateway)
+        await exchange.reply(200, (JSON, *id_headers(kept.live.heading.request_id), *timing), kept.response())
 
     def _owner(self) -> trio.Nursery:
         if self._nursery is None:
@@ -339,6 +341,8 @@ class Responses:
                 raise log.events[0].error
         kind = (b"content-type", DIALECTS[NAME].content_type)
         headers = [kind, *STREAM_HEADERS, *id_headers(kept.live.heading.request_id)]
+        if not follows and exchange.request.method == "POST":
+            headers += timing_headers(kept.live, self.gateway)
         rendering = kept.rendering
         if wants_resumable(exchange.request) and exchange.request.method == "POST":
             rendering = kept.identified()

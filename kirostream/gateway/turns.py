@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import AsyncExitStack
 from dataclasses import field
+from time import perf_counter
 from typing import Final
 
 import trio
@@ -102,6 +103,13 @@ class GatewaySettings:
             "it), think (in the text, between <think> tags)."
         },
     )
+    timing: bool = field(
+        default=True,
+        metadata={
+            "help": "Say in the head of an answer how long the gateway took of the time (Server-Timing).",
+            "live": True,
+        },
+    )
     stream: StreamSettings = field(default_factory=StreamSettings, metadata={"live": True})
 
     def __post_init__(self) -> None:
@@ -119,6 +127,14 @@ def id_headers(request_id: str) -> Headers:
     """Both spellings: SDKs of either side expose theirs, and note its absence."""
     value = request_id.encode()
     return ((b"request-id", value), (b"x-request-id", value))
+
+
+def timing_headers(live: LiveTurn, settings: GatewaySettings) -> Headers:
+    """Where the time went until now, in milliseconds: our own part, and the upstream's (W3C Server-Timing)."""
+    if not settings.timing:
+        return ()
+    own, upstream = live.log.spent.so_far()
+    return ((b"server-timing", b"gateway;dur=%.2f, upstream;dur=%.1f" % (own * 1e3, upstream * 1e3)),)
 
 
 class TurnsHandler:
@@ -155,13 +171,14 @@ class TurnsHandler:
         try:
             caller = self._callers.check(exchange.request)
             body = await exchange.body(self._settings.body_limit)
+            arrived = perf_counter()
             async with self._attachments.claim(caller.owner, exchange.request, body) as claim:
                 if claim is not None and claim.found is not None:
                     await self._follow(exchange, claim.found)
                     return
                 request = self._dialect.read_request(body, exchange.request.headers)
                 del body  # up to 32 MiB, not needed while the turn runs
-                await self._begin(exchange, request, request_id, caller, claim)
+                await self._begin(exchange, request, request_id, caller, claim, arrived)
         except (PeerGone, PeerStalled):
             raise
         except KirostreamError as error:
@@ -171,7 +188,13 @@ class TurnsHandler:
             await exchange.reply(reply.status, reply.headers, reply.body)
 
     async def _begin(
-        self, exchange: Exchange, request: TurnRequest, request_id: str, caller: Caller, claim: Claim[LiveTurn] | None
+        self,
+        exchange: Exchange,
+        request: TurnRequest,
+        request_id: str,
+        caller: Caller,
+        claim: Claim[LiveTurn] | None,
+        arrived: float,
     ) -> None:
         request = await self._media.settle(request)
         if request.choices > 1:  # several turns, which nobody can come back to
@@ -182,6 +205,7 @@ class TurnsHandler:
         async with self._relay.turn(
             request, request_id=request_id, scope=caller.owner, key=caller.name, linger=linger
         ) as live:
+            live.log.spent.arrived = arrived
             if claim is not None:
                 claim.settle(live)
             if request.stream:
@@ -195,7 +219,7 @@ class TurnsHandler:
             if live.request.stream:
                 await self._stream(exchange, live, follows=True)
             else:
-                await self._reply(exchange, live)
+                await self._reply(exchange, live, follows=True)
 
     async def _several(self, exchange: Exchange, request: TurnRequest, request_id: str, caller: Caller) -> None:
         dialect, settings = self._dialect, self._settings
@@ -226,11 +250,12 @@ class TurnsHandler:
             await pump_several(exchange, lives, dialect.choices_writer(request, heading), settings.stream.heartbeat)
             await exchange.finish()
 
-    async def _reply(self, exchange: Exchange, live: LiveTurn) -> None:
+    async def _reply(self, exchange: Exchange, live: LiveTurn, *, follows: bool = False) -> None:
         await live.over.wait()
         result = whole_calls(fold(live.log.events))
         body = self._dialect.write_result(live.request, result, live.heading)
-        await exchange.reply(200, (JSON, *id_headers(live.heading.request_id)), body)
+        timing = () if follows else timing_headers(live, self._settings)
+        await exchange.reply(200, (JSON, *id_headers(live.heading.request_id), *timing), body)
 
     async def _stream(self, exchange: Exchange, live: LiveTurn, *, follows: bool = False) -> None:
         log, dialect, resumable = live.log, self._dialect, wants_resumable(exchange.request)
@@ -238,6 +263,8 @@ class TurnsHandler:
         if log.events and isinstance(log.events[0], TurnFailed):
             raise log.events[0].error
         headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(live.heading.request_id))
+        if not follows:
+            headers = (*headers, *timing_headers(live, self._settings))
         if resumable:
             headers = (*headers, (TURN_HEADER, live.heading.turn.encode()))
         rendering = live.rendering(dialect.name, lambda: dialect.writer(live.request, live.heading), ids=resumable)

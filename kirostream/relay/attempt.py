@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import field
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -77,6 +78,7 @@ async def attempt(
     upstream = provider.prepare(request, call, account, token)
     started = trio.current_time()
     total = started + deadlines.total
+    log.spent.asking()
     intake: _Intake | None = None
     with trio.CancelScope(deadline=min(started + deadlines.first_event, total)) as patience:
         async with client.stream(upstream.method, upstream.url, upstream.headers, upstream.body) as response:
@@ -135,6 +137,12 @@ class _Intake:
         self.silent_at = math.inf
 
     def __call__(self, data: bytes) -> bool:
+        came = perf_counter()
+        more = self._take(data)
+        self._log.spent.took(came, heard=self.begun)
+        return more
+
+    def _take(self, data: bytes) -> bool:
         log = self._log
         if log.lane is None or not log.lane.push(data):
             self._append(self._reader.feed(data))

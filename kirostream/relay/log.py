@@ -26,6 +26,7 @@ from kirostream.dialects.dialect import RunReader, Template, Templates, Writer
 from kirostream.errors import AnswerTooLarge
 from kirostream.net.exchange import Part
 from kirostream.relay.fanout import Fanout
+from kirostream.relay.spent import Spent
 from kirostream.turn.events import BlockDelta, TurnEnded, TurnEvent, TurnFailed
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class TurnLog:
     def __init__(self, window: int = WINDOW, cap: int = CAP) -> None:
         self._events: list[TurnEvent] = []
         self.finished = False
+        self.spent = Spent()
+        """Whose time went into it."""
         self._window = window
         self._cap = cap
         self._size = 0

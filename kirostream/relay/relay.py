@@ -341,6 +341,7 @@ class Relay:
         request, spent, problem = structured.request, Usage(), ""
         for _ in range(2):
             log = TurnLog(sys.maxsize)
+            log.spent = live.log.spent
             await self._ask(live, request, log, ids, on_first_event)
             result = fold(log.events)
             verdict = structured.judge(replace(result, usage=result.usage.beside(spent)))
@@ -461,6 +462,8 @@ class Relay:
                 account_id=live.account_id,
                 provider=self.provider.name,
                 status=status,
+                own_first=live.log.spent.first,
+                own_token=live.log.spent.token,
             )
         )
 

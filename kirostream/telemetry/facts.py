@@ -42,7 +42,9 @@ class TurnFinished:
     `outcome` is the stop reason, ``failed`` or ``left`` (the client went away). `first_event` is in seconds, None where
     nothing came. `account` is a label, `account_id` names the account for good; both are empty where none was asked.
     `key` is the name of the key it was asked with. `input_tokens` are those of the whole prompt, cached ones included.
-    `status` is the HTTP status that says what came of it, whether or not the client still got it as one.
+    `status` is the HTTP status that says what came of it, whether or not the client still got it as one. `own_first` is
+    the gateway's own part of the time to the first event at the client, `own_token` its own part of a part of the
+    answer, on average (`relay.spent`); None where there was none.
     """
 
     level: ClassVar[Level] = "info"
@@ -66,6 +68,8 @@ class TurnFinished:
     account_id: str = ""
     provider: str = ""
     status: int = 200
+    own_first: float | None = None
+    own_token: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

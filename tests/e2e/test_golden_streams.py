@@ -27,6 +27,7 @@ CHANGES: Final = (
     (rb"(req|msg|resp|rs|chatcmpl)_?-?[0-9a-f]{24,36}", rb"\1_ID"),
     (rb'("(?:created|created_at|completed_at)":)\d+', rb"\1TIME"),
     (rb"(?m)^date: .*$", b"date: DATE"),
+    (rb"(?m)(dur=)\d+\.\d+", rb"\1MS"),
 )
 
 
