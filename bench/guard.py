@@ -41,6 +41,10 @@ class CannotCount(Exception):
     """There is nothing to count with. The message says what is missing."""
 
 
+class Failed(Exception):
+    """It was counted, and something went wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A piece of work: instructions a unit now and in the baseline (None: it has none), and the share of it."""
@@ -61,7 +65,8 @@ def count(options: argparse.Namespace) -> dict[str, float]:
     """Instructions a unit of each piece of work.
 
     Raises:
-        CannotCount: no valgrind, or it failed.
+        CannotCount: no valgrind, or not its headers.
+        Failed: what is counted does not work, or took too long.
     """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
@@ -83,13 +88,13 @@ def count(options: argparse.Namespace) -> dict[str, float]:
                 command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
             )
         except subprocess.TimeoutExpired:
-            raise CannotCount(f"it took longer than {PATIENCE:g} s") from None
+            raise Failed(f"it took longer than {PATIENCE:g} s") from None
         if done.returncode:
-            raise CannotCount(f"the work failed:\n{(done.stdout + done.stderr)[-2000:]}")
+            raise Failed(f"the work failed:\n{(done.stdout + done.stderr)[-2000:]}")
         units = dict(json.loads(line) for line in done.stdout.splitlines())
         totals = dict(_dumps(Path(folder)))
     if missing := [name for name in units if name not in totals]:
-        raise CannotCount(f"callgrind has no count of {', '.join(missing)}")
+        raise Failed(f"callgrind has no count of {', '.join(missing)}")
     return {name: totals[name] / number for name, number in units.items()}
 
 
@@ -172,6 +177,9 @@ def run(options: argparse.Namespace) -> int:
     except CannotCount as error:
         console.print(f"The guard cannot count here: {error}", style="yellow", markup=False)
         return 0
+    except Failed as error:
+        Console(stderr=True, soft_wrap=True, markup=False).print(f"guard failed: {error}", style="bold red")
+        return 1
     here = versions()
     found = {"versions": here, "instructions": {name: round(value, 1) for name, value in now.items()}}
     if options.json:

@@ -1,8 +1,8 @@
 """What the guard counts: the codec, a canned turn in each language, and a request. ``python -m bench.guard_work``
 
-Nothing here has a socket, a clock or a task: bytes go in, and bytes come out, the way they go through a gateway. Each
-piece of work is done a few times, so that whatever is made once is made and the interpreter has settled, and is then
-counted once. The collector of cyclic garbage rests meanwhile: when it runs depends on what was allocated before.
+Nothing here has an upstream, a clock or a task: bytes go in, and bytes come out, the way they go through a gateway.
+Each piece of work is done a few times, so that whatever is made once is made and the interpreter has settled, and is
+then counted once. The collector of cyclic garbage rests meanwhile: when it runs depends on what was allocated before.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import ctypes
 import gc
 import json
 import random
+import socket
 import sys
 from collections.abc import Callable, Sequence
+
+import trio
 
 from bench import compiled, scripts
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading, Stamp
+from kirostream.dialects.kiro.response import Reader
 from kirostream.evstream import FrameDecoder, encode_frame
 from kirostream.filters.request_rules import apply_rules
+from kirostream.net.quick import Outlet
 from kirostream.relay.log import START, Rendering, TurnLog
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
@@ -114,6 +119,42 @@ def turn(reads: Sequence[bytes], language: str, asked: TurnRequest) -> Work:
     return work
 
 
+def track(frames: Sequence[bytes], asked: TurnRequest) -> Work:
+    """From the upstream's bytes to those of the client's stream as `relay.lane` has it: compiled, a frame a read. The
+    client is the other end of a pair of sockets, which is emptied now and then."""
+    from kirostream.net._wire import Track
+
+    def work() -> int:
+        near, far = socket.socketpair()
+        with near, far:
+            carry(near, far)
+        return TOKENS
+
+    def carry(near: socket.socket, far: socket.socket) -> None:
+        reader = Reader(asked, MODEL)
+        log = TurnLog()
+        rendering = Rendering(log, DIALECTS["anthropic"].writer(asked, HEADING))
+        log.append(reader.feed(frames[0]))
+        rendering.read(START)
+        block = reader.running
+        assert block is not None
+        template = rendering.template(block)
+        assert template is not None
+        outlet = Outlet(trio.socket.from_stdlib_socket(near))
+        outlet.free = True
+        way = Track(reader.run_of, outlet, template, 1 << 20, lambda: None)
+        for number, data in enumerate(frames[1:TOKENS], 1):
+            assert way.push(data)
+            if number % 100 == 0:
+                far.recv(1 << 20)
+        assert far.recv(1 << 20)
+        assert len(way.take()) == TOKENS - 1
+        way.close()
+        outlet.shut()
+
+    return work
+
+
 def request(body: bytes) -> Work:
     """A Messages body to Kiro's."""
 
@@ -155,6 +196,7 @@ def works() -> dict[str, Work]:
         "turn to Messages, 16 KiB a read": turn(reads, "anthropic", asked),
         "turn to Chat, a frame a read": turn(frames, "openai_chat", asked),
         "turn to Responses, a frame a read": turn(frames, "openai_responses", asked),
+        "track to Messages, a frame a read": track(frames, asked),
         "request of Messages": request(question()),
     }
 

@@ -84,3 +84,12 @@ def test_without_valgrind_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert guarded() == 0
     assert "valgrind is not installed" in capsys.readouterr().out
+
+
+def test_work_that_fails_is_no_pass(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(options: argparse.Namespace) -> dict[str, float]:
+        raise guard.Failed("the work failed")
+
+    monkeypatch.setattr(guard, "count", fail)
+    assert guarded() == 1
+    assert "the work failed" in capsys.readouterr().err
