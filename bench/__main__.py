@@ -6,7 +6,21 @@ import argparse
 import sys
 from types import ModuleType
 
-from bench import codec, convert, counting, endtoend, fanout, gateways, guard, ledger, page, pool, start, upstream
+from bench import (
+    codec,
+    convert,
+    counting,
+    endtoend,
+    fanout,
+    gateways,
+    guard,
+    ledger,
+    memory,
+    page,
+    pool,
+    start,
+    upstream,
+)
 
 # A suite is a module with `configure(parser)` and `run(options) -> int` (the exit status); its docstring's first line
 # is its help.
@@ -18,6 +32,7 @@ SUITES: dict[str, ModuleType] = {
     "endtoend": endtoend,
     "fanout": fanout,
     "ledger": ledger,
+    "memory": memory,
     "pool": pool,
     "start": start,
     "upstream": upstream,

@@ -19,7 +19,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final, Literal
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 import trio
@@ -195,7 +195,7 @@ class StreamSocket:
         self.settings = settings
         self.gateway = gateway
         self.callers = callers
-        self._shared: WeakKeyDictionary[LiveTurn, dict[str, Shared]] = WeakKeyDictionary()
+        self._shared: WeakKeyDictionary[LiveTurn, WeakValueDictionary[str, Shared]] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return "<StreamSocket>"
@@ -218,8 +218,8 @@ class StreamSocket:
             await exchange.reply(error.status, (JSON, *upgrade), body)
 
     def shared(self, live: LiveTurn, dialect: str) -> Shared:
-        """The messages of a turn in a language, made once."""
-        of_turn = self._shared.setdefault(live, {})
+        """The messages of a turn in a language, made once for all who watch it at one time."""
+        of_turn = self._shared.setdefault(live, WeakValueDictionary())
         made = of_turn.get(dialect)
         if made is None:
             made = of_turn[dialect] = Shared(live, dialect, self.languages.writer(live, dialect))

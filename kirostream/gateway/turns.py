@@ -26,6 +26,7 @@ from kirostream.gateway.media import Media
 from kirostream.gateway.sse import Heartbeats, Pump, StreamSettings
 from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
 from kirostream.relay.live import LiveTurn
+from kirostream.relay.log import Rendering
 from kirostream.relay.relay import Relay
 from kirostream.turn.events import TurnFailed
 from kirostream.turn.request import TurnRequest
@@ -267,5 +268,8 @@ class TurnsHandler:
             headers = (*headers, *timing_headers(live, self._settings))
         if resumable:
             headers = (*headers, (TURN_HEADER, live.heading.turn.encode()))
-        rendering = live.rendering(dialect.name, lambda: dialect.writer(live.request, live.heading), ids=resumable)
+        if follows or resumable:
+            rendering = live.rendering(dialect.name, lambda: dialect.writer(live.request, live.heading), ids=resumable)
+        else:
+            rendering = Rendering(log, dialect.writer(live.request, live.heading), kept=False)
         await Pump(exchange, log, rendering, follows=follows).run(headers, self._heartbeats)

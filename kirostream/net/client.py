@@ -119,12 +119,14 @@ class _Asked(AbstractAsyncContextManager[ClientResponse]):
         ask: Callable[[], Awaitable[ClientResponse]],
         leave: Callable[[ClientResponse, bool], Awaitable[None]],
     ) -> None:
-        self._ask = ask
+        self._ask: Callable[[], Awaitable[ClientResponse]] | None = ask
         self._leave = leave
         self._answer: ClientResponse | None = None
 
     async def __aenter__(self) -> ClientResponse:
-        self._answer = await self._ask()
+        assert self._ask is not None
+        ask, self._ask = self._ask, None  # with the body of the request, which goes when it is sent
+        self._answer = await ask()
         return self._answer
 
     async def __aexit__(

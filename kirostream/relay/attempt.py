@@ -82,6 +82,7 @@ async def attempt(
     intake: _Intake | None = None
     with trio.CancelScope(deadline=min(started + deadlines.first_event, total)) as patience:
         async with client.stream(upstream.method, upstream.url, upstream.headers, upstream.body) as response:
+            del upstream  # its body is as long as the conversation, and is not needed while the answer comes
             await _refuse_unless_ok(response, provider)
 
             def on_first() -> None:

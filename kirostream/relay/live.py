@@ -139,9 +139,13 @@ class LiveTurn:
             self.left.unpark_all()
 
     def slim(self) -> None:
-        """Give up the conversation, once the turn is over and nobody is with it. What writers need stays."""
+        """Give up the conversation and what was rendered, once the turn is over and nobody is with it.
+
+        What writers need stays: who comes back has the turn rendered anew, to the same bytes.
+        """
         if not self.watchers and self.over.is_set():
             self.request = replace(self.request, messages=(), system=())
+            self._renderings.clear()
 
     def cancel(self) -> None:
         """End the turn now, because a client wants it so; its watchers are told. One that is over stays as it is."""
@@ -149,7 +153,7 @@ class LiveTurn:
             self.fail(TurnCancelled("The turn was cancelled by a client."))
 
     def rendering(self, name: str, make: Callable[[], Writer], *, ids: bool = False) -> Rendering:
-        """The turn in one language: made once, however many read it.
+        """The turn in one language: made once, however many read it at one time.
 
         Args:
             name: of the language.

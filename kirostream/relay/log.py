@@ -220,19 +220,23 @@ class Rendering:
         log: of the turn.
         writer: for it.
         turn: the id of the turn, where each wire event of the rendering shall carry an ``id:`` line (`place`).
+        kept: for many readers, and for those that come back. Otherwise it has one, who reads on and on, and what that
+            one has read is let go: it is most of what a turn takes.
     """
 
-    def __init__(self, log: TurnLog, writer: Writer, turn: str = "") -> None:
+    def __init__(self, log: TurnLog, writer: Writer, turn: str = "", *, kept: bool = True) -> None:
         self._log = log
         self._writer = writer
         self._turn = turn.encode()
-        self._blocks: list[Sequence[bytes]] = []
+        self._kept = kept
+        self._blocks: list[Sequence[bytes]] = []  # of the events from `_first` on
+        self._first = 0
         self._said: dict[int, Template] = {}  # what a track has said, and nobody has asked for since
         self.fanout: Fanout[Part] = Fanout(log, lambda part: part.chunk)
         """Its followers that have everything."""
 
     def __repr__(self) -> str:
-        return f"<Rendering {len(self._blocks)} of {len(self._log.events)} events>"
+        return f"<Rendering {self._first + len(self._blocks)} of {len(self._log.events)} events>"
 
     def heartbeat(self) -> bytes:
         """A block that says nothing."""
@@ -243,16 +247,20 @@ class Rendering:
         events, blocks = self._log.events, self._blocks
         if self._said:
             self._say_again(events, begin)
-        if len(blocks) < len(events):
-            for event in events[len(blocks) :]:
+        known = self._first + len(blocks)
+        if known < len(events):
+            for index, event in enumerate(events[known:], known):
                 written = self._writer.write(event)
-                blocks.append(self._identified(len(blocks), written) if self._turn else written)
+                blocks.append(self._identified(index, written) if self._turn else written)
         return blocks
 
     def follow(self, event: TurnEvent) -> bytes:
         """What `event` adds, which is the last of the log, and the only one that was not rendered."""
         written = self._writer.write(event)
-        self._blocks.append(written)
+        if self._kept:
+            self._blocks.append(written)
+        else:
+            self._let_go(len(self._log.events))
         return written[0] if len(written) == 1 else b"".join(written)
 
     def template(self, block: int) -> Template | None:
@@ -261,6 +269,9 @@ class Rendering:
 
     def was_said(self, event: BlockDelta) -> None:
         """As `follow`, where the words went to the client already. They are put together again if somebody asks."""
+        if not self._kept:
+            self._let_go(len(self._log.events))
+            return
         template = self.template(event.index)
         assert template is not None
         self._said[len(self._blocks)] = template
@@ -276,7 +287,12 @@ class Rendering:
     @property
     def can_follow(self) -> bool:
         """Whether `follow` will do: all events so far are rendered, and no block carries its place."""
-        return not self._turn and len(self._blocks) == len(self._log.events)
+        return not self._turn and self._first + len(self._blocks) == len(self._log.events)
+
+    def _let_go(self, event: int) -> None:
+        """Forget the blocks of the events before `event`."""
+        del self._blocks[: event - self._first]
+        self._first = event
 
     def _identified(self, index: int, written: Sequence[bytes]) -> list[bytes]:
         """The wire events of one event, each with its id. A writer may have joined several into one block."""
@@ -302,21 +318,24 @@ class Rendering:
         Returns:
             The bytes, and the place behind them.
         """
-        index, first = at
-        blocks = self._rendered(index)
+        blocks = self._rendered(at.event)
+        if not self._kept and at.event > self._first:
+            self._let_go(at.event)
+        base = self._first
+        index, first = at.event - base, at.block
         if index == len(blocks) - 1 and first == 0:  # the common case: one event is new
             rendered = blocks[index]
             if len(rendered) == 1 and len(rendered[0]) <= at_most:
-                return rendered[0], Cursor(index + 1, 0)
+                return rendered[0], Cursor(base + index + 1, 0)
         parts: list[bytes] = []
         size = 0
         while index < len(blocks):
             rendered = blocks[index]
             while first < len(rendered):
                 if parts and size + len(rendered[first]) > at_most:
-                    return b"".join(parts), Cursor(index, first)
+                    return b"".join(parts), Cursor(base + index, first)
                 parts.append(rendered[first])
                 size += len(rendered[first])
                 first += 1
             index, first = index + 1, 0
-        return b"".join(parts), Cursor(index, 0)
+        return b"".join(parts), Cursor(base + index, 0)

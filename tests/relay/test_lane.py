@@ -150,7 +150,13 @@ def cut(data: bytes, seed: int, most: int) -> list[bytes]:
 
 
 def stream(
-    steps: Sequence[Step], dialect: str, moods: Sequence[bool], max_tokens: int | None = None, *, wired: bool = False
+    steps: Sequence[Step],
+    dialect: str,
+    moods: Sequence[bool],
+    max_tokens: int | None = None,
+    *,
+    wired: bool = False,
+    kept: bool = False,
 ) -> tuple[bytes, list[TurnEvent]]:
     """What a client of `dialect` gets, and what is in the log in the end.
 
@@ -159,7 +165,7 @@ def stream(
     """
     request: TurnRequest = replace(ASK, spoken_in=dialect, sampling=Sampling(max_tokens=max_tokens))
     log = TurnLog(window=64)
-    rendering = Rendering(log, DIALECTS[dialect].writer(request, HEADING))
+    rendering = Rendering(log, DIALECTS[dialect].writer(request, HEADING), kept=kept)
     got = bytearray()
     exchange: Moody | Wired = Moody(moods)
 
@@ -290,6 +296,6 @@ def test_the_same_is_said(
     with lanes(wanted=True):
         sent, log = stream(steps, dialect, moods, max_tokens, wired=wired)
     with lanes(wanted=False):
-        other, plain = stream(steps, dialect, moods, max_tokens)
+        other, plain = stream(steps, dialect, moods, max_tokens, kept=True)
     assert sent == other
     assert repr(merged(log)) == repr(merged(plain))

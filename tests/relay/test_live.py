@@ -68,13 +68,24 @@ def test_one_rendering_serves_every_watcher_of_a_language() -> None:
     assert len(renderings) == len(made) == 4
 
 
-async def test_the_conversation_goes_when_nobody_needs_it() -> None:
+async def test_the_conversation_and_what_was_rendered_go_when_nobody_needs_them() -> None:
     live = a_turn(linger=1.0)
+
+    def make() -> Writer:
+        return DIALECTS["anthropic"].writer(live.request, live.heading)
+
     with live.watching():
         over(live)
         live.slim()
         assert live.request.messages
+        rendering = live.rendering("anthropic", make, ids=True)
+        said = rendering.blocks()
+        assert live.rendering("anthropic", make, ids=True) is rendering
     assert live.request == replace(ASK, messages=())
+    with live.watching():  # who comes back has it anew, and the same
+        again = live.rendering("anthropic", make, ids=True)
+        assert again is not rendering
+        assert again.blocks() == said
 
 
 async def test_cancelling_tells_the_watchers_and_leaves_a_finished_turn_alone() -> None:

@@ -116,6 +116,28 @@ def test_any_reading_gives_the_same_bytes(deltas: list[list[bytes]], at_most: in
     assert writer.written == len(log.events)
 
 
+@given(st.lists(st.lists(st.binary(min_size=1, max_size=6), max_size=4), max_size=8), st.integers(1, 40), st.data())
+def test_one_who_reads_on_needs_nothing_kept(deltas: list[list[bytes]], at_most: int, data: st.DataObject) -> None:
+    log, writer = TurnLog(), CountingWriter()
+    rendering = Rendering(log, writer, kept=False)
+    got, at = b"", Cursor()
+    for pieces in (*deltas, None):
+        event: TurnEvent = END if pieces is None else BlockDelta(0, pieces)
+        log.append([event])
+        if at.event == len(log.events) - 1 and not at.block and data.draw(st.booleans()):  # as a lane goes
+            got, at = got + rendering.follow(event), Cursor(len(log.events))
+        for _ in range(data.draw(st.integers(0, 3))):
+            before = at.event
+            more, at = rendering.read(at, at_most)
+            got += more
+            assert len(rendering._blocks) <= len(log.events) - before
+    while (step := rendering.read(at, at_most))[1] != at:
+        got, at = got + step[0], step[1]
+    assert got == b"".join(b"<" + piece + b">" for pieces in deltas for piece in pieces) + b"<end>"
+    assert writer.written == len(log.events)
+    assert repr(rendering) == f"<Rendering {len(log.events)} of {len(log.events)} events>"
+
+
 def test_two_watchers_cost_one_encoding() -> None:
     log, writer = TurnLog(), CountingWriter()
     rendering = Rendering(log, writer)
