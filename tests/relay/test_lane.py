@@ -162,6 +162,7 @@ def stream(
 
     Args:
         wired: the client is on a socket.
+        kept: the rendering is, for others.
     """
     request: TurnRequest = replace(ASK, spoken_in=dialect, sampling=Sampling(max_tokens=max_tokens))
     log = TurnLog(window=64)
