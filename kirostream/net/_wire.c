@@ -1719,7 +1719,7 @@ struct __pyx_obj_10kirostream_3net_5_wire_Track;
 struct __pyx_obj_10kirostream_3net_5_wire_Watch;
 struct __pyx_obj_10kirostream_3net_5_wire_Poller;
 
-/* "kirostream/net/_wire.pyx":64
+/* "kirostream/net/_wire.pyx":65
  *     enum: EAGAIN
  * 
  * cdef enum:             # <<<<<<<<<<<<<<
@@ -1729,10 +1729,11 @@ struct __pyx_obj_10kirostream_3net_5_wire_Poller;
 enum  {
   __pyx_e_10kirostream_3net_5_wire_BATCH = 64,
   __pyx_e_10kirostream_3net_5_wire_READ = 0x10000,
+  __pyx_e_10kirostream_3net_5_wire_RECORD = 0x4000,
   __pyx_e_10kirostream_3net_5_wire_DIGITS = 7
 };
 
-/* "kirostream/net/_wire.pyx":130
+/* "kirostream/net/_wire.pyx":132
  * # --- the track -------------------------------------------------------------------------------------------------------
  * 
  * cdef class Track:             # <<<<<<<<<<<<<<
@@ -1756,24 +1757,28 @@ struct __pyx_obj_10kirostream_3net_5_wire_Track {
 };
 
 
-/* "kirostream/net/_wire.pyx":225
+/* "kirostream/net/_wire.pyx":227
  * # --- the hub ---------------------------------------------------------------------------------------------------------
  * 
  * cdef class Watch:             # <<<<<<<<<<<<<<
  *     cdef readonly int fd
- *     cdef readonly bint receives
+ *     cdef readonly object task, come
 */
 struct __pyx_obj_10kirostream_3net_5_wire_Watch {
   PyObject_HEAD
+  struct __pyx_vtabstruct_10kirostream_3net_5_wire_Watch *__pyx_vtab;
   int fd;
-  int receives;
   PyObject *task;
   PyObject *come;
   struct __pyx_obj_10kirostream_3net_5_wire_Track *track;
+  PyObject *keep;
+  PyObject *into;
+  PyObject *out;
+  PyObject *read;
 };
 
 
-/* "kirostream/net/_wire.pyx":238
+/* "kirostream/net/_wire.pyx":256
  * 
  * 
  * cdef class Poller:             # <<<<<<<<<<<<<<
@@ -1792,7 +1797,7 @@ struct __pyx_obj_10kirostream_3net_5_wire_Poller {
 
 
 
-/* "kirostream/net/_wire.pyx":130
+/* "kirostream/net/_wire.pyx":132
  * # --- the track -------------------------------------------------------------------------------------------------------
  * 
  * cdef class Track:             # <<<<<<<<<<<<<<
@@ -1806,7 +1811,21 @@ struct __pyx_vtabstruct_10kirostream_3net_5_wire_Track {
 static struct __pyx_vtabstruct_10kirostream_3net_5_wire_Track *__pyx_vtabptr_10kirostream_3net_5_wire_Track;
 
 
-/* "kirostream/net/_wire.pyx":238
+/* "kirostream/net/_wire.pyx":227
+ * # --- the hub ---------------------------------------------------------------------------------------------------------
+ * 
+ * cdef class Watch:             # <<<<<<<<<<<<<<
+ *     cdef readonly int fd
+ *     cdef readonly object task, come
+*/
+
+struct __pyx_vtabstruct_10kirostream_3net_5_wire_Watch {
+  PyObject *(*opened)(struct __pyx_obj_10kirostream_3net_5_wire_Watch *, PyObject *);
+};
+static struct __pyx_vtabstruct_10kirostream_3net_5_wire_Watch *__pyx_vtabptr_10kirostream_3net_5_wire_Watch;
+
+
+/* "kirostream/net/_wire.pyx":256
  * 
  * 
  * cdef class Poller:             # <<<<<<<<<<<<<<
@@ -2401,8 +2420,16 @@ static void __Pyx_WriteUnraisable(const char *name, int clineno,
                                   int lineno, const char *filename,
                                   int full_traceback, int nogil);
 
-/* RaiseKeywordRequired.proto */
-static void __Pyx_RaiseKeywordRequired(const char* func_name, PyObject* kw_name);
+/* PyOSError_Check.proto */
+#define __Pyx_PyExc_OSError_Check(obj)  __Pyx_TypeCheck(obj, PyExc_OSError)
+
+/* GetException.proto */
+#if CYTHON_FAST_THREAD_STATE
+#define __Pyx_GetException(type, value, tb)  __Pyx__GetException(__pyx_tstate, type, value, tb)
+static int __Pyx__GetException(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb);
+#else
+static int __Pyx_GetException(PyObject **type, PyObject **value, PyObject **tb);
+#endif
 
 /* RaiseErrorWithObjectTypes.proto (used by ExtTypeTest) */
 #define __Pyx_RaiseErrorWithObjectTypes1(exc_type, message, arg, obj1, obj2) __Pyx_RaiseErrorWithTypes1(exc_type, message, arg, Py_TYPE(obj1), Py_TYPE(obj2))
@@ -2413,9 +2440,6 @@ static void __Pyx_RaiseErrorWithTypes1(PyObject* exc_type, const char *message, 
 
 /* ExtTypeTest.proto */
 static CYTHON_INLINE int __Pyx_TypeTest(PyObject *obj, PyTypeObject *type);
-
-/* PyOSError_Check.proto */
-#define __Pyx_PyExc_OSError_Check(obj)  __Pyx_TypeCheck(obj, PyExc_OSError)
 
 /* RaiseException.export */
 static void __Pyx_Raise(PyObject *type, PyObject *value, PyObject *tb, PyObject *cause);
@@ -2437,14 +2461,6 @@ static CYTHON_INLINE PyObject* __Pyx_CallUnboundCMethod1(__Pyx_CachedCFunction* 
 
 /* PyBaseException_Check.proto */
 #define __Pyx_PyExc_BaseException_Check(obj)  PyExceptionInstance_Check(obj)
-
-/* GetException.proto */
-#if CYTHON_FAST_THREAD_STATE
-#define __Pyx_GetException(type, value, tb)  __Pyx__GetException(__pyx_tstate, type, value, tb)
-static int __Pyx__GetException(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb);
-#else
-static int __Pyx_GetException(PyObject **type, PyObject **value, PyObject **tb);
-#endif
 
 /* SwapException.proto */
 #if CYTHON_FAST_THREAD_STATE
@@ -2898,6 +2914,7 @@ static int __Pyx_State_RemoveModule(void*);
 #define __PYX_TYPE_MODULE_PREFIX __PYX_ABI_MODULE_NAME "."
 
 static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kirostream_3net_5_wire_Track *__pyx_v_self, PyObject *__pyx_v_pieces); /* proto*/
+static PyObject *__pyx_f_10kirostream_3net_5_wire_5Watch_opened(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self, PyObject *__pyx_v_raw); /* proto*/
 static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kirostream_3net_5_wire_Poller *__pyx_v_self, struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_watch); /* proto*/
 
 /* Module declarations from "libc.string" */
@@ -2935,8 +2952,8 @@ int __pyx_module_is_main_kirostream__net___wire = 0;
 static PyObject *__pyx_builtin_enumerate;
 /* #### Code section: string_decls ### */
 static const char __pyx_k__3[] = "\r\n";
-static const char __pyx_k_come_fd_receives_task_track[] = "come, fd, receives, task, track";
 static const char __pyx_k_buffer_ended_epoll_trio_watches[] = "buffer, ended, epoll, trio, watches";
+static const char __pyx_k_come_fd_into_keep_out_read_task[] = "come, fd, into, keep, out, read, task, track";
 static const char __pyx_k_The_compiled_part_of_net_framing[] = "The compiled part of `net.framing` and of `net.hub`; see `_wire.pyi`.\n\nA paced token comes out of silence: since the last one other processes have had the core, and nothing of ours is in its\ncaches. Then it is not how many instructions a token takes that counts, but over how much memory they are spread, and\nthe interpreter\047s are spread widely: the same few functions that take 6 us in a loop take 30 here. So what happens with\nevery token is a short piece of C: wait, read, undo the chunks, look the frames over, put the pieces between the words of\na template, write. What happens less often is Python\047s.\n";
 static const char __pyx_k_after_before_between_carried_cou[] = "after, before, between, carried, count, last, on_behind, outlet, room, run_of, sent";
 static const char __pyx_k_not_enough_values_found_during_a[] = "not enough values found during array assignment, expected %zd, got %zd";
@@ -2954,9 +2971,8 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_4sent___get__(struct _
 static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_4last___get__(struct __pyx_obj_10kirostream_3net_5_wire_Track *__pyx_v_self); /* proto */
 static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_10__reduce_cython__(struct __pyx_obj_10kirostream_3net_5_wire_Track *__pyx_v_self); /* proto */
 static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_12__setstate_cython__(struct __pyx_obj_10kirostream_3net_5_wire_Track *__pyx_v_self, PyObject *__pyx_v___pyx_state); /* proto */
-static int __pyx_pf_10kirostream_3net_5_wire_5Watch___init__(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self, int __pyx_v_fd, PyObject *__pyx_v_come, PyObject *__pyx_v_task, int __pyx_v_receives); /* proto */
+static int __pyx_pf_10kirostream_3net_5_wire_5Watch___init__(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self, int __pyx_v_fd, PyObject *__pyx_v_come, PyObject *__pyx_v_task, PyObject *__pyx_v_secret); /* proto */
 static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2fd___get__(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self); /* proto */
-static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_8receives___get__(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self); /* proto */
 static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_4task___get__(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self); /* proto */
 static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_4come___get__(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self); /* proto */
 static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_5track___get__(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self); /* proto */
@@ -3093,7 +3109,7 @@ namespace {
     __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_pop;
     __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_values;
     PyObject *__pyx_codeobj_tab[14];
-    PyObject *__pyx_string_tab[124];
+    PyObject *__pyx_string_tab[132];
     PyObject *__pyx_number_tab[4];
 /* #### Code section: module_state_contents ### */
 /* CommonTypesMetaclass.module_state_decls */
@@ -3157,113 +3173,121 @@ static __pyx_mstatetype * const __pyx_mstate_global = &__pyx_mstate_global_stati
 #define __pyx_n_u_Poller___reduce_cython __pyx_string_tab[16]
 #define __pyx_n_u_Poller___setstate_cython __pyx_string_tab[17]
 #define __pyx_n_u_Poller_wait __pyx_string_tab[18]
-#define __pyx_n_u_Track_2 __pyx_string_tab[19]
-#define __pyx_n_u_Track___reduce_cython __pyx_string_tab[20]
-#define __pyx_n_u_Track___setstate_cython __pyx_string_tab[21]
-#define __pyx_n_u_Track_close __pyx_string_tab[22]
-#define __pyx_n_u_Track_push __pyx_string_tab[23]
-#define __pyx_n_u_Track_take __pyx_string_tab[24]
-#define __pyx_n_u_Watch __pyx_string_tab[25]
-#define __pyx_n_u_Watch___reduce_cython __pyx_string_tab[26]
-#define __pyx_n_u_Watch___setstate_cython __pyx_string_tab[27]
-#define __pyx_n_u_Pyx_PyDict_NextRef __pyx_string_tab[28]
-#define __pyx_n_u_annotate __pyx_string_tab[29]
-#define __pyx_n_u_dict __pyx_string_tab[30]
-#define __pyx_n_u_func __pyx_string_tab[31]
-#define __pyx_n_u_getstate __pyx_string_tab[32]
-#define __pyx_n_u_main __pyx_string_tab[33]
-#define __pyx_n_u_module __pyx_string_tab[34]
-#define __pyx_n_u_name __pyx_string_tab[35]
-#define __pyx_n_u_new __pyx_string_tab[36]
-#define __pyx_n_u_pyx_checksum __pyx_string_tab[37]
-#define __pyx_n_u_pyx_result __pyx_string_tab[38]
-#define __pyx_n_u_pyx_state __pyx_string_tab[39]
-#define __pyx_n_u_pyx_type __pyx_string_tab[40]
-#define __pyx_n_u_pyx_unpickle_Poller __pyx_string_tab[41]
-#define __pyx_n_u_pyx_unpickle_Track __pyx_string_tab[42]
-#define __pyx_n_u_pyx_unpickle_Watch __pyx_string_tab[43]
-#define __pyx_n_u_pyx_vtable __pyx_string_tab[44]
-#define __pyx_n_u_qualname __pyx_string_tab[45]
-#define __pyx_n_u_reduce __pyx_string_tab[46]
-#define __pyx_n_u_reduce_cython __pyx_string_tab[47]
-#define __pyx_n_u_reduce_ex __pyx_string_tab[48]
-#define __pyx_n_u_set_name __pyx_string_tab[49]
-#define __pyx_n_u_setstate __pyx_string_tab[50]
-#define __pyx_n_u_setstate_cython __pyx_string_tab[51]
-#define __pyx_n_u_test __pyx_string_tab[52]
-#define __pyx_n_u_dict_2 __pyx_string_tab[53]
-#define __pyx_n_u_is_coroutine __pyx_string_tab[54]
-#define __pyx_n_u_asyncio_coroutines __pyx_string_tab[55]
-#define __pyx_n_u_at __pyx_string_tab[56]
-#define __pyx_n_u_base __pyx_string_tab[57]
-#define __pyx_n_u_body __pyx_string_tab[58]
-#define __pyx_n_u_carried __pyx_string_tab[59]
-#define __pyx_n_u_cline_in_traceback __pyx_string_tab[60]
-#define __pyx_n_u_close __pyx_string_tab[61]
-#define __pyx_n_u_come __pyx_string_tab[62]
-#define __pyx_n_u_count __pyx_string_tab[63]
-#define __pyx_n_u_data __pyx_string_tab[64]
-#define __pyx_n_u_end __pyx_string_tab[65]
-#define __pyx_n_u_ended __pyx_string_tab[66]
-#define __pyx_n_u_enumerate __pyx_string_tab[67]
-#define __pyx_n_u_epoll __pyx_string_tab[68]
-#define __pyx_n_u_fd __pyx_string_tab[69]
-#define __pyx_n_u_found __pyx_string_tab[70]
-#define __pyx_n_u_get __pyx_string_tab[71]
-#define __pyx_n_u_here __pyx_string_tab[72]
-#define __pyx_n_u_i __pyx_string_tab[73]
-#define __pyx_n_u_into __pyx_string_tab[74]
-#define __pyx_n_u_items __pyx_string_tab[75]
-#define __pyx_n_u_joined __pyx_string_tab[76]
-#define __pyx_n_u_kirostream_net__wire __pyx_string_tab[77]
-#define __pyx_n_u_milliseconds __pyx_string_tab[78]
-#define __pyx_n_u_offer __pyx_string_tab[79]
-#define __pyx_n_u_on_behind __pyx_string_tab[80]
-#define __pyx_n_u_os __pyx_string_tab[81]
-#define __pyx_n_u_outlet __pyx_string_tab[82]
-#define __pyx_n_u_patience __pyx_string_tab[83]
-#define __pyx_n_u_pop __pyx_string_tab[84]
-#define __pyx_n_u_push __pyx_string_tab[85]
-#define __pyx_n_u_ready __pyx_string_tab[86]
-#define __pyx_n_u_receives __pyx_string_tab[87]
-#define __pyx_n_u_room __pyx_string_tab[88]
-#define __pyx_n_u_run_of __pyx_string_tab[89]
-#define __pyx_n_u_runq __pyx_string_tab[90]
-#define __pyx_n_u_self __pyx_string_tab[91]
-#define __pyx_n_u_setdefault __pyx_string_tab[92]
-#define __pyx_n_u_size __pyx_string_tab[93]
-#define __pyx_n_u_state __pyx_string_tab[94]
-#define __pyx_n_u_strerror __pyx_string_tab[95]
-#define __pyx_n_u_take __pyx_string_tab[96]
-#define __pyx_n_u_task __pyx_string_tab[97]
-#define __pyx_n_u_template __pyx_string_tab[98]
-#define __pyx_n_u_timeout __pyx_string_tab[99]
-#define __pyx_n_u_total __pyx_string_tab[100]
-#define __pyx_n_u_trio __pyx_string_tab[101]
-#define __pyx_n_u_update __pyx_string_tab[102]
-#define __pyx_n_u_use_setstate __pyx_string_tab[103]
-#define __pyx_n_u_values __pyx_string_tab[104]
-#define __pyx_n_u_wait __pyx_string_tab[105]
-#define __pyx_n_u_watch __pyx_string_tab[106]
-#define __pyx_n_u_watched __pyx_string_tab[107]
-#define __pyx_n_u_watches __pyx_string_tab[108]
-#define __pyx_n_u_whole_chunks __pyx_string_tab[109]
-#define __pyx_kp_b_ __pyx_string_tab[110]
-#define __pyx_kp_b_0123456789abcdef __pyx_string_tab[111]
-#define __pyx_kp_b_iso88591_Qa_5_2_1_E_1_A_Q_xq_e1A_4q_uBe2 __pyx_string_tab[112]
-#define __pyx_kp_b_iso88591_1F __pyx_string_tab[113]
-#define __pyx_kp_b_iso88591_AV1 __pyx_string_tab[114]
-#define __pyx_kp_b_iso88591_q_0_kQR_5_7_q_a_1 __pyx_string_tab[115]
-#define __pyx_kp_b_iso88591_q_0_kQR_6_7_1 __pyx_string_tab[116]
-#define __pyx_kp_b_iso88591_WD_T_D_t1_q_l_vWE_Q_q_t6_S_F_c __pyx_string_tab[117]
-#define __pyx_kp_b_iso88591_XT_j_Jd_RVV_aammqqzz_F_F_J_J_S __pyx_string_tab[118]
-#define __pyx_kp_b_iso88591_Yd_hd_Q_q_l_vWE_Q_q_t7_c_YgQ_q __pyx_string_tab[119]
-#define __pyx_kp_b_iso88591_A_4vS_1_G1F_a_6_A_1_F_7_q __pyx_string_tab[120]
-#define __pyx_kp_b_iso88591_A_HA_Jd_D_Q __pyx_string_tab[121]
-#define __pyx_kp_b_iso88591_A_D_Kq_q __pyx_string_tab[122]
-#define __pyx_kp_b_iso88591_A_wm1_2Q_9IRuBgQ_q_HG7_vRq_6_AQ __pyx_string_tab[123]
+#define __pyx_n_u_SSLWantReadError __pyx_string_tab[19]
+#define __pyx_n_u_Track_2 __pyx_string_tab[20]
+#define __pyx_n_u_Track___reduce_cython __pyx_string_tab[21]
+#define __pyx_n_u_Track___setstate_cython __pyx_string_tab[22]
+#define __pyx_n_u_Track_close __pyx_string_tab[23]
+#define __pyx_n_u_Track_push __pyx_string_tab[24]
+#define __pyx_n_u_Track_take __pyx_string_tab[25]
+#define __pyx_n_u_Watch __pyx_string_tab[26]
+#define __pyx_n_u_Watch___reduce_cython __pyx_string_tab[27]
+#define __pyx_n_u_Watch___setstate_cython __pyx_string_tab[28]
+#define __pyx_n_u_Pyx_PyDict_NextRef __pyx_string_tab[29]
+#define __pyx_n_u_annotate __pyx_string_tab[30]
+#define __pyx_n_u_dict __pyx_string_tab[31]
+#define __pyx_n_u_func __pyx_string_tab[32]
+#define __pyx_n_u_getstate __pyx_string_tab[33]
+#define __pyx_n_u_main __pyx_string_tab[34]
+#define __pyx_n_u_module __pyx_string_tab[35]
+#define __pyx_n_u_name __pyx_string_tab[36]
+#define __pyx_n_u_new __pyx_string_tab[37]
+#define __pyx_n_u_pyx_checksum __pyx_string_tab[38]
+#define __pyx_n_u_pyx_result __pyx_string_tab[39]
+#define __pyx_n_u_pyx_state __pyx_string_tab[40]
+#define __pyx_n_u_pyx_type __pyx_string_tab[41]
+#define __pyx_n_u_pyx_unpickle_Poller __pyx_string_tab[42]
+#define __pyx_n_u_pyx_unpickle_Track __pyx_string_tab[43]
+#define __pyx_n_u_pyx_unpickle_Watch __pyx_string_tab[44]
+#define __pyx_n_u_pyx_vtable __pyx_string_tab[45]
+#define __pyx_n_u_qualname __pyx_string_tab[46]
+#define __pyx_n_u_reduce __pyx_string_tab[47]
+#define __pyx_n_u_reduce_cython __pyx_string_tab[48]
+#define __pyx_n_u_reduce_ex __pyx_string_tab[49]
+#define __pyx_n_u_set_name __pyx_string_tab[50]
+#define __pyx_n_u_setstate __pyx_string_tab[51]
+#define __pyx_n_u_setstate_cython __pyx_string_tab[52]
+#define __pyx_n_u_test __pyx_string_tab[53]
+#define __pyx_n_u_dict_2 __pyx_string_tab[54]
+#define __pyx_n_u_is_coroutine __pyx_string_tab[55]
+#define __pyx_n_u_asyncio_coroutines __pyx_string_tab[56]
+#define __pyx_n_u_at __pyx_string_tab[57]
+#define __pyx_n_u_base __pyx_string_tab[58]
+#define __pyx_n_u_body __pyx_string_tab[59]
+#define __pyx_n_u_carried __pyx_string_tab[60]
+#define __pyx_n_u_cline_in_traceback __pyx_string_tab[61]
+#define __pyx_n_u_close __pyx_string_tab[62]
+#define __pyx_n_u_come __pyx_string_tab[63]
+#define __pyx_n_u_count __pyx_string_tab[64]
+#define __pyx_n_u_data __pyx_string_tab[65]
+#define __pyx_n_u_end __pyx_string_tab[66]
+#define __pyx_n_u_ended __pyx_string_tab[67]
+#define __pyx_n_u_enumerate __pyx_string_tab[68]
+#define __pyx_n_u_epoll __pyx_string_tab[69]
+#define __pyx_n_u_fd __pyx_string_tab[70]
+#define __pyx_n_u_found __pyx_string_tab[71]
+#define __pyx_n_u_get __pyx_string_tab[72]
+#define __pyx_n_u_here __pyx_string_tab[73]
+#define __pyx_n_u_i __pyx_string_tab[74]
+#define __pyx_n_u_into __pyx_string_tab[75]
+#define __pyx_n_u_items __pyx_string_tab[76]
+#define __pyx_n_u_joined __pyx_string_tab[77]
+#define __pyx_n_u_keep __pyx_string_tab[78]
+#define __pyx_n_u_kirostream_net__wire __pyx_string_tab[79]
+#define __pyx_n_u_milliseconds __pyx_string_tab[80]
+#define __pyx_n_u_offer __pyx_string_tab[81]
+#define __pyx_n_u_on_behind __pyx_string_tab[82]
+#define __pyx_n_u_os __pyx_string_tab[83]
+#define __pyx_n_u_out __pyx_string_tab[84]
+#define __pyx_n_u_outlet __pyx_string_tab[85]
+#define __pyx_n_u_patience __pyx_string_tab[86]
+#define __pyx_n_u_pending __pyx_string_tab[87]
+#define __pyx_n_u_pop __pyx_string_tab[88]
+#define __pyx_n_u_push __pyx_string_tab[89]
+#define __pyx_n_u_read __pyx_string_tab[90]
+#define __pyx_n_u_ready __pyx_string_tab[91]
+#define __pyx_n_u_room __pyx_string_tab[92]
+#define __pyx_n_u_run_of __pyx_string_tab[93]
+#define __pyx_n_u_runq __pyx_string_tab[94]
+#define __pyx_n_u_secret __pyx_string_tab[95]
+#define __pyx_n_u_self __pyx_string_tab[96]
+#define __pyx_n_u_setdefault __pyx_string_tab[97]
+#define __pyx_n_u_size __pyx_string_tab[98]
+#define __pyx_n_u_ssl __pyx_string_tab[99]
+#define __pyx_n_u_state __pyx_string_tab[100]
+#define __pyx_n_u_strerror __pyx_string_tab[101]
+#define __pyx_n_u_take __pyx_string_tab[102]
+#define __pyx_n_u_task __pyx_string_tab[103]
+#define __pyx_n_u_template __pyx_string_tab[104]
+#define __pyx_n_u_timeout __pyx_string_tab[105]
+#define __pyx_n_u_tls __pyx_string_tab[106]
+#define __pyx_n_u_total __pyx_string_tab[107]
+#define __pyx_n_u_trio __pyx_string_tab[108]
+#define __pyx_n_u_update __pyx_string_tab[109]
+#define __pyx_n_u_use_setstate __pyx_string_tab[110]
+#define __pyx_n_u_values __pyx_string_tab[111]
+#define __pyx_n_u_wait __pyx_string_tab[112]
+#define __pyx_n_u_watch __pyx_string_tab[113]
+#define __pyx_n_u_watched __pyx_string_tab[114]
+#define __pyx_n_u_watches __pyx_string_tab[115]
+#define __pyx_n_u_whole_chunks __pyx_string_tab[116]
+#define __pyx_n_u_write __pyx_string_tab[117]
+#define __pyx_kp_b_ __pyx_string_tab[118]
+#define __pyx_kp_b_0123456789abcdef __pyx_string_tab[119]
+#define __pyx_kp_b_iso88591_Qa_5_2_1_E_1_A_Q_xq_e1A_4q_uBe2 __pyx_string_tab[120]
+#define __pyx_kp_b_iso88591_1F __pyx_string_tab[121]
+#define __pyx_kp_b_iso88591_AV1 __pyx_string_tab[122]
+#define __pyx_kp_b_iso88591_q_0_kQR_5_7_q_a_1 __pyx_string_tab[123]
+#define __pyx_kp_b_iso88591_q_0_kQR_6_7_1 __pyx_string_tab[124]
+#define __pyx_kp_b_iso88591_WD_T_G4vT_PTT____q_l_vWE_Q_q_t6 __pyx_string_tab[125]
+#define __pyx_kp_b_iso88591_XT_j_Jd_RVV_aammqqzz_F_F_J_J_S __pyx_string_tab[126]
+#define __pyx_kp_b_iso88591_Yd_hd_Q_q_l_vWE_Q_q_t7_c_YgQ_q __pyx_string_tab[127]
+#define __pyx_kp_b_iso88591_A_4vS_1_G1F_a_6_A_1_F_7_q __pyx_string_tab[128]
+#define __pyx_kp_b_iso88591_A_HA_Jd_D_Q __pyx_string_tab[129]
+#define __pyx_kp_b_iso88591_A_D_Kq_q __pyx_string_tab[130]
+#define __pyx_kp_b_iso88591_A_wm1_2Q_9IRuBgQ_q_HG7_vRq_6_AQ __pyx_string_tab[131]
 #define __pyx_int_0 __pyx_number_tab[0]
-#define __pyx_int_42731281 __pyx_number_tab[1]
+#define __pyx_int_4545312 __pyx_number_tab[1]
 #define __pyx_int_71682741 __pyx_number_tab[2]
 #define __pyx_int_219608915 __pyx_number_tab[3]
 /* #### Code section: module_state_clear ### */
@@ -3292,7 +3316,7 @@ static CYTHON_SMALL_CODE int __pyx_m_clear(PyObject *m) {
   Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_pop.method);
   Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_values.method);
   for (int i=0; i<14; ++i) { Py_CLEAR(clear_module_state->__pyx_codeobj_tab[i]); }
-  for (int i=0; i<124; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
+  for (int i=0; i<132; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<4; ++i) { Py_CLEAR(clear_module_state->__pyx_number_tab[i]); }
 /* #### Code section: module_state_clear_contents ### */
 /* CommonTypesMetaclass.module_state_clear */
@@ -3328,7 +3352,7 @@ static CYTHON_SMALL_CODE int __pyx_m_traverse(PyObject *m, visitproc visit, void
   Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_pop.method);
   Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_values.method);
   for (int i=0; i<14; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_codeobj_tab[i]); }
-  for (int i=0; i<124; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
+  for (int i=0; i<132; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<4; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_number_tab[i]); }
 /* #### Code section: module_state_traverse_contents ### */
 /* CommonTypesMetaclass.module_state_traverse */
@@ -3697,7 +3721,7 @@ static int __Pyx_carray_from_py_char(PyObject *__pyx_v_o, char *__pyx_v_v, Py_ss
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":74
+/* "kirostream/net/_wire.pyx":76
  * # --- chunks (RFC 9112 section 7.1) -----------------------------------------------------------------------------------
  * 
  * cdef Py_ssize_t chunk_at(const char* at, const char* end, const char** body) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -3716,7 +3740,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
   int __pyx_t_4;
 
 
-  /* "kirostream/net/_wire.pyx":76
+  /* "kirostream/net/_wire.pyx":78
  * cdef Py_ssize_t chunk_at(const char* at, const char* end, const char** body) noexcept nogil:
  *     """The size of the chunk that lies whole at `at`, and where its body is; 0 if it is not whole, the last, or odd."""
  *     cdef Py_ssize_t size = 0             # <<<<<<<<<<<<<<
@@ -3725,7 +3749,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
 */
   __pyx_v_size = 0;
 
-  /* "kirostream/net/_wire.pyx":77
+  /* "kirostream/net/_wire.pyx":79
  *     """The size of the chunk that lies whole at `at`, and where its body is; 0 if it is not whole, the last, or odd."""
  *     cdef Py_ssize_t size = 0
  *     cdef int digits = 0             # <<<<<<<<<<<<<<
@@ -3734,7 +3758,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
 */
   __pyx_v_digits = 0;
 
-  /* "kirostream/net/_wire.pyx":79
+  /* "kirostream/net/_wire.pyx":81
  *     cdef int digits = 0
  *     cdef char c
  *     while at < end and digits <= DIGITS:             # <<<<<<<<<<<<<<
@@ -3761,7 +3785,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
 
     if (!__pyx_t_1) break;
 
-    /* "kirostream/net/_wire.pyx":80
+    /* "kirostream/net/_wire.pyx":82
  *     cdef char c
  *     while at < end and digits <= DIGITS:
  *         c = at[0]             # <<<<<<<<<<<<<<
@@ -3770,7 +3794,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
 */
     __pyx_v_c = (__pyx_v_at[0]);
 
-    /* "kirostream/net/_wire.pyx":81
+    /* "kirostream/net/_wire.pyx":83
  *     while at < end and digits <= DIGITS:
  *         c = at[0]
  *         if c"0" <= c <= c"9":             # <<<<<<<<<<<<<<
@@ -3784,7 +3808,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
     if (__pyx_t_1) {
 
 
-      /* "kirostream/net/_wire.pyx":82
+      /* "kirostream/net/_wire.pyx":84
  *         c = at[0]
  *         if c"0" <= c <= c"9":
  *             size = size << 4 | (c - c"0")             # <<<<<<<<<<<<<<
@@ -3793,7 +3817,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
 */
       __pyx_v_size = ((__pyx_v_size << 4) | (__pyx_v_c - '0'));
 
-      /* "kirostream/net/_wire.pyx":81
+      /* "kirostream/net/_wire.pyx":83
  *     while at < end and digits <= DIGITS:
  *         c = at[0]
  *         if c"0" <= c <= c"9":             # <<<<<<<<<<<<<<
@@ -3803,7 +3827,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
       goto __pyx_L7;
     }
 
-    /* "kirostream/net/_wire.pyx":83
+    /* "kirostream/net/_wire.pyx":85
  *         if c"0" <= c <= c"9":
  *             size = size << 4 | (c - c"0")
  *         elif c"a" <= c | 0x20 <= c"f":             # <<<<<<<<<<<<<<
@@ -3820,7 +3844,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
     if (__pyx_t_1) {
 
 
-      /* "kirostream/net/_wire.pyx":84
+      /* "kirostream/net/_wire.pyx":86
  *             size = size << 4 | (c - c"0")
  *         elif c"a" <= c | 0x20 <= c"f":
  *             size = size << 4 | ((c | 0x20) - c"a" + 10)             # <<<<<<<<<<<<<<
@@ -3829,7 +3853,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
 */
       __pyx_v_size = ((__pyx_v_size << 4) | (((__pyx_v_c | 0x20) - 'a') + 10));
 
-      /* "kirostream/net/_wire.pyx":83
+      /* "kirostream/net/_wire.pyx":85
  *         if c"0" <= c <= c"9":
  *             size = size << 4 | (c - c"0")
  *         elif c"a" <= c | 0x20 <= c"f":             # <<<<<<<<<<<<<<
@@ -3839,7 +3863,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
       goto __pyx_L7;
     }
 
-    /* "kirostream/net/_wire.pyx":86
+    /* "kirostream/net/_wire.pyx":88
  *             size = size << 4 | ((c | 0x20) - c"a" + 10)
  *         else:
  *             break             # <<<<<<<<<<<<<<
@@ -3851,7 +3875,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
     }
     __pyx_L7:;
 
-    /* "kirostream/net/_wire.pyx":87
+    /* "kirostream/net/_wire.pyx":89
  *         else:
  *             break
  *         digits += 1             # <<<<<<<<<<<<<<
@@ -3860,7 +3884,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
 */
     __pyx_v_digits = (__pyx_v_digits + 1);
 
-    /* "kirostream/net/_wire.pyx":88
+    /* "kirostream/net/_wire.pyx":90
  *             break
  *         digits += 1
  *         at += 1             # <<<<<<<<<<<<<<
@@ -3871,7 +3895,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
   }
   __pyx_L4_break:;
 
-  /* "kirostream/net/_wire.pyx":89
+  /* "kirostream/net/_wire.pyx":91
  *         digits += 1
  *         at += 1
  *     if not 0 < digits <= DIGITS or not size or end - at < size + 4:             # <<<<<<<<<<<<<<
@@ -3912,7 +3936,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
   if (__pyx_t_1) {
 
 
-    /* "kirostream/net/_wire.pyx":90
+    /* "kirostream/net/_wire.pyx":92
  *         at += 1
  *     if not 0 < digits <= DIGITS or not size or end - at < size + 4:
  *         return 0             # <<<<<<<<<<<<<<
@@ -3925,7 +3949,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
     }
     goto __pyx_L0;
 
-    /* "kirostream/net/_wire.pyx":89
+    /* "kirostream/net/_wire.pyx":91
  *         digits += 1
  *         at += 1
  *     if not 0 < digits <= DIGITS or not size or end - at < size + 4:             # <<<<<<<<<<<<<<
@@ -3934,7 +3958,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
 */
   }
 
-  /* "kirostream/net/_wire.pyx":91
+  /* "kirostream/net/_wire.pyx":93
  *     if not 0 < digits <= DIGITS or not size or end - at < size + 4:
  *         return 0
  *     if at[0] != c"\r" or at[1] != c"\n" or at[size + 2] != c"\r" or at[size + 3] != c"\n":             # <<<<<<<<<<<<<<
@@ -3980,7 +4004,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
   if (__pyx_t_1) {
 
 
-    /* "kirostream/net/_wire.pyx":92
+    /* "kirostream/net/_wire.pyx":94
  *         return 0
  *     if at[0] != c"\r" or at[1] != c"\n" or at[size + 2] != c"\r" or at[size + 3] != c"\n":
  *         return 0             # <<<<<<<<<<<<<<
@@ -3993,7 +4017,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
     }
     goto __pyx_L0;
 
-    /* "kirostream/net/_wire.pyx":91
+    /* "kirostream/net/_wire.pyx":93
  *     if not 0 < digits <= DIGITS or not size or end - at < size + 4:
  *         return 0
  *     if at[0] != c"\r" or at[1] != c"\n" or at[size + 2] != c"\r" or at[size + 3] != c"\n":             # <<<<<<<<<<<<<<
@@ -4002,7 +4026,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
 */
   }
 
-  /* "kirostream/net/_wire.pyx":93
+  /* "kirostream/net/_wire.pyx":95
  *     if at[0] != c"\r" or at[1] != c"\n" or at[size + 2] != c"\r" or at[size + 3] != c"\n":
  *         return 0
  *     body[0] = at + 2             # <<<<<<<<<<<<<<
@@ -4011,7 +4035,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
 */
   (__pyx_v_body[0]) = (__pyx_v_at + 2);
 
-  /* "kirostream/net/_wire.pyx":94
+  /* "kirostream/net/_wire.pyx":96
  *         return 0
  *     body[0] = at + 2
  *     return size             # <<<<<<<<<<<<<<
@@ -4024,7 +4048,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
   }
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":74
+  /* "kirostream/net/_wire.pyx":76
  * # --- chunks (RFC 9112 section 7.1) -----------------------------------------------------------------------------------
  * 
  * cdef Py_ssize_t chunk_at(const char* at, const char* end, const char** body) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4041,7 +4065,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_chunk_at(char const *__pyx_v_
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":97
+/* "kirostream/net/_wire.pyx":99
  * 
  * 
  * def whole_chunks(bytes data not None, Py_ssize_t at):             # <<<<<<<<<<<<<<
@@ -4089,39 +4113,39 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_data,&__pyx_mstate_global->__pyx_n_u_at,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 97, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 99, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 97, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 99, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 97, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 99, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "whole_chunks", 0) < (0)) __PYX_ERR(0, 97, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "whole_chunks", 0) < (0)) __PYX_ERR(0, 99, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 2; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("whole_chunks", 1, 2, 2, i); __PYX_ERR(0, 97, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("whole_chunks", 1, 2, 2, i); __PYX_ERR(0, 99, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 2)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 97, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 99, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 97, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 99, __pyx_L3_error)
     }
     __pyx_v_data = ((PyObject*)values[0]);
-    __pyx_v_at = __Pyx_PyIndex_AsSsize_t(values[1]); if (unlikely((__pyx_v_at == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 97, __pyx_L3_error)
+    __pyx_v_at = __Pyx_PyIndex_AsSsize_t(values[1]); if (unlikely((__pyx_v_at == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 99, __pyx_L3_error)
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("whole_chunks", 1, 2, 2, __pyx_nargs); __PYX_ERR(0, 97, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("whole_chunks", 1, 2, 2, __pyx_nargs); __PYX_ERR(0, 99, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -4132,7 +4156,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return NULL;
   __pyx_L4_argument_unpacking_done:;
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_data), (&PyBytes_Type), 0, "data", 1))) __PYX_ERR(0, 97, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_data), (&PyBytes_Type), 0, "data", 1))) __PYX_ERR(0, 99, __pyx_L1_error)
   __pyx_r = __pyx_pf_10kirostream_3net_5_wire_whole_chunks(__pyx_self, __pyx_v_data, __pyx_v_at);
 
   /* function exit code */
@@ -4176,7 +4200,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("whole_chunks", 0);
 
-  /* "kirostream/net/_wire.pyx":98
+  /* "kirostream/net/_wire.pyx":100
  * 
  * def whole_chunks(bytes data not None, Py_ssize_t at):
  *     cdef const char* base = PyBytes_AS_STRING(data)             # <<<<<<<<<<<<<<
@@ -4185,7 +4209,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
   __pyx_v_base = PyBytes_AS_STRING(__pyx_v_data);
 
-  /* "kirostream/net/_wire.pyx":99
+  /* "kirostream/net/_wire.pyx":101
  * def whole_chunks(bytes data not None, Py_ssize_t at):
  *     cdef const char* base = PyBytes_AS_STRING(data)
  *     cdef const char* end = base + PyBytes_GET_SIZE(data)             # <<<<<<<<<<<<<<
@@ -4194,7 +4218,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
   __pyx_v_end = (__pyx_v_base + PyBytes_GET_SIZE(__pyx_v_data));
 
-  /* "kirostream/net/_wire.pyx":100
+  /* "kirostream/net/_wire.pyx":102
  *     cdef const char* base = PyBytes_AS_STRING(data)
  *     cdef const char* end = base + PyBytes_GET_SIZE(data)
  *     cdef const char* here = base + at             # <<<<<<<<<<<<<<
@@ -4203,7 +4227,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
   __pyx_v_here = (__pyx_v_base + __pyx_v_at);
 
-  /* "kirostream/net/_wire.pyx":101
+  /* "kirostream/net/_wire.pyx":103
  *     cdef const char* end = base + PyBytes_GET_SIZE(data)
  *     cdef const char* here = base + at
  *     cdef const char* body = NULL             # <<<<<<<<<<<<<<
@@ -4212,7 +4236,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
   __pyx_v_body = NULL;
 
-  /* "kirostream/net/_wire.pyx":102
+  /* "kirostream/net/_wire.pyx":104
  *     cdef const char* here = base + at
  *     cdef const char* body = NULL
  *     cdef Py_ssize_t size, total = 0, count = 0             # <<<<<<<<<<<<<<
@@ -4222,7 +4246,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
   __pyx_v_total = 0;
   __pyx_v_count = 0;
 
-  /* "kirostream/net/_wire.pyx":105
+  /* "kirostream/net/_wire.pyx":107
  *     cdef bytes joined
  *     cdef char* into
  *     while True:             # <<<<<<<<<<<<<<
@@ -4231,7 +4255,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
   while (1) {
 
-    /* "kirostream/net/_wire.pyx":106
+    /* "kirostream/net/_wire.pyx":108
  *     cdef char* into
  *     while True:
  *         size = chunk_at(here, end, &body)             # <<<<<<<<<<<<<<
@@ -4240,7 +4264,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
     __pyx_v_size = __pyx_f_10kirostream_3net_5_wire_chunk_at(__pyx_v_here, __pyx_v_end, (&__pyx_v_body));
 
-    /* "kirostream/net/_wire.pyx":107
+    /* "kirostream/net/_wire.pyx":109
  *     while True:
  *         size = chunk_at(here, end, &body)
  *         if not size:             # <<<<<<<<<<<<<<
@@ -4252,7 +4276,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
     if (__pyx_t_1) {
 
 
-      /* "kirostream/net/_wire.pyx":108
+      /* "kirostream/net/_wire.pyx":110
  *         size = chunk_at(here, end, &body)
  *         if not size:
  *             break             # <<<<<<<<<<<<<<
@@ -4261,7 +4285,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
       goto __pyx_L4_break;
 
-      /* "kirostream/net/_wire.pyx":107
+      /* "kirostream/net/_wire.pyx":109
  *     while True:
  *         size = chunk_at(here, end, &body)
  *         if not size:             # <<<<<<<<<<<<<<
@@ -4270,7 +4294,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
     }
 
-    /* "kirostream/net/_wire.pyx":109
+    /* "kirostream/net/_wire.pyx":111
  *         if not size:
  *             break
  *         total += size             # <<<<<<<<<<<<<<
@@ -4279,7 +4303,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
     __pyx_v_total = (__pyx_v_total + __pyx_v_size);
 
-    /* "kirostream/net/_wire.pyx":110
+    /* "kirostream/net/_wire.pyx":112
  *             break
  *         total += size
  *         count += 1             # <<<<<<<<<<<<<<
@@ -4288,7 +4312,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
     __pyx_v_count = (__pyx_v_count + 1);
 
-    /* "kirostream/net/_wire.pyx":111
+    /* "kirostream/net/_wire.pyx":113
  *         total += size
  *         count += 1
  *         here = body + size + 2             # <<<<<<<<<<<<<<
@@ -4299,7 +4323,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
   }
   __pyx_L4_break:;
 
-  /* "kirostream/net/_wire.pyx":112
+  /* "kirostream/net/_wire.pyx":114
  *         count += 1
  *         here = body + size + 2
  *     if not count:             # <<<<<<<<<<<<<<
@@ -4311,22 +4335,22 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
   if (__pyx_t_1) {
 
 
-    /* "kirostream/net/_wire.pyx":113
+    /* "kirostream/net/_wire.pyx":115
  *         here = body + size + 2
  *     if not count:
  *         return b"", at             # <<<<<<<<<<<<<<
  *     if count == 1:
  *         chunk_at(base + at, end, &body)
 */
-    __pyx_t_2 = PyLong_FromSsize_t(__pyx_v_at); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 113, __pyx_L1_error)
+    __pyx_t_2 = PyLong_FromSsize_t(__pyx_v_at); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 115, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_3 = PyTuple_New(2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 113, __pyx_L1_error)
+    __pyx_t_3 = PyTuple_New(2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 115, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_INCREF(__pyx_mstate_global->__pyx_kp_b_);
     __Pyx_GIVEREF(__pyx_mstate_global->__pyx_kp_b_);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_mstate_global->__pyx_kp_b_) != (0)) __PYX_ERR(0, 113, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_mstate_global->__pyx_kp_b_) != (0)) __PYX_ERR(0, 115, __pyx_L1_error);
     __Pyx_GIVEREF(__pyx_t_2);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_t_2) != (0)) __PYX_ERR(0, 113, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_t_2) != (0)) __PYX_ERR(0, 115, __pyx_L1_error);
     __pyx_t_2 = 0;
     {
       PyObject *__pyx_temp;
@@ -4339,7 +4363,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
     __pyx_t_3 = 0;
     goto __pyx_L0;
 
-    /* "kirostream/net/_wire.pyx":112
+    /* "kirostream/net/_wire.pyx":114
  *         count += 1
  *         here = body + size + 2
  *     if not count:             # <<<<<<<<<<<<<<
@@ -4348,7 +4372,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
   }
 
-  /* "kirostream/net/_wire.pyx":114
+  /* "kirostream/net/_wire.pyx":116
  *     if not count:
  *         return b"", at
  *     if count == 1:             # <<<<<<<<<<<<<<
@@ -4360,7 +4384,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
   if (__pyx_t_1) {
 
 
-    /* "kirostream/net/_wire.pyx":115
+    /* "kirostream/net/_wire.pyx":117
  *         return b"", at
  *     if count == 1:
  *         chunk_at(base + at, end, &body)             # <<<<<<<<<<<<<<
@@ -4369,23 +4393,23 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
     (void)(__pyx_f_10kirostream_3net_5_wire_chunk_at((__pyx_v_base + __pyx_v_at), __pyx_v_end, (&__pyx_v_body)));
 
-    /* "kirostream/net/_wire.pyx":116
+    /* "kirostream/net/_wire.pyx":118
  *     if count == 1:
  *         chunk_at(base + at, end, &body)
  *         return PyBytes_FromStringAndSize(body, total), here - base             # <<<<<<<<<<<<<<
  *     joined = PyBytes_FromStringAndSize(NULL, total)
  *     into = PyBytes_AS_STRING(joined)
 */
-    __pyx_t_3 = PyBytes_FromStringAndSize(__pyx_v_body, __pyx_v_total); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 116, __pyx_L1_error)
+    __pyx_t_3 = PyBytes_FromStringAndSize(__pyx_v_body, __pyx_v_total); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 118, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_2 = __Pyx_PyLong_From_ptrdiff_t((__pyx_v_here - __pyx_v_base)); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 116, __pyx_L1_error)
+    __pyx_t_2 = __Pyx_PyLong_From_ptrdiff_t((__pyx_v_here - __pyx_v_base)); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 118, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_4 = PyTuple_New(2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 116, __pyx_L1_error)
+    __pyx_t_4 = PyTuple_New(2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 118, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_GIVEREF(__pyx_t_3);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 0, __pyx_t_3) != (0)) __PYX_ERR(0, 116, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 0, __pyx_t_3) != (0)) __PYX_ERR(0, 118, __pyx_L1_error);
     __Pyx_GIVEREF(__pyx_t_2);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 1, __pyx_t_2) != (0)) __PYX_ERR(0, 116, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 1, __pyx_t_2) != (0)) __PYX_ERR(0, 118, __pyx_L1_error);
     __pyx_t_3 = 0;
     __pyx_t_2 = 0;
     {
@@ -4399,7 +4423,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
     __pyx_t_4 = 0;
     goto __pyx_L0;
 
-    /* "kirostream/net/_wire.pyx":114
+    /* "kirostream/net/_wire.pyx":116
  *     if not count:
  *         return b"", at
  *     if count == 1:             # <<<<<<<<<<<<<<
@@ -4408,19 +4432,19 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
   }
 
-  /* "kirostream/net/_wire.pyx":117
+  /* "kirostream/net/_wire.pyx":119
  *         chunk_at(base + at, end, &body)
  *         return PyBytes_FromStringAndSize(body, total), here - base
  *     joined = PyBytes_FromStringAndSize(NULL, total)             # <<<<<<<<<<<<<<
  *     into = PyBytes_AS_STRING(joined)
  *     end, here = here, base + at
 */
-  __pyx_t_4 = PyBytes_FromStringAndSize(NULL, __pyx_v_total); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 117, __pyx_L1_error)
+  __pyx_t_4 = PyBytes_FromStringAndSize(NULL, __pyx_v_total); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 119, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __pyx_v_joined = ((PyObject*)__pyx_t_4);
   __pyx_t_4 = 0;
 
-  /* "kirostream/net/_wire.pyx":118
+  /* "kirostream/net/_wire.pyx":120
  *         return PyBytes_FromStringAndSize(body, total), here - base
  *     joined = PyBytes_FromStringAndSize(NULL, total)
  *     into = PyBytes_AS_STRING(joined)             # <<<<<<<<<<<<<<
@@ -4429,7 +4453,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
   __pyx_v_into = PyBytes_AS_STRING(__pyx_v_joined);
 
-  /* "kirostream/net/_wire.pyx":119
+  /* "kirostream/net/_wire.pyx":121
  *     joined = PyBytes_FromStringAndSize(NULL, total)
  *     into = PyBytes_AS_STRING(joined)
  *     end, here = here, base + at             # <<<<<<<<<<<<<<
@@ -4443,7 +4467,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
   __pyx_v_end = __pyx_t_5;
   __pyx_v_here = __pyx_t_6;
 
-  /* "kirostream/net/_wire.pyx":120
+  /* "kirostream/net/_wire.pyx":122
  *     into = PyBytes_AS_STRING(joined)
  *     end, here = here, base + at
  *     while here < end:             # <<<<<<<<<<<<<<
@@ -4456,7 +4480,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 
     if (!__pyx_t_1) break;
 
-    /* "kirostream/net/_wire.pyx":121
+    /* "kirostream/net/_wire.pyx":123
  *     end, here = here, base + at
  *     while here < end:
  *         size = chunk_at(here, end, &body)             # <<<<<<<<<<<<<<
@@ -4465,7 +4489,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
     __pyx_v_size = __pyx_f_10kirostream_3net_5_wire_chunk_at(__pyx_v_here, __pyx_v_end, (&__pyx_v_body));
 
-    /* "kirostream/net/_wire.pyx":122
+    /* "kirostream/net/_wire.pyx":124
  *     while here < end:
  *         size = chunk_at(here, end, &body)
  *         memcpy(into, body, size)             # <<<<<<<<<<<<<<
@@ -4474,7 +4498,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
     (void)(memcpy(__pyx_v_into, __pyx_v_body, __pyx_v_size));
 
-    /* "kirostream/net/_wire.pyx":123
+    /* "kirostream/net/_wire.pyx":125
  *         size = chunk_at(here, end, &body)
  *         memcpy(into, body, size)
  *         into += size             # <<<<<<<<<<<<<<
@@ -4483,7 +4507,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
 */
     __pyx_v_into = (__pyx_v_into + __pyx_v_size);
 
-    /* "kirostream/net/_wire.pyx":124
+    /* "kirostream/net/_wire.pyx":126
  *         memcpy(into, body, size)
  *         into += size
  *         here = body + size + 2             # <<<<<<<<<<<<<<
@@ -4493,22 +4517,22 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
     __pyx_v_here = ((__pyx_v_body + __pyx_v_size) + 2);
   }
 
-  /* "kirostream/net/_wire.pyx":125
+  /* "kirostream/net/_wire.pyx":127
  *         into += size
  *         here = body + size + 2
  *     return joined, end - base             # <<<<<<<<<<<<<<
  * 
  * 
 */
-  __pyx_t_4 = __Pyx_PyLong_From_ptrdiff_t((__pyx_v_end - __pyx_v_base)); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 125, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyLong_From_ptrdiff_t((__pyx_v_end - __pyx_v_base)); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 127, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
-  __pyx_t_2 = PyTuple_New(2); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 125, __pyx_L1_error)
+  __pyx_t_2 = PyTuple_New(2); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 127, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_INCREF(__pyx_v_joined);
   __Pyx_GIVEREF(__pyx_v_joined);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 0, __pyx_v_joined) != (0)) __PYX_ERR(0, 125, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 0, __pyx_v_joined) != (0)) __PYX_ERR(0, 127, __pyx_L1_error);
   __Pyx_GIVEREF(__pyx_t_4);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 1, __pyx_t_4) != (0)) __PYX_ERR(0, 125, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 1, __pyx_t_4) != (0)) __PYX_ERR(0, 127, __pyx_L1_error);
   __pyx_t_4 = 0;
   {
     PyObject *__pyx_temp;
@@ -4521,7 +4545,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
   __pyx_t_2 = 0;
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":97
+  /* "kirostream/net/_wire.pyx":99
  * 
  * 
  * def whole_chunks(bytes data not None, Py_ssize_t at):             # <<<<<<<<<<<<<<
@@ -4551,7 +4575,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_whole_chunks(CYTHON_UNUSED Py
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":138
+/* "kirostream/net/_wire.pyx":140
  *     cdef readonly double last
  * 
  *     def __init__(self, run_of, outlet, template, Py_ssize_t room, on_behind):             # <<<<<<<<<<<<<<
@@ -4601,60 +4625,60 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_run_of,&__pyx_mstate_global->__pyx_n_u_outlet,&__pyx_mstate_global->__pyx_n_u_template,&__pyx_mstate_global->__pyx_n_u_room,&__pyx_mstate_global->__pyx_n_u_on_behind,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 138, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 140, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  5:
         values[4] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 4);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 138, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 140, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 138, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 140, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 138, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 140, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 138, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 140, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 138, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 140, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 138, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 140, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 5; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 5, 5, i); __PYX_ERR(0, 138, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 5, 5, i); __PYX_ERR(0, 140, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 5)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 138, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 140, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 138, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 140, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 138, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 140, __pyx_L3_error)
       values[3] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 3);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 138, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 140, __pyx_L3_error)
       values[4] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 4);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 138, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 140, __pyx_L3_error)
     }
     __pyx_v_run_of = values[0];
     __pyx_v_outlet = values[1];
     __pyx_v_template = values[2];
-    __pyx_v_room = __Pyx_PyIndex_AsSsize_t(values[3]); if (unlikely((__pyx_v_room == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 138, __pyx_L3_error)
+    __pyx_v_room = __Pyx_PyIndex_AsSsize_t(values[3]); if (unlikely((__pyx_v_room == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 140, __pyx_L3_error)
     __pyx_v_on_behind = values[4];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__init__", 1, 5, 5, __pyx_nargs); __PYX_ERR(0, 138, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__init__", 1, 5, 5, __pyx_nargs); __PYX_ERR(0, 140, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -4689,7 +4713,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__init__", 0);
 
-  /* "kirostream/net/_wire.pyx":139
+  /* "kirostream/net/_wire.pyx":141
  * 
  *     def __init__(self, run_of, outlet, template, Py_ssize_t room, on_behind):
  *         self.run_of = run_of             # <<<<<<<<<<<<<<
@@ -4701,7 +4725,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
   __Pyx_GOTREF(__pyx_v_self->run_of);
   __Pyx_DECREF_SET(__pyx_v_self->run_of, __pyx_v_run_of);
 
-  /* "kirostream/net/_wire.pyx":140
+  /* "kirostream/net/_wire.pyx":142
  *     def __init__(self, run_of, outlet, template, Py_ssize_t room, on_behind):
  *         self.run_of = run_of
  *         self.outlet = outlet             # <<<<<<<<<<<<<<
@@ -4713,7 +4737,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
   __Pyx_GOTREF(__pyx_v_self->outlet);
   __Pyx_DECREF_SET(__pyx_v_self->outlet, __pyx_v_outlet);
 
-  /* "kirostream/net/_wire.pyx":141
+  /* "kirostream/net/_wire.pyx":143
  *         self.run_of = run_of
  *         self.outlet = outlet
  *         self.before, self.between, self.after = template             # <<<<<<<<<<<<<<
@@ -4726,7 +4750,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
     if (unlikely(size != 3)) {
       if (size > 3) __Pyx_RaiseTooManyValuesError(3);
       else if (size >= 0) __Pyx_RaiseNeedMoreValuesError(size);
-      __PYX_ERR(0, 141, __pyx_L1_error)
+      __PYX_ERR(0, 143, __pyx_L1_error)
     }
     #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
     if (likely(PyTuple_CheckExact(sequence))) {
@@ -4738,26 +4762,26 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
       __Pyx_INCREF(__pyx_t_3);
     } else {
       __pyx_t_1 = __Pyx_PyList_GET_ITEM_REF(sequence, 0, __Pyx_ReferenceSharing_SharedReference);
-      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 141, __pyx_L1_error)
+      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 143, __pyx_L1_error)
       __Pyx_XGOTREF(__pyx_t_1);
       __pyx_t_2 = __Pyx_PyList_GET_ITEM_REF(sequence, 1, __Pyx_ReferenceSharing_SharedReference);
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 141, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 143, __pyx_L1_error)
       __Pyx_XGOTREF(__pyx_t_2);
       __pyx_t_3 = __Pyx_PyList_GET_ITEM_REF(sequence, 2, __Pyx_ReferenceSharing_SharedReference);
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 141, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 143, __pyx_L1_error)
       __Pyx_XGOTREF(__pyx_t_3);
     }
     #else
-    __pyx_t_1 = __Pyx_PySequence_ITEM(sequence, 0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 141, __pyx_L1_error)
+    __pyx_t_1 = __Pyx_PySequence_ITEM(sequence, 0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 143, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
-    __pyx_t_2 = __Pyx_PySequence_ITEM(sequence, 1); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 141, __pyx_L1_error)
+    __pyx_t_2 = __Pyx_PySequence_ITEM(sequence, 1); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 143, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_3 = __Pyx_PySequence_ITEM(sequence, 2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 141, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PySequence_ITEM(sequence, 2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 143, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     #endif
   } else {
     Py_ssize_t index = -1;
-    __pyx_t_4 = PyObject_GetIter(__pyx_v_template); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 141, __pyx_L1_error)
+    __pyx_t_4 = PyObject_GetIter(__pyx_v_template); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 143, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __pyx_t_5 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_4);
     index = 0; __pyx_t_1 = __pyx_t_5(__pyx_t_4); if (unlikely(!__pyx_t_1)) goto __pyx_L3_unpacking_failed;
@@ -4766,7 +4790,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
     __Pyx_GOTREF(__pyx_t_2);
     index = 2; __pyx_t_3 = __pyx_t_5(__pyx_t_4); if (unlikely(!__pyx_t_3)) goto __pyx_L3_unpacking_failed;
     __Pyx_GOTREF(__pyx_t_3);
-    if (__Pyx_IternextUnpackEndCheck(__pyx_t_5(__pyx_t_4), 3) < (0)) __PYX_ERR(0, 141, __pyx_L1_error)
+    if (__Pyx_IternextUnpackEndCheck(__pyx_t_5(__pyx_t_4), 3) < (0)) __PYX_ERR(0, 143, __pyx_L1_error)
     __pyx_t_5 = NULL;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     goto __pyx_L4_unpacking_done;
@@ -4774,12 +4798,12 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __pyx_t_5 = NULL;
     if (__Pyx_IterFinish() == 0) __Pyx_RaiseNeedMoreValuesError(index);
-    __PYX_ERR(0, 141, __pyx_L1_error)
+    __PYX_ERR(0, 143, __pyx_L1_error)
     __pyx_L4_unpacking_done:;
   }
-  if (!(likely(PyBytes_CheckExact(__pyx_t_1))||((__pyx_t_1) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_1))) __PYX_ERR(0, 141, __pyx_L1_error)
-  if (!(likely(PyBytes_CheckExact(__pyx_t_2))||((__pyx_t_2) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_2))) __PYX_ERR(0, 141, __pyx_L1_error)
-  if (!(likely(PyBytes_CheckExact(__pyx_t_3))||((__pyx_t_3) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_3))) __PYX_ERR(0, 141, __pyx_L1_error)
+  if (!(likely(PyBytes_CheckExact(__pyx_t_1))||((__pyx_t_1) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_1))) __PYX_ERR(0, 143, __pyx_L1_error)
+  if (!(likely(PyBytes_CheckExact(__pyx_t_2))||((__pyx_t_2) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_2))) __PYX_ERR(0, 143, __pyx_L1_error)
+  if (!(likely(PyBytes_CheckExact(__pyx_t_3))||((__pyx_t_3) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_3))) __PYX_ERR(0, 143, __pyx_L1_error)
   __Pyx_GIVEREF(__pyx_t_1);
   __Pyx_GOTREF(__pyx_v_self->before);
   __Pyx_DECREF_SET(__pyx_v_self->before, ((PyObject*)__pyx_t_1));
@@ -4793,7 +4817,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
   __Pyx_DECREF_SET(__pyx_v_self->after, ((PyObject*)__pyx_t_3));
   __pyx_t_3 = 0;
 
-  /* "kirostream/net/_wire.pyx":142
+  /* "kirostream/net/_wire.pyx":144
  *         self.outlet = outlet
  *         self.before, self.between, self.after = template
  *         self.room = room             # <<<<<<<<<<<<<<
@@ -4802,7 +4826,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
 */
   __pyx_v_self->room = __pyx_v_room;
 
-  /* "kirostream/net/_wire.pyx":143
+  /* "kirostream/net/_wire.pyx":145
  *         self.before, self.between, self.after = template
  *         self.room = room
  *         self.on_behind = on_behind             # <<<<<<<<<<<<<<
@@ -4814,21 +4838,21 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
   __Pyx_GOTREF(__pyx_v_self->on_behind);
   __Pyx_DECREF_SET(__pyx_v_self->on_behind, __pyx_v_on_behind);
 
-  /* "kirostream/net/_wire.pyx":144
+  /* "kirostream/net/_wire.pyx":146
  *         self.room = room
  *         self.on_behind = on_behind
  *         self.carried = []             # <<<<<<<<<<<<<<
  * 
  *     def __repr__(self):
 */
-  __pyx_t_3 = PyList_New(0); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 144, __pyx_L1_error)
+  __pyx_t_3 = PyList_New(0); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 146, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_GIVEREF(__pyx_t_3);
   __Pyx_GOTREF(__pyx_v_self->carried);
   __Pyx_DECREF_SET(__pyx_v_self->carried, ((PyObject*)__pyx_t_3));
   __pyx_t_3 = 0;
 
-  /* "kirostream/net/_wire.pyx":138
+  /* "kirostream/net/_wire.pyx":140
  *     cdef readonly double last
  * 
  *     def __init__(self, run_of, outlet, template, Py_ssize_t room, on_behind):             # <<<<<<<<<<<<<<
@@ -4852,7 +4876,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Track___init__(struct __pyx_obj_10
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":146
+/* "kirostream/net/_wire.pyx":148
  *         self.carried = []
  * 
  *     def __repr__(self):             # <<<<<<<<<<<<<<
@@ -4889,16 +4913,16 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_2__repr__(struct __pyx
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__repr__", 0);
 
-  /* "kirostream/net/_wire.pyx":147
+  /* "kirostream/net/_wire.pyx":149
  * 
  *     def __repr__(self):
  *         return f"<Track: {self.count} pieces, room for {self.room} bytes>"             # <<<<<<<<<<<<<<
  * 
  *     @property
 */
-  __pyx_t_1 = __Pyx_PyUnicode_From_Py_ssize_t(__pyx_v_self->count, 0, ' ', 'd'); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 147, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyUnicode_From_Py_ssize_t(__pyx_v_self->count, 0, ' ', 'd'); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 149, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_2 = __Pyx_PyUnicode_From_Py_ssize_t(__pyx_v_self->room, 0, ' ', 'd'); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 147, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyUnicode_From_Py_ssize_t(__pyx_v_self->room, 0, ' ', 'd'); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 149, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __pyx_t_3[0] = __pyx_mstate_global->__pyx_kp_u_Track;
   __pyx_t_3[1] = __pyx_t_1;
@@ -4911,7 +4935,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_2__repr__(struct __pyx
   #endif
   __pyx_t_5 = 0;
   __pyx_t_6 = __Pyx_PyUnicode_Join(__pyx_t_3, 5, __pyx_t_4, __pyx_t_5);
-  if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 147, __pyx_L1_error)
+  if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 149, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
@@ -4926,7 +4950,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_2__repr__(struct __pyx
   __pyx_t_6 = 0;
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":146
+  /* "kirostream/net/_wire.pyx":148
  *         self.carried = []
  * 
  *     def __repr__(self):             # <<<<<<<<<<<<<<
@@ -4947,7 +4971,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_2__repr__(struct __pyx
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":149
+/* "kirostream/net/_wire.pyx":151
  *         return f"<Track: {self.count} pieces, room for {self.room} bytes>"
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -4979,14 +5003,14 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_7is_open___get__(struc
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__get__", 0);
 
-  /* "kirostream/net/_wire.pyx":151
+  /* "kirostream/net/_wire.pyx":153
  *     @property
  *     def is_open(self):
  *         return self.room > 0             # <<<<<<<<<<<<<<
  * 
  *     def close(self):
 */
-  __pyx_t_1 = __Pyx_PyBool_FromLong((__pyx_v_self->room > 0)); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 151, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyBool_FromLong((__pyx_v_self->room > 0)); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 153, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   {
     PyObject *__pyx_temp;
@@ -4999,7 +5023,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_7is_open___get__(struc
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":149
+  /* "kirostream/net/_wire.pyx":151
  *         return f"<Track: {self.count} pieces, room for {self.room} bytes>"
  * 
  *     @property             # <<<<<<<<<<<<<<
@@ -5018,7 +5042,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_7is_open___get__(struc
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":153
+/* "kirostream/net/_wire.pyx":155
  *         return self.room > 0
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
@@ -5073,7 +5097,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_4close(struct __pyx_ob
   __Pyx_RefNannyDeclarations
   __Pyx_RefNannySetupContext("close", 0);
 
-  /* "kirostream/net/_wire.pyx":154
+  /* "kirostream/net/_wire.pyx":156
  * 
  *     def close(self):
  *         self.room = 0             # <<<<<<<<<<<<<<
@@ -5082,7 +5106,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_4close(struct __pyx_ob
 */
   __pyx_v_self->room = 0;
 
-  /* "kirostream/net/_wire.pyx":155
+  /* "kirostream/net/_wire.pyx":157
  *     def close(self):
  *         self.room = 0
  *         self.run_of = self.outlet = self.on_behind = None  # whoever is behind them has a way to the track             # <<<<<<<<<<<<<<
@@ -5102,7 +5126,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_4close(struct __pyx_ob
   __Pyx_GOTREF(__pyx_v_self->on_behind);
   __Pyx_DECREF_SET(__pyx_v_self->on_behind, Py_None);
 
-  /* "kirostream/net/_wire.pyx":153
+  /* "kirostream/net/_wire.pyx":155
  *         return self.room > 0
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
@@ -5117,7 +5141,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_4close(struct __pyx_ob
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":157
+/* "kirostream/net/_wire.pyx":159
  *         self.run_of = self.outlet = self.on_behind = None  # whoever is behind them has a way to the track
  * 
  *     def take(self):             # <<<<<<<<<<<<<<
@@ -5177,7 +5201,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_6take(struct __pyx_obj
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("take", 0);
 
-  /* "kirostream/net/_wire.pyx":158
+  /* "kirostream/net/_wire.pyx":160
  * 
  *     def take(self):
  *         cdef list carried = self.carried             # <<<<<<<<<<<<<<
@@ -5189,21 +5213,21 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_6take(struct __pyx_obj
   __pyx_v_carried = ((PyObject*)__pyx_t_1);
   __pyx_t_1 = 0;
 
-  /* "kirostream/net/_wire.pyx":159
+  /* "kirostream/net/_wire.pyx":161
  *     def take(self):
  *         cdef list carried = self.carried
  *         self.carried = []             # <<<<<<<<<<<<<<
  *         return carried
  * 
 */
-  __pyx_t_1 = PyList_New(0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 159, __pyx_L1_error)
+  __pyx_t_1 = PyList_New(0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 161, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_GIVEREF(__pyx_t_1);
   __Pyx_GOTREF(__pyx_v_self->carried);
   __Pyx_DECREF_SET(__pyx_v_self->carried, ((PyObject*)__pyx_t_1));
   __pyx_t_1 = 0;
 
-  /* "kirostream/net/_wire.pyx":160
+  /* "kirostream/net/_wire.pyx":162
  *         cdef list carried = self.carried
  *         self.carried = []
  *         return carried             # <<<<<<<<<<<<<<
@@ -5221,7 +5245,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_6take(struct __pyx_obj
   }
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":157
+  /* "kirostream/net/_wire.pyx":159
  *         self.run_of = self.outlet = self.on_behind = None  # whoever is behind them has a way to the track
  * 
  *     def take(self):             # <<<<<<<<<<<<<<
@@ -5241,7 +5265,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_6take(struct __pyx_obj
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":162
+/* "kirostream/net/_wire.pyx":164
  *         return carried
  * 
  *     def push(self, bytes data not None):             # <<<<<<<<<<<<<<
@@ -5288,32 +5312,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_data,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 162, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 164, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 162, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 164, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "push", 0) < (0)) __PYX_ERR(0, 162, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "push", 0) < (0)) __PYX_ERR(0, 164, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("push", 1, 1, 1, i); __PYX_ERR(0, 162, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("push", 1, 1, 1, i); __PYX_ERR(0, 164, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 162, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 164, __pyx_L3_error)
     }
     __pyx_v_data = ((PyObject*)values[0]);
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("push", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 162, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("push", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 164, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -5324,7 +5348,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return NULL;
   __pyx_L4_argument_unpacking_done:;
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_data), (&PyBytes_Type), 0, "data", 1))) __PYX_ERR(0, 162, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_data), (&PyBytes_Type), 0, "data", 1))) __PYX_ERR(0, 164, __pyx_L1_error)
   __pyx_r = __pyx_pf_10kirostream_3net_5_wire_5Track_8push(((struct __pyx_obj_10kirostream_3net_5_wire_Track *)__pyx_v_self), __pyx_v_data);
 
   /* function exit code */
@@ -5360,7 +5384,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("push", 0);
 
-  /* "kirostream/net/_wire.pyx":163
+  /* "kirostream/net/_wire.pyx":165
  * 
  *     def push(self, bytes data not None):
  *         if self.room <= 0:             # <<<<<<<<<<<<<<
@@ -5372,7 +5396,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
   if (__pyx_t_1) {
 
 
-    /* "kirostream/net/_wire.pyx":164
+    /* "kirostream/net/_wire.pyx":166
  *     def push(self, bytes data not None):
  *         if self.room <= 0:
  *             return False             # <<<<<<<<<<<<<<
@@ -5390,7 +5414,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
     }
     goto __pyx_L0;
 
-    /* "kirostream/net/_wire.pyx":163
+    /* "kirostream/net/_wire.pyx":165
  * 
  *     def push(self, bytes data not None):
  *         if self.room <= 0:             # <<<<<<<<<<<<<<
@@ -5399,7 +5423,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
 */
   }
 
-  /* "kirostream/net/_wire.pyx":165
+  /* "kirostream/net/_wire.pyx":167
  *         if self.room <= 0:
  *             return False
  *         found = self.run_of(data, self.room)             # <<<<<<<<<<<<<<
@@ -5409,7 +5433,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
   __pyx_t_3 = NULL;
   __Pyx_INCREF(__pyx_v_self->run_of);
   __pyx_t_4 = __pyx_v_self->run_of; 
-  __pyx_t_5 = PyLong_FromSsize_t(__pyx_v_self->room); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 165, __pyx_L1_error)
+  __pyx_t_5 = PyLong_FromSsize_t(__pyx_v_self->room); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 167, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __pyx_t_6 = 1;
   #if CYTHON_UNPACK_METHODS
@@ -5429,13 +5453,13 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
     __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 165, __pyx_L1_error)
+    if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 167, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
   }
   __pyx_v_found = __pyx_t_2;
   __pyx_t_2 = 0;
 
-  /* "kirostream/net/_wire.pyx":166
+  /* "kirostream/net/_wire.pyx":168
  *             return False
  *         found = self.run_of(data, self.room)
  *         if found is None:             # <<<<<<<<<<<<<<
@@ -5446,7 +5470,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
   if (__pyx_t_1) {
 
 
-    /* "kirostream/net/_wire.pyx":167
+    /* "kirostream/net/_wire.pyx":169
  *         found = self.run_of(data, self.room)
  *         if found is None:
  *             return False             # <<<<<<<<<<<<<<
@@ -5464,7 +5488,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
     }
     goto __pyx_L0;
 
-    /* "kirostream/net/_wire.pyx":166
+    /* "kirostream/net/_wire.pyx":168
  *             return False
  *         found = self.run_of(data, self.room)
  *         if found is None:             # <<<<<<<<<<<<<<
@@ -5473,7 +5497,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
 */
   }
 
-  /* "kirostream/net/_wire.pyx":168
+  /* "kirostream/net/_wire.pyx":170
  *         if found is None:
  *             return False
  *         self.carry(<list?>found)             # <<<<<<<<<<<<<<
@@ -5482,12 +5506,12 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
 */
   __pyx_t_2 = __pyx_v_found;
   __Pyx_INCREF(__pyx_t_2);
-  if (!(likely(PyList_CheckExact(__pyx_t_2)) || __Pyx_RaiseUnexpectedTypeError("list", __pyx_t_2))) __PYX_ERR(0, 168, __pyx_L1_error)
-  __pyx_t_7 = ((struct __pyx_vtabstruct_10kirostream_3net_5_wire_Track *)__pyx_v_self->__pyx_vtab)->carry(__pyx_v_self, ((PyObject*)__pyx_t_2)); if (unlikely(__pyx_t_7 == ((int)-1))) __PYX_ERR(0, 168, __pyx_L1_error)
+  if (!(likely(PyList_CheckExact(__pyx_t_2)) || __Pyx_RaiseUnexpectedTypeError("list", __pyx_t_2))) __PYX_ERR(0, 170, __pyx_L1_error)
+  __pyx_t_7 = ((struct __pyx_vtabstruct_10kirostream_3net_5_wire_Track *)__pyx_v_self->__pyx_vtab)->carry(__pyx_v_self, ((PyObject*)__pyx_t_2)); if (unlikely(__pyx_t_7 == ((int)-1))) __PYX_ERR(0, 170, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
 
-  /* "kirostream/net/_wire.pyx":169
+  /* "kirostream/net/_wire.pyx":171
  *             return False
  *         self.carry(<list?>found)
  *         return True             # <<<<<<<<<<<<<<
@@ -5505,7 +5529,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
   }
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":162
+  /* "kirostream/net/_wire.pyx":164
  *         return carried
  * 
  *     def push(self, bytes data not None):             # <<<<<<<<<<<<<<
@@ -5528,7 +5552,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_8push(struct __pyx_obj
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":171
+/* "kirostream/net/_wire.pyx":173
  *         return True
  * 
  *     cdef int carry(self, list pieces) except -1:             # <<<<<<<<<<<<<<
@@ -5562,7 +5586,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("carry", 0);
 
-  /* "kirostream/net/_wire.pyx":173
+  /* "kirostream/net/_wire.pyx":175
  *     cdef int carry(self, list pieces) except -1:
  *         """Say the pieces in one chunk. They were taken: from here on they are carried, come what may."""
  *         cdef Py_ssize_t count = len(pieces), size = 0, total, digits, i             # <<<<<<<<<<<<<<
@@ -5571,13 +5595,13 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   if (unlikely(__pyx_v_pieces == Py_None)) {
     PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-    __PYX_ERR(0, 173, __pyx_L1_error)
+    __PYX_ERR(0, 175, __pyx_L1_error)
   }
-  __pyx_t_1 = __Pyx_PyList_GET_SIZE(__pyx_v_pieces); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 173, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyList_GET_SIZE(__pyx_v_pieces); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 175, __pyx_L1_error)
   __pyx_v_count = __pyx_t_1;
   __pyx_v_size = 0;
 
-  /* "kirostream/net/_wire.pyx":177
+  /* "kirostream/net/_wire.pyx":179
  *         cdef char[24] head
  *         cdef char* into
  *         if not count:             # <<<<<<<<<<<<<<
@@ -5589,7 +5613,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   if (__pyx_t_2) {
 
 
-    /* "kirostream/net/_wire.pyx":178
+    /* "kirostream/net/_wire.pyx":180
  *         cdef char* into
  *         if not count:
  *             return 0             # <<<<<<<<<<<<<<
@@ -5602,7 +5626,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
     }
     goto __pyx_L0;
 
-    /* "kirostream/net/_wire.pyx":177
+    /* "kirostream/net/_wire.pyx":179
  *         cdef char[24] head
  *         cdef char* into
  *         if not count:             # <<<<<<<<<<<<<<
@@ -5611,7 +5635,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   }
 
-  /* "kirostream/net/_wire.pyx":179
+  /* "kirostream/net/_wire.pyx":181
  *         if not count:
  *             return 0
  *         for i in range(count):             # <<<<<<<<<<<<<<
@@ -5625,7 +5649,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   for (__pyx_t_4 = 0; __pyx_t_4 < __pyx_t_3; __pyx_t_4+=1) {
     __pyx_v_i = __pyx_t_4;
 
-    /* "kirostream/net/_wire.pyx":180
+    /* "kirostream/net/_wire.pyx":182
  *             return 0
  *         for i in range(count):
  *             size += PyBytes_GET_SIZE(<bytes?>pieces[i])             # <<<<<<<<<<<<<<
@@ -5634,17 +5658,17 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
     if (unlikely(__pyx_v_pieces == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "\047NoneType\047 object is not subscriptable");
-      __PYX_ERR(0, 180, __pyx_L1_error)
+      __PYX_ERR(0, 182, __pyx_L1_error)
     }
     __pyx_t_5 = __Pyx_PyList_GET_ITEM(__pyx_v_pieces, __pyx_v_i);
     __Pyx_INCREF(__pyx_t_5);
-    if (!(likely(PyBytes_CheckExact(__pyx_t_5)) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_5))) __PYX_ERR(0, 180, __pyx_L1_error)
+    if (!(likely(PyBytes_CheckExact(__pyx_t_5)) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_5))) __PYX_ERR(0, 182, __pyx_L1_error)
     __pyx_v_size = (__pyx_v_size + PyBytes_GET_SIZE(__pyx_t_5));
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   }
 
 
-  /* "kirostream/net/_wire.pyx":181
+  /* "kirostream/net/_wire.pyx":183
  *         for i in range(count):
  *             size += PyBytes_GET_SIZE(<bytes?>pieces[i])
  *         total = size + PyBytes_GET_SIZE(self.before) + PyBytes_GET_SIZE(self.after)             # <<<<<<<<<<<<<<
@@ -5659,7 +5683,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-  /* "kirostream/net/_wire.pyx":182
+  /* "kirostream/net/_wire.pyx":184
  *             size += PyBytes_GET_SIZE(<bytes?>pieces[i])
  *         total = size + PyBytes_GET_SIZE(self.before) + PyBytes_GET_SIZE(self.after)
  *         total += (count - 1) * PyBytes_GET_SIZE(self.between)             # <<<<<<<<<<<<<<
@@ -5671,7 +5695,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   __pyx_v_total = (__pyx_v_total + ((__pyx_v_count - 1) * PyBytes_GET_SIZE(__pyx_t_6)));
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-  /* "kirostream/net/_wire.pyx":183
+  /* "kirostream/net/_wire.pyx":185
  *         total = size + PyBytes_GET_SIZE(self.before) + PyBytes_GET_SIZE(self.after)
  *         total += (count - 1) * PyBytes_GET_SIZE(self.between)
  *         digits = hex_of(total, head)             # <<<<<<<<<<<<<<
@@ -5680,19 +5704,19 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   __pyx_v_digits = __pyx_f_10kirostream_3net_5_wire_hex_of(__pyx_v_total, __pyx_v_head);
 
-  /* "kirostream/net/_wire.pyx":184
+  /* "kirostream/net/_wire.pyx":186
  *         total += (count - 1) * PyBytes_GET_SIZE(self.between)
  *         digits = hex_of(total, head)
  *         wire = PyBytes_FromStringAndSize(NULL, digits + total + 4)             # <<<<<<<<<<<<<<
  *         into = PyBytes_AS_STRING(wire)
  *         memcpy(into, head, digits)
 */
-  __pyx_t_6 = PyBytes_FromStringAndSize(NULL, ((__pyx_v_digits + __pyx_v_total) + 4)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 184, __pyx_L1_error)
+  __pyx_t_6 = PyBytes_FromStringAndSize(NULL, ((__pyx_v_digits + __pyx_v_total) + 4)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 186, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __pyx_v_wire = ((PyObject*)__pyx_t_6);
   __pyx_t_6 = 0;
 
-  /* "kirostream/net/_wire.pyx":185
+  /* "kirostream/net/_wire.pyx":187
  *         digits = hex_of(total, head)
  *         wire = PyBytes_FromStringAndSize(NULL, digits + total + 4)
  *         into = PyBytes_AS_STRING(wire)             # <<<<<<<<<<<<<<
@@ -5701,7 +5725,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   __pyx_v_into = PyBytes_AS_STRING(__pyx_v_wire);
 
-  /* "kirostream/net/_wire.pyx":186
+  /* "kirostream/net/_wire.pyx":188
  *         wire = PyBytes_FromStringAndSize(NULL, digits + total + 4)
  *         into = PyBytes_AS_STRING(wire)
  *         memcpy(into, head, digits)             # <<<<<<<<<<<<<<
@@ -5710,7 +5734,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   (void)(memcpy(__pyx_v_into, __pyx_v_head, __pyx_v_digits));
 
-  /* "kirostream/net/_wire.pyx":187
+  /* "kirostream/net/_wire.pyx":189
  *         into = PyBytes_AS_STRING(wire)
  *         memcpy(into, head, digits)
  *         memcpy(into + digits, b"\r\n", 2)             # <<<<<<<<<<<<<<
@@ -5719,7 +5743,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   (void)(memcpy((__pyx_v_into + __pyx_v_digits), __pyx_k__3, 2));
 
-  /* "kirostream/net/_wire.pyx":188
+  /* "kirostream/net/_wire.pyx":190
  *         memcpy(into, head, digits)
  *         memcpy(into + digits, b"\r\n", 2)
  *         into = put(into + digits + 2, self.before)             # <<<<<<<<<<<<<<
@@ -5731,7 +5755,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   __pyx_v_into = __pyx_f_10kirostream_3net_5_wire_put(((__pyx_v_into + __pyx_v_digits) + 2), ((PyObject*)__pyx_t_6));
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-  /* "kirostream/net/_wire.pyx":189
+  /* "kirostream/net/_wire.pyx":191
  *         memcpy(into + digits, b"\r\n", 2)
  *         into = put(into + digits + 2, self.before)
  *         for i in range(count):             # <<<<<<<<<<<<<<
@@ -5745,7 +5769,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   for (__pyx_t_4 = 0; __pyx_t_4 < __pyx_t_3; __pyx_t_4+=1) {
     __pyx_v_i = __pyx_t_4;
 
-    /* "kirostream/net/_wire.pyx":190
+    /* "kirostream/net/_wire.pyx":192
  *         into = put(into + digits + 2, self.before)
  *         for i in range(count):
  *             if i:             # <<<<<<<<<<<<<<
@@ -5757,7 +5781,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
     if (__pyx_t_2) {
 
 
-      /* "kirostream/net/_wire.pyx":191
+      /* "kirostream/net/_wire.pyx":193
  *         for i in range(count):
  *             if i:
  *                 into = put(into, self.between)             # <<<<<<<<<<<<<<
@@ -5769,7 +5793,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
       __pyx_v_into = __pyx_f_10kirostream_3net_5_wire_put(__pyx_v_into, ((PyObject*)__pyx_t_6));
       __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-      /* "kirostream/net/_wire.pyx":190
+      /* "kirostream/net/_wire.pyx":192
  *         into = put(into + digits + 2, self.before)
  *         for i in range(count):
  *             if i:             # <<<<<<<<<<<<<<
@@ -5778,7 +5802,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
     }
 
-    /* "kirostream/net/_wire.pyx":192
+    /* "kirostream/net/_wire.pyx":194
  *             if i:
  *                 into = put(into, self.between)
  *             into = put(into, <bytes>pieces[i])             # <<<<<<<<<<<<<<
@@ -5787,7 +5811,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
     if (unlikely(__pyx_v_pieces == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "\047NoneType\047 object is not subscriptable");
-      __PYX_ERR(0, 192, __pyx_L1_error)
+      __PYX_ERR(0, 194, __pyx_L1_error)
     }
     __pyx_t_6 = __Pyx_PyList_GET_ITEM(__pyx_v_pieces, __pyx_v_i);
     __Pyx_INCREF(__pyx_t_6);
@@ -5796,7 +5820,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   }
 
 
-  /* "kirostream/net/_wire.pyx":193
+  /* "kirostream/net/_wire.pyx":195
  *                 into = put(into, self.between)
  *             into = put(into, <bytes>pieces[i])
  *         into = put(into, self.after)             # <<<<<<<<<<<<<<
@@ -5808,7 +5832,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   __pyx_v_into = __pyx_f_10kirostream_3net_5_wire_put(__pyx_v_into, ((PyObject*)__pyx_t_6));
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-  /* "kirostream/net/_wire.pyx":194
+  /* "kirostream/net/_wire.pyx":196
  *             into = put(into, <bytes>pieces[i])
  *         into = put(into, self.after)
  *         memcpy(into, b"\r\n", 2)             # <<<<<<<<<<<<<<
@@ -5817,7 +5841,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   (void)(memcpy(__pyx_v_into, __pyx_k__3, 2));
 
-  /* "kirostream/net/_wire.pyx":195
+  /* "kirostream/net/_wire.pyx":197
  *         into = put(into, self.after)
  *         memcpy(into, b"\r\n", 2)
  *         self.carried.extend(pieces)             # <<<<<<<<<<<<<<
@@ -5826,12 +5850,12 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   if (unlikely(__pyx_v_self->carried == Py_None)) {
     PyErr_Format(PyExc_AttributeError, "\047NoneType\047 object has no attribute \047%.30s\047", "extend");
-    __PYX_ERR(0, 195, __pyx_L1_error)
+    __PYX_ERR(0, 197, __pyx_L1_error)
   }
-  __pyx_t_7 = __Pyx_PyList_Extend(__pyx_v_self->carried, __pyx_v_pieces); if (unlikely(__pyx_t_7 == ((int)-1))) __PYX_ERR(0, 195, __pyx_L1_error)
+  __pyx_t_7 = __Pyx_PyList_Extend(__pyx_v_self->carried, __pyx_v_pieces); if (unlikely(__pyx_t_7 == ((int)-1))) __PYX_ERR(0, 197, __pyx_L1_error)
 
 
-  /* "kirostream/net/_wire.pyx":196
+  /* "kirostream/net/_wire.pyx":198
  *         memcpy(into, b"\r\n", 2)
  *         self.carried.extend(pieces)
  *         self.count += count             # <<<<<<<<<<<<<<
@@ -5840,7 +5864,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   __pyx_v_self->count = (__pyx_v_self->count + __pyx_v_count);
 
-  /* "kirostream/net/_wire.pyx":197
+  /* "kirostream/net/_wire.pyx":199
  *         self.carried.extend(pieces)
  *         self.count += count
  *         self.sent += total             # <<<<<<<<<<<<<<
@@ -5849,7 +5873,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   __pyx_v_self->sent = (__pyx_v_self->sent + __pyx_v_total);
 
-  /* "kirostream/net/_wire.pyx":198
+  /* "kirostream/net/_wire.pyx":200
  *         self.count += count
  *         self.sent += total
  *         self.room -= size             # <<<<<<<<<<<<<<
@@ -5858,7 +5882,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   __pyx_v_self->room = (__pyx_v_self->room - __pyx_v_size);
 
-  /* "kirostream/net/_wire.pyx":199
+  /* "kirostream/net/_wire.pyx":201
  *         self.sent += total
  *         self.room -= size
  *         self.last = ks_now()             # <<<<<<<<<<<<<<
@@ -5867,7 +5891,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   __pyx_v_self->last = ks_now();
 
-  /* "kirostream/net/_wire.pyx":200
+  /* "kirostream/net/_wire.pyx":202
  *         self.room -= size
  *         self.last = ks_now()
  *         if not self.outlet.offer(wire):             # <<<<<<<<<<<<<<
@@ -5881,10 +5905,10 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
     PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_v_wire};
     __pyx_t_6 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_offer, __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-    if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 200, __pyx_L1_error)
+    if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 202, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
   }
-  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_6); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 200, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_6); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 202, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   __pyx_t_9 = (!__pyx_t_2);
 
@@ -5892,7 +5916,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   if (__pyx_t_9) {
 
 
-    /* "kirostream/net/_wire.pyx":201
+    /* "kirostream/net/_wire.pyx":203
  *         self.last = ks_now()
  *         if not self.outlet.offer(wire):
  *             self.on_behind()  # closes it             # <<<<<<<<<<<<<<
@@ -5919,12 +5943,12 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
       __pyx_t_6 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_10, __pyx_callargs+__pyx_t_8, (1-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 201, __pyx_L1_error)
+      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 203, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_6);
     }
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-    /* "kirostream/net/_wire.pyx":200
+    /* "kirostream/net/_wire.pyx":202
  *         self.room -= size
  *         self.last = ks_now()
  *         if not self.outlet.offer(wire):             # <<<<<<<<<<<<<<
@@ -5933,7 +5957,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
 */
   }
 
-  /* "kirostream/net/_wire.pyx":202
+  /* "kirostream/net/_wire.pyx":204
  *         if not self.outlet.offer(wire):
  *             self.on_behind()  # closes it
  *         return 0             # <<<<<<<<<<<<<<
@@ -5946,7 +5970,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   }
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":171
+  /* "kirostream/net/_wire.pyx":173
  *         return True
  * 
  *     cdef int carry(self, list pieces) except -1:             # <<<<<<<<<<<<<<
@@ -5975,7 +5999,7 @@ static int __pyx_f_10kirostream_3net_5_wire_5Track_carry(struct __pyx_obj_10kiro
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":135
+/* "kirostream/net/_wire.pyx":137
  *     cdef list carried
  *     cdef Py_ssize_t room
  *     cdef readonly Py_ssize_t count, sent             # <<<<<<<<<<<<<<
@@ -6014,7 +6038,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_5count___get__(struct 
       __Pyx_INCREF(__pyx_t_1);
       __Pyx_PyCriticalSection_Begin(&__pyx_cs, (PyObject*)__pyx_t_1);
       /*try:*/ {
-        __pyx_t_2 = PyLong_FromSsize_t(__pyx_v_self->count); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 135, __pyx_L4_error)
+        __pyx_t_2 = PyLong_FromSsize_t(__pyx_v_self->count); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 137, __pyx_L4_error)
         __Pyx_GOTREF(__pyx_t_2);
         {
           PyObject *__pyx_temp;
@@ -6088,7 +6112,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_4sent___get__(struct _
       __Pyx_INCREF(__pyx_t_1);
       __Pyx_PyCriticalSection_Begin(&__pyx_cs, (PyObject*)__pyx_t_1);
       /*try:*/ {
-        __pyx_t_2 = PyLong_FromSsize_t(__pyx_v_self->sent); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 135, __pyx_L4_error)
+        __pyx_t_2 = PyLong_FromSsize_t(__pyx_v_self->sent); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 137, __pyx_L4_error)
         __Pyx_GOTREF(__pyx_t_2);
         {
           PyObject *__pyx_temp;
@@ -6131,7 +6155,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_4sent___get__(struct _
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":136
+/* "kirostream/net/_wire.pyx":138
  *     cdef Py_ssize_t room
  *     cdef readonly Py_ssize_t count, sent
  *     cdef readonly double last             # <<<<<<<<<<<<<<
@@ -6170,7 +6194,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_4last___get__(struct _
       __Pyx_INCREF(__pyx_t_1);
       __Pyx_PyCriticalSection_Begin(&__pyx_cs, (PyObject*)__pyx_t_1);
       /*try:*/ {
-        __pyx_t_2 = PyFloat_FromDouble(__pyx_v_self->last); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 136, __pyx_L4_error)
+        __pyx_t_2 = PyFloat_FromDouble(__pyx_v_self->last); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 138, __pyx_L4_error)
         __Pyx_GOTREF(__pyx_t_2);
         {
           PyObject *__pyx_temp;
@@ -6779,7 +6803,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Track_12__setstate_cython__(
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":205
+/* "kirostream/net/_wire.pyx":207
  * 
  * 
  * cdef inline char* put(char* into, bytes data) noexcept:             # <<<<<<<<<<<<<<
@@ -6791,7 +6815,7 @@ static CYTHON_INLINE char *__pyx_f_10kirostream_3net_5_wire_put(char *__pyx_v_in
   Py_ssize_t __pyx_v_size;
   char *__pyx_r;
 
-  /* "kirostream/net/_wire.pyx":206
+  /* "kirostream/net/_wire.pyx":208
  * 
  * cdef inline char* put(char* into, bytes data) noexcept:
  *     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)             # <<<<<<<<<<<<<<
@@ -6800,7 +6824,7 @@ static CYTHON_INLINE char *__pyx_f_10kirostream_3net_5_wire_put(char *__pyx_v_in
 */
   __pyx_v_size = PyBytes_GET_SIZE(__pyx_v_data);
 
-  /* "kirostream/net/_wire.pyx":207
+  /* "kirostream/net/_wire.pyx":209
  * cdef inline char* put(char* into, bytes data) noexcept:
  *     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
  *     memcpy(into, PyBytes_AS_STRING(data), size)             # <<<<<<<<<<<<<<
@@ -6809,7 +6833,7 @@ static CYTHON_INLINE char *__pyx_f_10kirostream_3net_5_wire_put(char *__pyx_v_in
 */
   (void)(memcpy(__pyx_v_into, PyBytes_AS_STRING(__pyx_v_data), __pyx_v_size));
 
-  /* "kirostream/net/_wire.pyx":208
+  /* "kirostream/net/_wire.pyx":210
  *     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
  *     memcpy(into, PyBytes_AS_STRING(data), size)
  *     return into + size             # <<<<<<<<<<<<<<
@@ -6822,7 +6846,7 @@ static CYTHON_INLINE char *__pyx_f_10kirostream_3net_5_wire_put(char *__pyx_v_in
   }
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":205
+  /* "kirostream/net/_wire.pyx":207
  * 
  * 
  * cdef inline char* put(char* into, bytes data) noexcept:             # <<<<<<<<<<<<<<
@@ -6837,7 +6861,7 @@ static CYTHON_INLINE char *__pyx_f_10kirostream_3net_5_wire_put(char *__pyx_v_in
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":211
+/* "kirostream/net/_wire.pyx":213
  * 
  * 
  * cdef Py_ssize_t hex_of(Py_ssize_t value, char* into) noexcept:             # <<<<<<<<<<<<<<
@@ -6860,7 +6884,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_hex_of(Py_ssize_t __pyx_v_val
   int __pyx_clineno = 0;
 
 
-  /* "kirostream/net/_wire.pyx":213
+  /* "kirostream/net/_wire.pyx":215
  * cdef Py_ssize_t hex_of(Py_ssize_t value, char* into) noexcept:
  *     cdef char[24] turned
  *     cdef Py_ssize_t n = 0, i             # <<<<<<<<<<<<<<
@@ -6869,7 +6893,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_hex_of(Py_ssize_t __pyx_v_val
 */
   __pyx_v_n = 0;
 
-  /* "kirostream/net/_wire.pyx":214
+  /* "kirostream/net/_wire.pyx":216
  *     cdef char[24] turned
  *     cdef Py_ssize_t n = 0, i
  *     while value:             # <<<<<<<<<<<<<<
@@ -6882,7 +6906,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_hex_of(Py_ssize_t __pyx_v_val
 
     if (!__pyx_t_1) break;
 
-    /* "kirostream/net/_wire.pyx":215
+    /* "kirostream/net/_wire.pyx":217
  *     cdef Py_ssize_t n = 0, i
  *     while value:
  *         turned[n] = b"0123456789abcdef"[value & 15]             # <<<<<<<<<<<<<<
@@ -6891,12 +6915,12 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_hex_of(Py_ssize_t __pyx_v_val
 */
     __pyx_t_2 = (__pyx_v_value & 15);
 
-    __pyx_t_3 = __Pyx_GetItemInt_Bytes(__pyx_mstate_global->__pyx_kp_b_0123456789abcdef, __pyx_t_2, Py_ssize_t, 1, PyLong_FromSsize_t, 0, 0, 1, __Pyx_ReferenceSharing_SharedReference); if (unlikely(__pyx_t_3 == -1)) __PYX_ERR(0, 215, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_GetItemInt_Bytes(__pyx_mstate_global->__pyx_kp_b_0123456789abcdef, __pyx_t_2, Py_ssize_t, 1, PyLong_FromSsize_t, 0, 0, 1, __Pyx_ReferenceSharing_SharedReference); if (unlikely(__pyx_t_3 == -1)) __PYX_ERR(0, 217, __pyx_L1_error)
 
     (__pyx_v_turned[__pyx_v_n]) = __pyx_t_3;
 
 
-    /* "kirostream/net/_wire.pyx":216
+    /* "kirostream/net/_wire.pyx":218
  *     while value:
  *         turned[n] = b"0123456789abcdef"[value & 15]
  *         value >>= 4             # <<<<<<<<<<<<<<
@@ -6905,7 +6929,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_hex_of(Py_ssize_t __pyx_v_val
 */
     __pyx_v_value = (__pyx_v_value >> 4);
 
-    /* "kirostream/net/_wire.pyx":217
+    /* "kirostream/net/_wire.pyx":219
  *         turned[n] = b"0123456789abcdef"[value & 15]
  *         value >>= 4
  *         n += 1             # <<<<<<<<<<<<<<
@@ -6915,7 +6939,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_hex_of(Py_ssize_t __pyx_v_val
     __pyx_v_n = (__pyx_v_n + 1);
   }
 
-  /* "kirostream/net/_wire.pyx":218
+  /* "kirostream/net/_wire.pyx":220
  *         value >>= 4
  *         n += 1
  *     for i in range(n):             # <<<<<<<<<<<<<<
@@ -6929,7 +6953,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_hex_of(Py_ssize_t __pyx_v_val
   for (__pyx_t_5 = 0; __pyx_t_5 < __pyx_t_4; __pyx_t_5+=1) {
     __pyx_v_i = __pyx_t_5;
 
-    /* "kirostream/net/_wire.pyx":219
+    /* "kirostream/net/_wire.pyx":221
  *         n += 1
  *     for i in range(n):
  *         into[i] = turned[n - 1 - i]             # <<<<<<<<<<<<<<
@@ -6940,7 +6964,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_hex_of(Py_ssize_t __pyx_v_val
   }
 
 
-  /* "kirostream/net/_wire.pyx":220
+  /* "kirostream/net/_wire.pyx":222
  *     for i in range(n):
  *         into[i] = turned[n - 1 - i]
  *     return n             # <<<<<<<<<<<<<<
@@ -6953,7 +6977,7 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_hex_of(Py_ssize_t __pyx_v_val
   }
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":211
+  /* "kirostream/net/_wire.pyx":213
  * 
  * 
  * cdef Py_ssize_t hex_of(Py_ssize_t value, char* into) noexcept:             # <<<<<<<<<<<<<<
@@ -6974,10 +6998,10 @@ static Py_ssize_t __pyx_f_10kirostream_3net_5_wire_hex_of(Py_ssize_t __pyx_v_val
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":231
- *     cdef public Track track
+/* "kirostream/net/_wire.pyx":233
+ *     cdef object keep, into, out, read
  * 
- *     def __init__(self, int fd, come, task, *, bint receives):             # <<<<<<<<<<<<<<
+ *     def __init__(self, int fd, come, task, secret=None):             # <<<<<<<<<<<<<<
  *         self.fd = fd
  *         self.come = come
 */
@@ -7000,7 +7024,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   int __pyx_v_fd;
   PyObject *__pyx_v_come = 0;
   PyObject *__pyx_v_task = 0;
-  int __pyx_v_receives;
+  PyObject *__pyx_v_secret = 0;
   #if !CYTHON_VECTORCALL_TPNEW
   CYTHON_UNUSED Py_ssize_t __pyx_nargs;
   #endif
@@ -7021,47 +7045,62 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   #endif
   __pyx_kwvalues = __Pyx_KwValues_FASTCALL_TPNEW(__pyx_args, __pyx_nargs);
   {
-    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_fd,&__pyx_mstate_global->__pyx_n_u_come,&__pyx_mstate_global->__pyx_n_u_task,&__pyx_mstate_global->__pyx_n_u_receives,0};
+    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_fd,&__pyx_mstate_global->__pyx_n_u_come,&__pyx_mstate_global->__pyx_n_u_task,&__pyx_mstate_global->__pyx_n_u_secret,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 231, __pyx_L3_error)
-    if (likely(__pyx_kwds_len > 0)) {
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 233, __pyx_L3_error)
+    if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
+        case  4:
+        values[3] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 3);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 233, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 231, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 233, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 231, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 233, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 231, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 233, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 231, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 233, __pyx_L3_error)
+      if (!values[3]) values[3] = __Pyx_NewRef(((PyObject *)Py_None));
       for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 3, 3, i); __PYX_ERR(0, 231, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 0, 3, 4, i); __PYX_ERR(0, 233, __pyx_L3_error) }
       }
-      for (Py_ssize_t i = 3; i < 4; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseKeywordRequired("__init__", *(__pyx_pyargnames[i - 0])); __PYX_ERR(0, 231, __pyx_L3_error) }
-      }
-    } else if (unlikely(__pyx_nargs != 3)) {
-      goto __pyx_L5_argtuple_error;
     } else {
-      __Pyx_RaiseKeywordRequired("__init__", __pyx_mstate_global->__pyx_n_u_receives); __PYX_ERR(0, 231, __pyx_L3_error)
+      switch (__pyx_nargs) {
+        case  4:
+        values[3] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 3);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 233, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  3:
+        values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 233, __pyx_L3_error)
+        values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 233, __pyx_L3_error)
+        values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 233, __pyx_L3_error)
+        break;
+        default: goto __pyx_L5_argtuple_error;
+      }
+      if (!values[3]) values[3] = __Pyx_NewRef(((PyObject *)Py_None));
     }
-    __pyx_v_fd = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_fd == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 231, __pyx_L3_error)
+    __pyx_v_fd = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_fd == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 233, __pyx_L3_error)
     __pyx_v_come = values[1];
     __pyx_v_task = values[2];
-    __pyx_v_receives = __Pyx_PyObject_IsTrue(values[3]); if (unlikely((__pyx_v_receives == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 231, __pyx_L3_error)
+    __pyx_v_secret = values[3];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__init__", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 231, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__init__", 0, 3, 4, __pyx_nargs); __PYX_ERR(0, 233, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -7072,86 +7111,535 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return -1;
   __pyx_L4_argument_unpacking_done:;
-  __pyx_r = __pyx_pf_10kirostream_3net_5_wire_5Watch___init__(((struct __pyx_obj_10kirostream_3net_5_wire_Watch *)__pyx_v_self), __pyx_v_fd, __pyx_v_come, __pyx_v_task, __pyx_v_receives);
+  __pyx_r = __pyx_pf_10kirostream_3net_5_wire_5Watch___init__(((struct __pyx_obj_10kirostream_3net_5_wire_Watch *)__pyx_v_self), __pyx_v_fd, __pyx_v_come, __pyx_v_task, __pyx_v_secret);
 
   /* function exit code */
   for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
     Py_XDECREF(values[__pyx_temp]);
   }
 
-
   __Pyx_RefNannyFinishContext();
   return __pyx_r;
 }
 
-static int __pyx_pf_10kirostream_3net_5_wire_5Watch___init__(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self, int __pyx_v_fd, PyObject *__pyx_v_come, PyObject *__pyx_v_task, int __pyx_v_receives) {
+static int __pyx_pf_10kirostream_3net_5_wire_5Watch___init__(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self, int __pyx_v_fd, PyObject *__pyx_v_come, PyObject *__pyx_v_task, PyObject *__pyx_v_secret) {
   int __pyx_r;
   __Pyx_RefNannyDeclarations
+  int __pyx_t_1;
+  PyObject *__pyx_t_2 = NULL;
+  PyObject *__pyx_t_3 = NULL;
+  PyObject *__pyx_t_4 = NULL;
+  PyObject *__pyx_t_5 = NULL;
+  PyObject *__pyx_t_6 = NULL;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__init__", 0);
 
-  /* "kirostream/net/_wire.pyx":232
+  /* "kirostream/net/_wire.pyx":234
  * 
- *     def __init__(self, int fd, come, task, *, bint receives):
+ *     def __init__(self, int fd, come, task, secret=None):
  *         self.fd = fd             # <<<<<<<<<<<<<<
  *         self.come = come
  *         self.task = task
 */
   __pyx_v_self->fd = __pyx_v_fd;
 
-  /* "kirostream/net/_wire.pyx":233
- *     def __init__(self, int fd, come, task, *, bint receives):
+  /* "kirostream/net/_wire.pyx":235
+ *     def __init__(self, int fd, come, task, secret=None):
  *         self.fd = fd
  *         self.come = come             # <<<<<<<<<<<<<<
  *         self.task = task
- *         self.receives = receives
+ *         if secret is not None:
 */
   __Pyx_INCREF(__pyx_v_come);
   __Pyx_GIVEREF(__pyx_v_come);
   __Pyx_GOTREF(__pyx_v_self->come);
   __Pyx_DECREF_SET(__pyx_v_self->come, __pyx_v_come);
 
-  /* "kirostream/net/_wire.pyx":234
+  /* "kirostream/net/_wire.pyx":236
  *         self.fd = fd
  *         self.come = come
  *         self.task = task             # <<<<<<<<<<<<<<
- *         self.receives = receives
- * 
+ *         if secret is not None:
+ *             self.keep, self.into, self.out, self.read = secret.keep, secret.into, secret.out, secret.tls.read
 */
   __Pyx_INCREF(__pyx_v_task);
   __Pyx_GIVEREF(__pyx_v_task);
   __Pyx_GOTREF(__pyx_v_self->task);
   __Pyx_DECREF_SET(__pyx_v_self->task, __pyx_v_task);
 
-  /* "kirostream/net/_wire.pyx":235
+  /* "kirostream/net/_wire.pyx":237
  *         self.come = come
  *         self.task = task
- *         self.receives = receives             # <<<<<<<<<<<<<<
- * 
+ *         if secret is not None:             # <<<<<<<<<<<<<<
+ *             self.keep, self.into, self.out, self.read = secret.keep, secret.into, secret.out, secret.tls.read
  * 
 */
-  __pyx_v_self->receives = __pyx_v_receives;
+  __pyx_t_1 = (__pyx_v_secret != Py_None);
+  if (__pyx_t_1) {
 
-  /* "kirostream/net/_wire.pyx":231
- *     cdef public Track track
+
+    /* "kirostream/net/_wire.pyx":238
+ *         self.task = task
+ *         if secret is not None:
+ *             self.keep, self.into, self.out, self.read = secret.keep, secret.into, secret.out, secret.tls.read             # <<<<<<<<<<<<<<
  * 
- *     def __init__(self, int fd, come, task, *, bint receives):             # <<<<<<<<<<<<<<
+ *     cdef object opened(self, bytes raw):
+*/
+    __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_secret, __pyx_mstate_global->__pyx_n_u_keep); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 238, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_2);
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_secret, __pyx_mstate_global->__pyx_n_u_into); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 238, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_3);
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_v_secret, __pyx_mstate_global->__pyx_n_u_out); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 238, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_4);
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_secret, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 238, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_5);
+    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_read); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 238, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_6);
+    __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
+    __Pyx_GIVEREF(__pyx_t_2);
+    __Pyx_GOTREF(__pyx_v_self->keep);
+    __Pyx_DECREF_SET(__pyx_v_self->keep, __pyx_t_2);
+    __pyx_t_2 = 0;
+    __Pyx_GIVEREF(__pyx_t_3);
+    __Pyx_GOTREF(__pyx_v_self->into);
+    __Pyx_DECREF_SET(__pyx_v_self->into, __pyx_t_3);
+    __pyx_t_3 = 0;
+    __Pyx_GIVEREF(__pyx_t_4);
+    __Pyx_GOTREF(__pyx_v_self->out);
+    __Pyx_DECREF_SET(__pyx_v_self->out, __pyx_t_4);
+    __pyx_t_4 = 0;
+    __Pyx_GIVEREF(__pyx_t_6);
+    __Pyx_GOTREF(__pyx_v_self->read);
+    __Pyx_DECREF_SET(__pyx_v_self->read, __pyx_t_6);
+    __pyx_t_6 = 0;
+
+    /* "kirostream/net/_wire.pyx":237
+ *         self.come = come
+ *         self.task = task
+ *         if secret is not None:             # <<<<<<<<<<<<<<
+ *             self.keep, self.into, self.out, self.read = secret.keep, secret.into, secret.out, secret.tls.read
+ * 
+*/
+  }
+
+  /* "kirostream/net/_wire.pyx":233
+ *     cdef object keep, into, out, read
+ * 
+ *     def __init__(self, int fd, come, task, secret=None):             # <<<<<<<<<<<<<<
  *         self.fd = fd
  *         self.come = come
 */
 
   /* function exit code */
   __pyx_r = 0;
+  goto __pyx_L0;
+  __pyx_L1_error:;
+  __Pyx_XDECREF(__pyx_t_2);
+  __Pyx_XDECREF(__pyx_t_3);
+  __Pyx_XDECREF(__pyx_t_4);
+  __Pyx_XDECREF(__pyx_t_5);
+  __Pyx_XDECREF(__pyx_t_6);
+  __Pyx_AddTraceback("kirostream.net._wire.Watch.__init__", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = -1;
+  __pyx_L0:;
 
   __Pyx_RefNannyFinishContext();
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":226
+/* "kirostream/net/_wire.pyx":240
+ *             self.keep, self.into, self.out, self.read = secret.keep, secret.into, secret.out, secret.tls.read
+ * 
+ *     cdef object opened(self, bytes raw):             # <<<<<<<<<<<<<<
+ *         """What `raw` says: text of one record; None where its reader has to look, or has nothing yet to look at."""
+ *         cdef bytes text
+*/
+
+static PyObject *__pyx_f_10kirostream_3net_5_wire_5Watch_opened(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self, PyObject *__pyx_v_raw) {
+  PyObject *__pyx_v_text = 0;
+  PyObject *__pyx_v_error = NULL;
+  PyObject *__pyx_r = NULL;
+  __Pyx_RefNannyDeclarations
+  PyObject *__pyx_t_1 = NULL;
+  PyObject *__pyx_t_2 = NULL;
+  size_t __pyx_t_3;
+  PyObject *__pyx_t_4 = NULL;
+  PyObject *__pyx_t_5 = NULL;
+  PyObject *__pyx_t_6 = NULL;
+  PyObject *__pyx_t_7 = NULL;
+  PyObject *__pyx_t_8 = NULL;
+  int __pyx_t_9;
+  PyObject *__pyx_t_10 = NULL;
+  int __pyx_t_11;
+  int __pyx_t_12;
+  int __pyx_t_13;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannySetupContext("opened", 0);
+
+  /* "kirostream/net/_wire.pyx":243
+ *         """What `raw` says: text of one record; None where its reader has to look, or has nothing yet to look at."""
+ *         cdef bytes text
+ *         self.into.write(raw)             # <<<<<<<<<<<<<<
+ *         try:
+ *             text = self.read(RECORD)
+*/
+  __pyx_t_2 = __pyx_v_self->into;
+  __Pyx_INCREF(__pyx_t_2);
+  __pyx_t_3 = 0;
+  {
+    PyObject *__pyx_callargs[2] = {__pyx_t_2, __pyx_v_raw};
+    __pyx_t_1 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_write, __pyx_callargs+__pyx_t_3, (2-__pyx_t_3) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+    __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 243, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_1);
+  }
+  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+
+  /* "kirostream/net/_wire.pyx":244
+ *         cdef bytes text
+ *         self.into.write(raw)
+ *         try:             # <<<<<<<<<<<<<<
+ *             text = self.read(RECORD)
+ *         except SSLWantReadError:
+*/
+  {
+    __Pyx_PyThreadState_declare
+    __Pyx_PyThreadState_assign
+    __Pyx_ExceptionSave(&__pyx_t_4, &__pyx_t_5, &__pyx_t_6);
+    __Pyx_XGOTREF(__pyx_t_4);
+    __Pyx_XGOTREF(__pyx_t_5);
+    __Pyx_XGOTREF(__pyx_t_6);
+    /*try:*/ {
+
+      /* "kirostream/net/_wire.pyx":245
+ *         self.into.write(raw)
+ *         try:
+ *             text = self.read(RECORD)             # <<<<<<<<<<<<<<
+ *         except SSLWantReadError:
+ *             return None
+*/
+      __pyx_t_2 = NULL;
+      __Pyx_INCREF(__pyx_v_self->read);
+      __pyx_t_7 = __pyx_v_self->read; 
+      __pyx_t_8 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_10kirostream_3net_5_wire_RECORD); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 245, __pyx_L3_error)
+      __Pyx_GOTREF(__pyx_t_8);
+      __pyx_t_3 = 1;
+      #if CYTHON_UNPACK_METHODS
+      if (likely(PyMethod_Check(__pyx_t_7))) {
+        __pyx_t_2 = PyMethod_GET_SELF(__pyx_t_7);
+        assert(__pyx_t_2);
+        PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_7);
+        __Pyx_INCREF(__pyx_t_2);
+        __Pyx_INCREF(__pyx__function);
+        __Pyx_DECREF_SET(__pyx_t_7, __pyx__function);
+        __pyx_t_3 = 0;
+      }
+      #endif
+      {
+        PyObject *__pyx_callargs[2] = {__pyx_t_2, __pyx_t_8};
+        __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_7, __pyx_callargs+__pyx_t_3, (2-__pyx_t_3) | (__pyx_t_3*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+        __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
+        __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
+        __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
+        if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 245, __pyx_L3_error)
+        __Pyx_GOTREF(__pyx_t_1);
+      }
+      if (!(likely(PyBytes_CheckExact(__pyx_t_1))||((__pyx_t_1) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_1))) __PYX_ERR(0, 245, __pyx_L3_error)
+      __pyx_v_text = ((PyObject*)__pyx_t_1);
+      __pyx_t_1 = 0;
+
+      /* "kirostream/net/_wire.pyx":244
+ *         cdef bytes text
+ *         self.into.write(raw)
+ *         try:             # <<<<<<<<<<<<<<
+ *             text = self.read(RECORD)
+ *         except SSLWantReadError:
+*/
+    }
+    __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
+    __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
+    __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
+    goto __pyx_L8_try_end;
+    __pyx_L3_error:;
+    __Pyx_XDECREF(__pyx_t_1); __pyx_t_1 = 0;
+    __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
+    __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
+    __Pyx_XDECREF(__pyx_t_8); __pyx_t_8 = 0;
+
+    /* "kirostream/net/_wire.pyx":246
+ *         try:
+ *             text = self.read(RECORD)
+ *         except SSLWantReadError:             # <<<<<<<<<<<<<<
+ *             return None
+ *         except OSError as error:
+*/
+    __Pyx_ErrFetch(&__pyx_t_1, &__pyx_t_7, &__pyx_t_8);
+    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_SSLWantReadError); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 246, __pyx_L5_except_error)
+    __Pyx_GOTREF(__pyx_t_2);
+    __pyx_t_9 = __Pyx_PyErr_GivenExceptionMatches(__pyx_t_1, __pyx_t_2);
+    __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
+    __Pyx_ErrRestore(__pyx_t_1, __pyx_t_7, __pyx_t_8);
+    __pyx_t_1 = 0; __pyx_t_7 = 0; __pyx_t_8 = 0;
+    if (__pyx_t_9) {
+      __Pyx_ErrRestore(0,0,0);
+
+      /* "kirostream/net/_wire.pyx":247
+ *             text = self.read(RECORD)
+ *         except SSLWantReadError:
+ *             return None             # <<<<<<<<<<<<<<
+ *         except OSError as error:
+ *             return error
+*/
+      {
+        PyObject *__pyx_temp;
+        {
+          __pyx_temp = __pyx_r;
+          __pyx_r = Py_None; __Pyx_INCREF(Py_None);
+        }
+        __Pyx_XDECREF(__pyx_temp);
+      }
+      goto __pyx_L6_except_return;
+    }
+
+    /* "kirostream/net/_wire.pyx":248
+ *         except SSLWantReadError:
+ *             return None
+ *         except OSError as error:             # <<<<<<<<<<<<<<
+ *             return error
+ *         if self.into.pending or PyBytes_GET_SIZE(text) == RECORD or not text:
+*/
+    __pyx_t_9 = __Pyx_PyErr_ExceptionMatches(((PyObject *)(((PyTypeObject*)PyExc_OSError))));
+    if (__pyx_t_9) {
+      __Pyx_AddTraceback("kirostream.net._wire.Watch.opened", __pyx_clineno, __pyx_lineno, __pyx_filename);
+      if (__Pyx_GetException(&__pyx_t_8, &__pyx_t_7, &__pyx_t_1) < 0) __PYX_ERR(0, 248, __pyx_L5_except_error)
+      __Pyx_XGOTREF(__pyx_t_8);
+      __Pyx_XGOTREF(__pyx_t_7);
+      __Pyx_XGOTREF(__pyx_t_1);
+      __Pyx_INCREF(__pyx_t_7);
+      __pyx_v_error = __pyx_t_7;
+      /*try:*/ {
+
+        /* "kirostream/net/_wire.pyx":249
+ *             return None
+ *         except OSError as error:
+ *             return error             # <<<<<<<<<<<<<<
+ *         if self.into.pending or PyBytes_GET_SIZE(text) == RECORD or not text:
+ *             self.keep(text)
+*/
+        {
+          PyObject *__pyx_temp;
+          {
+            __pyx_temp = __pyx_r;
+            __Pyx_INCREF(__pyx_v_error);
+            __pyx_r = __pyx_v_error;
+          }
+          __Pyx_XDECREF(__pyx_temp);
+        }
+        __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+        __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
+        __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
+        goto __pyx_L15_return;
+      }
+
+      /* "kirostream/net/_wire.pyx":248
+ *         except SSLWantReadError:
+ *             return None
+ *         except OSError as error:             # <<<<<<<<<<<<<<
+ *             return error
+ *         if self.into.pending or PyBytes_GET_SIZE(text) == RECORD or not text:
+*/
+      /*finally:*/ {
+        __pyx_L15_return: {
+          __pyx_t_10 = __pyx_r;
+          __pyx_r = 0;
+          __Pyx_DECREF(__pyx_v_error); __pyx_v_error = 0;
+          __pyx_r = __pyx_t_10;
+          __pyx_t_10 = 0;
+          goto __pyx_L6_except_return;
+        }
+      }
+    }
+    goto __pyx_L5_except_error;
+
+    /* "kirostream/net/_wire.pyx":244
+ *         cdef bytes text
+ *         self.into.write(raw)
+ *         try:             # <<<<<<<<<<<<<<
+ *             text = self.read(RECORD)
+ *         except SSLWantReadError:
+*/
+    __pyx_L5_except_error:;
+    __Pyx_XGIVEREF(__pyx_t_4);
+    __Pyx_XGIVEREF(__pyx_t_5);
+    __Pyx_XGIVEREF(__pyx_t_6);
+    __Pyx_ExceptionReset(__pyx_t_4, __pyx_t_5, __pyx_t_6);
+    goto __pyx_L1_error;
+    __pyx_L6_except_return:;
+    __Pyx_XGIVEREF(__pyx_t_4);
+    __Pyx_XGIVEREF(__pyx_t_5);
+    __Pyx_XGIVEREF(__pyx_t_6);
+    __Pyx_ExceptionReset(__pyx_t_4, __pyx_t_5, __pyx_t_6);
+    goto __pyx_L0;
+    __pyx_L8_try_end:;
+  }
+
+  /* "kirostream/net/_wire.pyx":250
+ *         except OSError as error:
+ *             return error
+ *         if self.into.pending or PyBytes_GET_SIZE(text) == RECORD or not text:             # <<<<<<<<<<<<<<
+ *             self.keep(text)
+ *             return None
+*/
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_self->into, __pyx_mstate_global->__pyx_n_u_pending); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 250, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_1);
+  __pyx_t_12 = __Pyx_PyObject_IsTrue(__pyx_t_1); if (unlikely((__pyx_t_12 < 0))) __PYX_ERR(0, 250, __pyx_L1_error)
+  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+  if (!__pyx_t_12) {
+
+  } else {
+
+    __pyx_t_11 = __pyx_t_12;
+
+    goto __pyx_L19_bool_binop_done;
+  }
+  __pyx_t_12 = (PyBytes_GET_SIZE(__pyx_v_text) == __pyx_e_10kirostream_3net_5_wire_RECORD);
+
+  if (!__pyx_t_12) {
+
+  } else {
+
+    __pyx_t_11 = __pyx_t_12;
+
+    goto __pyx_L19_bool_binop_done;
+  }
+  if (__pyx_v_text == Py_None) __pyx_t_12 = 0;
+  else
+  {
+    Py_ssize_t __pyx_temp = __Pyx_PyBytes_GET_SIZE(__pyx_v_text);
+    if (unlikely(((!CYTHON_ASSUME_SAFE_SIZE) && __pyx_temp < 0))) __PYX_ERR(0, 250, __pyx_L1_error)
+    __pyx_t_12 = (__pyx_temp != 0);
+  }
+
+  __pyx_t_13 = (!__pyx_t_12);
+
+
+
+  __pyx_t_11 = __pyx_t_13;
+
+  __pyx_L19_bool_binop_done:;
+  if (__pyx_t_11) {
+
+
+    /* "kirostream/net/_wire.pyx":251
+ *             return error
+ *         if self.into.pending or PyBytes_GET_SIZE(text) == RECORD or not text:
+ *             self.keep(text)             # <<<<<<<<<<<<<<
+ *             return None
+ *         return text
+*/
+    __pyx_t_7 = NULL;
+    __Pyx_INCREF(__pyx_v_self->keep);
+    __pyx_t_8 = __pyx_v_self->keep; 
+    __pyx_t_3 = 1;
+    #if CYTHON_UNPACK_METHODS
+    if (likely(PyMethod_Check(__pyx_t_8))) {
+      __pyx_t_7 = PyMethod_GET_SELF(__pyx_t_8);
+      assert(__pyx_t_7);
+      PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_8);
+      __Pyx_INCREF(__pyx_t_7);
+      __Pyx_INCREF(__pyx__function);
+      __Pyx_DECREF_SET(__pyx_t_8, __pyx__function);
+      __pyx_t_3 = 0;
+    }
+    #endif
+    {
+      PyObject *__pyx_callargs[2] = {__pyx_t_7, __pyx_v_text};
+      __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_8, __pyx_callargs+__pyx_t_3, (2-__pyx_t_3) | (__pyx_t_3*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+      __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
+      __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
+      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 251, __pyx_L1_error)
+      __Pyx_GOTREF(__pyx_t_1);
+    }
+    __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+
+    /* "kirostream/net/_wire.pyx":252
+ *         if self.into.pending or PyBytes_GET_SIZE(text) == RECORD or not text:
+ *             self.keep(text)
+ *             return None             # <<<<<<<<<<<<<<
+ *         return text
+ * 
+*/
+    {
+      PyObject *__pyx_temp;
+      {
+        __pyx_temp = __pyx_r;
+        __pyx_r = Py_None; __Pyx_INCREF(Py_None);
+      }
+      __Pyx_XDECREF(__pyx_temp);
+    }
+    goto __pyx_L0;
+
+    /* "kirostream/net/_wire.pyx":250
+ *         except OSError as error:
+ *             return error
+ *         if self.into.pending or PyBytes_GET_SIZE(text) == RECORD or not text:             # <<<<<<<<<<<<<<
+ *             self.keep(text)
+ *             return None
+*/
+  }
+
+  /* "kirostream/net/_wire.pyx":253
+ *             self.keep(text)
+ *             return None
+ *         return text             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  {
+    PyObject *__pyx_temp;
+    {
+      __pyx_temp = __pyx_r;
+      __Pyx_INCREF(__pyx_v_text);
+      __pyx_r = __pyx_v_text;
+    }
+    __Pyx_XDECREF(__pyx_temp);
+  }
+  goto __pyx_L0;
+
+  /* "kirostream/net/_wire.pyx":240
+ *             self.keep, self.into, self.out, self.read = secret.keep, secret.into, secret.out, secret.tls.read
+ * 
+ *     cdef object opened(self, bytes raw):             # <<<<<<<<<<<<<<
+ *         """What `raw` says: text of one record; None where its reader has to look, or has nothing yet to look at."""
+ *         cdef bytes text
+*/
+
+  /* function exit code */
+  __pyx_L1_error:;
+  __Pyx_XDECREF(__pyx_t_1);
+  __Pyx_XDECREF(__pyx_t_2);
+  __Pyx_XDECREF(__pyx_t_7);
+  __Pyx_XDECREF(__pyx_t_8);
+  __Pyx_AddTraceback("kirostream.net._wire.Watch.opened", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = 0;
+  __pyx_L0:;
+  __Pyx_XDECREF(__pyx_v_text);
+  __Pyx_XDECREF(__pyx_v_error);
+  __Pyx_XGIVEREF(__pyx_r);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+/* "kirostream/net/_wire.pyx":228
  * 
  * cdef class Watch:
  *     cdef readonly int fd             # <<<<<<<<<<<<<<
- *     cdef readonly bint receives
  *     cdef readonly object task, come
+ *     cdef public Track track
 */
 
 /* Python wrapper */
@@ -7185,7 +7673,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2fd___get__(struct __p
       __Pyx_INCREF(__pyx_t_1);
       __Pyx_PyCriticalSection_Begin(&__pyx_cs, (PyObject*)__pyx_t_1);
       /*try:*/ {
-        __pyx_t_2 = __Pyx_PyLong_From_int(__pyx_v_self->fd); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 226, __pyx_L4_error)
+        __pyx_t_2 = __Pyx_PyLong_From_int(__pyx_v_self->fd); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 228, __pyx_L4_error)
         __Pyx_GOTREF(__pyx_t_2);
         {
           PyObject *__pyx_temp;
@@ -7228,94 +7716,12 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2fd___get__(struct __p
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":227
+/* "kirostream/net/_wire.pyx":229
  * cdef class Watch:
  *     cdef readonly int fd
- *     cdef readonly bint receives             # <<<<<<<<<<<<<<
- *     cdef readonly object task, come
- *     cdef public Track track
-*/
-
-/* Python wrapper */
-static PyObject *__pyx_pw_10kirostream_3net_5_wire_5Watch_8receives_1__get__(PyObject *__pyx_v_self); /*proto*/
-static PyObject *__pyx_pw_10kirostream_3net_5_wire_5Watch_8receives_1__get__(PyObject *__pyx_v_self) {
-  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
-  PyObject *__pyx_r = 0;
-  __Pyx_RefNannyDeclarations
-  __Pyx_RefNannySetupContext("__get__ (wrapper)", 0);
-  __pyx_kwvalues = __Pyx_KwValues_VARARGS(__pyx_args, __pyx_nargs);
-  __pyx_r = __pyx_pf_10kirostream_3net_5_wire_5Watch_8receives___get__(((struct __pyx_obj_10kirostream_3net_5_wire_Watch *)__pyx_v_self));
-
-  /* function exit code */
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_8receives___get__(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v_self) {
-  PyObject *__pyx_r = NULL;
-  __Pyx_RefNannyDeclarations
-  PyObject *__pyx_t_1 = NULL;
-  PyObject *__pyx_t_2 = NULL;
-  PyObject *__pyx_t_3 = NULL;
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannySetupContext("__get__", 0);
-  {
-      __Pyx_PyCriticalSection __pyx_cs;
-      __pyx_t_1 = ((PyObject *)__pyx_v_self);
-      __Pyx_INCREF(__pyx_t_1);
-      __Pyx_PyCriticalSection_Begin(&__pyx_cs, (PyObject*)__pyx_t_1);
-      /*try:*/ {
-        __pyx_t_2 = __Pyx_PyBool_FromLong(__pyx_v_self->receives); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 227, __pyx_L4_error)
-        __Pyx_GOTREF(__pyx_t_2);
-        {
-          PyObject *__pyx_temp;
-          {
-            __pyx_temp = __pyx_r;
-            __pyx_r = __pyx_t_2;
-          }
-          __Pyx_XDECREF(__pyx_temp);
-        }
-        __pyx_t_2 = 0;
-        __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-        goto __pyx_L3_return;
-      }
-      /*finally:*/ {
-        __pyx_L3_return: {
-          __pyx_t_3 = __pyx_r;
-          __pyx_r = 0;
-          __Pyx_PyCriticalSection_End(&__pyx_cs);
-          __pyx_r = __pyx_t_3;
-          __pyx_t_3 = 0;
-          goto __pyx_L0;
-        }
-        __pyx_L4_error: {
-          __Pyx_PyCriticalSection_End(&__pyx_cs);
-          goto __pyx_L1_error;
-        }
-      }
-      __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  }
-
-  /* function exit code */
-  __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_1);
-  __Pyx_XDECREF(__pyx_t_2);
-  __Pyx_AddTraceback("kirostream.net._wire.Watch.receives.__get__", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __pyx_r = NULL;
-  __pyx_L0:;
-  __Pyx_XGIVEREF(__pyx_r);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-/* "kirostream/net/_wire.pyx":228
- *     cdef readonly int fd
- *     cdef readonly bint receives
  *     cdef readonly object task, come             # <<<<<<<<<<<<<<
  *     cdef public Track track
- * 
+ *     cdef object keep, into, out, read
 */
 
 /* Python wrapper */
@@ -7436,12 +7842,12 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_4come___get__(struct _
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":229
- *     cdef readonly bint receives
+/* "kirostream/net/_wire.pyx":230
+ *     cdef readonly int fd
  *     cdef readonly object task, come
  *     cdef public Track track             # <<<<<<<<<<<<<<
+ *     cdef object keep, into, out, read
  * 
- *     def __init__(self, int fd, come, task, *, bint receives):
 */
 
 /* Python wrapper */
@@ -7535,7 +7941,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_5Watch_5track_2__set__(struct __pyx
       /*try:*/ {
         __pyx_t_2 = __pyx_v_value;
         __Pyx_INCREF(__pyx_t_2);
-        if (!(likely(((__pyx_t_2) == Py_None) || likely(__Pyx_TypeTest(__pyx_t_2, __pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Track))))) __PYX_ERR(0, 229, __pyx_L4_error)
+        if (!(likely(((__pyx_t_2) == Py_None) || likely(__Pyx_TypeTest(__pyx_t_2, __pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Track))))) __PYX_ERR(0, 230, __pyx_L4_error)
         __Pyx_GIVEREF(__pyx_t_2);
         __Pyx_GOTREF((PyObject *)__pyx_v_self->track);
         __Pyx_DECREF_SET(__pyx_v_self->track, ((struct __pyx_obj_10kirostream_3net_5_wire_Track *)__pyx_t_2));
@@ -7674,9 +8080,8 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2__reduce_cython__(str
   PyObject *__pyx_t_1 = NULL;
   PyObject *__pyx_t_2 = NULL;
   PyObject *__pyx_t_3 = NULL;
-  PyObject *__pyx_t_4 = NULL;
+  int __pyx_t_4;
   int __pyx_t_5;
-  int __pyx_t_6;
   int __pyx_lineno = 0;
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
@@ -7686,7 +8091,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2__reduce_cython__(str
  *     cdef object _dict
  *     cdef bint use_setstate
  *     with CRITICAL_SECTION(self):             # <<<<<<<<<<<<<<
- *         state = (self.come, self.fd, self.receives, self.task, self.track)
+ *         state = (self.come, self.fd, self.into, self.keep, self.out, self.read, self.task, self.track)
  *         _dict = getattr(self, '__dict__', None)
 */
   {
@@ -7699,52 +8104,59 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2__reduce_cython__(str
         /* "(tree fragment)":6
  *     cdef bint use_setstate
  *     with CRITICAL_SECTION(self):
- *         state = (self.come, self.fd, self.receives, self.task, self.track)             # <<<<<<<<<<<<<<
+ *         state = (self.come, self.fd, self.into, self.keep, self.out, self.read, self.task, self.track)             # <<<<<<<<<<<<<<
  *         _dict = getattr(self, '__dict__', None)
  *     if _dict is not None and _dict:
 */
         __pyx_t_2 = __Pyx_PyLong_From_int(__pyx_v_self->fd); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 6, __pyx_L4_error)
         __Pyx_GOTREF(__pyx_t_2);
-        __pyx_t_3 = __Pyx_PyBool_FromLong(__pyx_v_self->receives); if (unlikely(!__pyx_t_3)) __PYX_ERR(1, 6, __pyx_L4_error)
+        __pyx_t_3 = PyTuple_New(8); if (unlikely(!__pyx_t_3)) __PYX_ERR(1, 6, __pyx_L4_error)
         __Pyx_GOTREF(__pyx_t_3);
-        __pyx_t_4 = PyTuple_New(5); if (unlikely(!__pyx_t_4)) __PYX_ERR(1, 6, __pyx_L4_error)
-        __Pyx_GOTREF(__pyx_t_4);
         __Pyx_INCREF(__pyx_v_self->come);
         __Pyx_GIVEREF(__pyx_v_self->come);
-        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 0, __pyx_v_self->come) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
+        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_v_self->come) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
         __Pyx_GIVEREF(__pyx_t_2);
-        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 1, __pyx_t_2) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
-        __Pyx_GIVEREF(__pyx_t_3);
-        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 2, __pyx_t_3) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
+        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_t_2) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
+        __Pyx_INCREF(__pyx_v_self->into);
+        __Pyx_GIVEREF(__pyx_v_self->into);
+        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 2, __pyx_v_self->into) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
+        __Pyx_INCREF(__pyx_v_self->keep);
+        __Pyx_GIVEREF(__pyx_v_self->keep);
+        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 3, __pyx_v_self->keep) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
+        __Pyx_INCREF(__pyx_v_self->out);
+        __Pyx_GIVEREF(__pyx_v_self->out);
+        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 4, __pyx_v_self->out) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
+        __Pyx_INCREF(__pyx_v_self->read);
+        __Pyx_GIVEREF(__pyx_v_self->read);
+        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 5, __pyx_v_self->read) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
         __Pyx_INCREF(__pyx_v_self->task);
         __Pyx_GIVEREF(__pyx_v_self->task);
-        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 3, __pyx_v_self->task) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
+        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 6, __pyx_v_self->task) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
         __Pyx_INCREF((PyObject *)__pyx_v_self->track);
         __Pyx_GIVEREF((PyObject *)__pyx_v_self->track);
-        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 4, ((PyObject *)__pyx_v_self->track)) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
+        if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 7, ((PyObject *)__pyx_v_self->track)) != (0)) __PYX_ERR(1, 6, __pyx_L4_error);
         __pyx_t_2 = 0;
+        __pyx_v_state = ((PyObject*)__pyx_t_3);
         __pyx_t_3 = 0;
-        __pyx_v_state = ((PyObject*)__pyx_t_4);
-        __pyx_t_4 = 0;
 
         /* "(tree fragment)":7
  *     with CRITICAL_SECTION(self):
- *         state = (self.come, self.fd, self.receives, self.task, self.track)
+ *         state = (self.come, self.fd, self.into, self.keep, self.out, self.read, self.task, self.track)
  *         _dict = getattr(self, '__dict__', None)             # <<<<<<<<<<<<<<
  *     if _dict is not None and _dict:
  *         state += (_dict,)
 */
-        __pyx_t_4 = __Pyx_GetAttr3(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_dict, Py_None); if (unlikely(!__pyx_t_4)) __PYX_ERR(1, 7, __pyx_L4_error)
-        __Pyx_GOTREF(__pyx_t_4);
-        __pyx_v__dict = __pyx_t_4;
-        __pyx_t_4 = 0;
+        __pyx_t_3 = __Pyx_GetAttr3(((PyObject *)__pyx_v_self), __pyx_mstate_global->__pyx_n_u_dict, Py_None); if (unlikely(!__pyx_t_3)) __PYX_ERR(1, 7, __pyx_L4_error)
+        __Pyx_GOTREF(__pyx_t_3);
+        __pyx_v__dict = __pyx_t_3;
+        __pyx_t_3 = 0;
       }
 
       /* "(tree fragment)":5
  *     cdef object _dict
  *     cdef bint use_setstate
  *     with CRITICAL_SECTION(self):             # <<<<<<<<<<<<<<
- *         state = (self.come, self.fd, self.receives, self.task, self.track)
+ *         state = (self.come, self.fd, self.into, self.keep, self.out, self.read, self.task, self.track)
  *         _dict = getattr(self, '__dict__', None)
 */
       /*finally:*/ {
@@ -7762,27 +8174,27 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2__reduce_cython__(str
   }
 
   /* "(tree fragment)":8
- *         state = (self.come, self.fd, self.receives, self.task, self.track)
+ *         state = (self.come, self.fd, self.into, self.keep, self.out, self.read, self.task, self.track)
  *         _dict = getattr(self, '__dict__', None)
  *     if _dict is not None and _dict:             # <<<<<<<<<<<<<<
  *         state += (_dict,)
  *         use_setstate = True
 */
-  __pyx_t_6 = (__pyx_v__dict != Py_None);
-  if (__pyx_t_6) {
+  __pyx_t_5 = (__pyx_v__dict != Py_None);
+  if (__pyx_t_5) {
 
   } else {
 
-    __pyx_t_5 = __pyx_t_6;
+    __pyx_t_4 = __pyx_t_5;
 
     goto __pyx_L7_bool_binop_done;
   }
-  __pyx_t_6 = __Pyx_PyObject_IsTrue(__pyx_v__dict); if (unlikely((__pyx_t_6 < 0))) __PYX_ERR(1, 8, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_v__dict); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(1, 8, __pyx_L1_error)
 
-  __pyx_t_5 = __pyx_t_6;
+  __pyx_t_4 = __pyx_t_5;
 
   __pyx_L7_bool_binop_done:;
-  if (__pyx_t_5) {
+  if (__pyx_t_4) {
 
 
     /* "(tree fragment)":9
@@ -7797,23 +8209,23 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2__reduce_cython__(str
     __Pyx_INCREF(__pyx_v__dict);
     __Pyx_GIVEREF(__pyx_v__dict);
     if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 0, __pyx_v__dict) != (0)) __PYX_ERR(1, 9, __pyx_L1_error);
-    __pyx_t_4 = PyNumber_InPlaceAdd(__pyx_v_state, __pyx_t_1); if (unlikely(!__pyx_t_4)) __PYX_ERR(1, 9, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_4);
+    __pyx_t_3 = PyNumber_InPlaceAdd(__pyx_v_state, __pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(1, 9, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-    __Pyx_DECREF_SET(__pyx_v_state, ((PyObject*)__pyx_t_4));
-    __pyx_t_4 = 0;
+    __Pyx_DECREF_SET(__pyx_v_state, ((PyObject*)__pyx_t_3));
+    __pyx_t_3 = 0;
 
     /* "(tree fragment)":10
  *     if _dict is not None and _dict:
  *         state += (_dict,)
  *         use_setstate = True             # <<<<<<<<<<<<<<
  *     else:
- *         use_setstate = self.come is not None or self.task is not None or self.track is not None
+ *         use_setstate = self.come is not None or self.into is not None or self.keep is not None or self.out is not None or self.read is not None or self.task is not None or self.track is not None
 */
     __pyx_v_use_setstate = 1;
 
     /* "(tree fragment)":8
- *         state = (self.come, self.fd, self.receives, self.task, self.track)
+ *         state = (self.come, self.fd, self.into, self.keep, self.out, self.read, self.task, self.track)
  *         _dict = getattr(self, '__dict__', None)
  *     if _dict is not None and _dict:             # <<<<<<<<<<<<<<
  *         state += (_dict,)
@@ -7825,77 +8237,162 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2__reduce_cython__(str
   /* "(tree fragment)":12
  *         use_setstate = True
  *     else:
- *         use_setstate = self.come is not None or self.task is not None or self.track is not None             # <<<<<<<<<<<<<<
+ *         use_setstate = self.come is not None or self.into is not None or self.keep is not None or self.out is not None or self.read is not None or self.task is not None or self.track is not None             # <<<<<<<<<<<<<<
  *     if use_setstate:
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, None), state
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, None), state
 */
   /*else*/ {
-    __pyx_t_6 = (__pyx_v_self->come != Py_None);
-    if (!__pyx_t_6) {
+    __pyx_t_5 = (__pyx_v_self->come != Py_None);
+    if (!__pyx_t_5) {
 
     } else {
 
-      __pyx_t_5 = __pyx_t_6;
+      __pyx_t_4 = __pyx_t_5;
 
       goto __pyx_L9_bool_binop_done;
     }
-    __pyx_t_6 = (__pyx_v_self->task != Py_None);
-    if (!__pyx_t_6) {
+    __pyx_t_5 = (__pyx_v_self->into != Py_None);
+    if (!__pyx_t_5) {
 
     } else {
 
-      __pyx_t_5 = __pyx_t_6;
+      __pyx_t_4 = __pyx_t_5;
 
       goto __pyx_L9_bool_binop_done;
     }
-    __pyx_t_6 = (((PyObject *)__pyx_v_self->track) != Py_None);
+    __pyx_t_5 = (__pyx_v_self->keep != Py_None);
+    if (!__pyx_t_5) {
 
-    __pyx_t_5 = __pyx_t_6;
+    } else {
+
+      __pyx_t_4 = __pyx_t_5;
+
+      goto __pyx_L9_bool_binop_done;
+    }
+    __pyx_t_5 = (__pyx_v_self->out != Py_None);
+    if (!__pyx_t_5) {
+
+    } else {
+
+      __pyx_t_4 = __pyx_t_5;
+
+      goto __pyx_L9_bool_binop_done;
+    }
+    __pyx_t_5 = (__pyx_v_self->read != Py_None);
+    if (!__pyx_t_5) {
+
+    } else {
+
+      __pyx_t_4 = __pyx_t_5;
+
+      goto __pyx_L9_bool_binop_done;
+    }
+    __pyx_t_5 = (__pyx_v_self->task != Py_None);
+    if (!__pyx_t_5) {
+
+    } else {
+
+      __pyx_t_4 = __pyx_t_5;
+
+      goto __pyx_L9_bool_binop_done;
+    }
+    __pyx_t_5 = (((PyObject *)__pyx_v_self->track) != Py_None);
+
+    __pyx_t_4 = __pyx_t_5;
 
     __pyx_L9_bool_binop_done:;
-    __pyx_v_use_setstate = __pyx_t_5;
+    __pyx_v_use_setstate = __pyx_t_4;
   }
   __pyx_L6:;
 
   /* "(tree fragment)":13
  *     else:
- *         use_setstate = self.come is not None or self.task is not None or self.track is not None
+ *         use_setstate = self.come is not None or self.into is not None or self.keep is not None or self.out is not None or self.read is not None or self.task is not None or self.track is not None
  *     if use_setstate:             # <<<<<<<<<<<<<<
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, None), state
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, None), state
  *     else:
 */
   if (__pyx_v_use_setstate) {
 
     /* "(tree fragment)":14
- *         use_setstate = self.come is not None or self.task is not None or self.track is not None
+ *         use_setstate = self.come is not None or self.into is not None or self.keep is not None or self.out is not None or self.read is not None or self.task is not None or self.track is not None
  *     if use_setstate:
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, None), state             # <<<<<<<<<<<<<<
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, None), state             # <<<<<<<<<<<<<<
  *     else:
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, state)
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, state)
 */
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_pyx_unpickle_Watch); if (unlikely(!__pyx_t_4)) __PYX_ERR(1, 14, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_4);
+    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_pyx_unpickle_Watch); if (unlikely(!__pyx_t_3)) __PYX_ERR(1, 14, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_3);
     __pyx_t_1 = PyTuple_New(3); if (unlikely(!__pyx_t_1)) __PYX_ERR(1, 14, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
     __Pyx_INCREF(((PyObject *)Py_TYPE(((PyObject *)__pyx_v_self))));
     __Pyx_GIVEREF(((PyObject *)Py_TYPE(((PyObject *)__pyx_v_self))));
     if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 0, ((PyObject *)Py_TYPE(((PyObject *)__pyx_v_self)))) != (0)) __PYX_ERR(1, 14, __pyx_L1_error);
-    __Pyx_INCREF(__pyx_mstate_global->__pyx_int_42731281);
-    __Pyx_GIVEREF(__pyx_mstate_global->__pyx_int_42731281);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 1, __pyx_mstate_global->__pyx_int_42731281) != (0)) __PYX_ERR(1, 14, __pyx_L1_error);
+    __Pyx_INCREF(__pyx_mstate_global->__pyx_int_4545312);
+    __Pyx_GIVEREF(__pyx_mstate_global->__pyx_int_4545312);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 1, __pyx_mstate_global->__pyx_int_4545312) != (0)) __PYX_ERR(1, 14, __pyx_L1_error);
     __Pyx_INCREF(Py_None);
     __Pyx_GIVEREF(Py_None);
     if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 2, Py_None) != (0)) __PYX_ERR(1, 14, __pyx_L1_error);
-    __pyx_t_3 = PyTuple_New(3); if (unlikely(!__pyx_t_3)) __PYX_ERR(1, 14, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_3);
-    __Pyx_GIVEREF(__pyx_t_4);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_t_4) != (0)) __PYX_ERR(1, 14, __pyx_L1_error);
+    __pyx_t_2 = PyTuple_New(3); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 14, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_2);
+    __Pyx_GIVEREF(__pyx_t_3);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 0, __pyx_t_3) != (0)) __PYX_ERR(1, 14, __pyx_L1_error);
     __Pyx_GIVEREF(__pyx_t_1);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_t_1) != (0)) __PYX_ERR(1, 14, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 1, __pyx_t_1) != (0)) __PYX_ERR(1, 14, __pyx_L1_error);
     __Pyx_INCREF(__pyx_v_state);
     __Pyx_GIVEREF(__pyx_v_state);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 2, __pyx_v_state) != (0)) __PYX_ERR(1, 14, __pyx_L1_error);
-    __pyx_t_4 = 0;
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 2, __pyx_v_state) != (0)) __PYX_ERR(1, 14, __pyx_L1_error);
+    __pyx_t_3 = 0;
+    __pyx_t_1 = 0;
+    {
+      PyObject *__pyx_temp;
+      {
+        __pyx_temp = __pyx_r;
+        __pyx_r = __pyx_t_2;
+      }
+      __Pyx_XDECREF(__pyx_temp);
+    }
+    __pyx_t_2 = 0;
+    goto __pyx_L0;
+
+    /* "(tree fragment)":13
+ *     else:
+ *         use_setstate = self.come is not None or self.into is not None or self.keep is not None or self.out is not None or self.read is not None or self.task is not None or self.track is not None
+ *     if use_setstate:             # <<<<<<<<<<<<<<
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, None), state
+ *     else:
+*/
+  }
+
+  /* "(tree fragment)":16
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, None), state
+ *     else:
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, state)             # <<<<<<<<<<<<<<
+ * def __setstate_cython__(self, __pyx_state):
+ *     __pyx_unpickle_Watch__set_state(self, __pyx_state)
+*/
+  /*else*/ {
+    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_pyx_unpickle_Watch); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 16, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_2);
+    __pyx_t_1 = PyTuple_New(3); if (unlikely(!__pyx_t_1)) __PYX_ERR(1, 16, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_1);
+    __Pyx_INCREF(((PyObject *)Py_TYPE(((PyObject *)__pyx_v_self))));
+    __Pyx_GIVEREF(((PyObject *)Py_TYPE(((PyObject *)__pyx_v_self))));
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 0, ((PyObject *)Py_TYPE(((PyObject *)__pyx_v_self)))) != (0)) __PYX_ERR(1, 16, __pyx_L1_error);
+    __Pyx_INCREF(__pyx_mstate_global->__pyx_int_4545312);
+    __Pyx_GIVEREF(__pyx_mstate_global->__pyx_int_4545312);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 1, __pyx_mstate_global->__pyx_int_4545312) != (0)) __PYX_ERR(1, 16, __pyx_L1_error);
+    __Pyx_INCREF(__pyx_v_state);
+    __Pyx_GIVEREF(__pyx_v_state);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 2, __pyx_v_state) != (0)) __PYX_ERR(1, 16, __pyx_L1_error);
+    __pyx_t_3 = PyTuple_New(2); if (unlikely(!__pyx_t_3)) __PYX_ERR(1, 16, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_3);
+    __Pyx_GIVEREF(__pyx_t_2);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_t_2) != (0)) __PYX_ERR(1, 16, __pyx_L1_error);
+    __Pyx_GIVEREF(__pyx_t_1);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_t_1) != (0)) __PYX_ERR(1, 16, __pyx_L1_error);
+    __pyx_t_2 = 0;
     __pyx_t_1 = 0;
     {
       PyObject *__pyx_temp;
@@ -7906,55 +8403,6 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2__reduce_cython__(str
       __Pyx_XDECREF(__pyx_temp);
     }
     __pyx_t_3 = 0;
-    goto __pyx_L0;
-
-    /* "(tree fragment)":13
- *     else:
- *         use_setstate = self.come is not None or self.task is not None or self.track is not None
- *     if use_setstate:             # <<<<<<<<<<<<<<
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, None), state
- *     else:
-*/
-  }
-
-  /* "(tree fragment)":16
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, None), state
- *     else:
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, state)             # <<<<<<<<<<<<<<
- * def __setstate_cython__(self, __pyx_state):
- *     __pyx_unpickle_Watch__set_state(self, __pyx_state)
-*/
-  /*else*/ {
-    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_pyx_unpickle_Watch); if (unlikely(!__pyx_t_3)) __PYX_ERR(1, 16, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_1 = PyTuple_New(3); if (unlikely(!__pyx_t_1)) __PYX_ERR(1, 16, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_1);
-    __Pyx_INCREF(((PyObject *)Py_TYPE(((PyObject *)__pyx_v_self))));
-    __Pyx_GIVEREF(((PyObject *)Py_TYPE(((PyObject *)__pyx_v_self))));
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 0, ((PyObject *)Py_TYPE(((PyObject *)__pyx_v_self)))) != (0)) __PYX_ERR(1, 16, __pyx_L1_error);
-    __Pyx_INCREF(__pyx_mstate_global->__pyx_int_42731281);
-    __Pyx_GIVEREF(__pyx_mstate_global->__pyx_int_42731281);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 1, __pyx_mstate_global->__pyx_int_42731281) != (0)) __PYX_ERR(1, 16, __pyx_L1_error);
-    __Pyx_INCREF(__pyx_v_state);
-    __Pyx_GIVEREF(__pyx_v_state);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_1, 2, __pyx_v_state) != (0)) __PYX_ERR(1, 16, __pyx_L1_error);
-    __pyx_t_4 = PyTuple_New(2); if (unlikely(!__pyx_t_4)) __PYX_ERR(1, 16, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_4);
-    __Pyx_GIVEREF(__pyx_t_3);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 0, __pyx_t_3) != (0)) __PYX_ERR(1, 16, __pyx_L1_error);
-    __Pyx_GIVEREF(__pyx_t_1);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 1, __pyx_t_1) != (0)) __PYX_ERR(1, 16, __pyx_L1_error);
-    __pyx_t_3 = 0;
-    __pyx_t_1 = 0;
-    {
-      PyObject *__pyx_temp;
-      {
-        __pyx_temp = __pyx_r;
-        __pyx_r = __pyx_t_4;
-      }
-      __Pyx_XDECREF(__pyx_temp);
-    }
-    __pyx_t_4 = 0;
     goto __pyx_L0;
   }
 
@@ -7969,7 +8417,6 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2__reduce_cython__(str
   __Pyx_XDECREF(__pyx_t_1);
   __Pyx_XDECREF(__pyx_t_2);
   __Pyx_XDECREF(__pyx_t_3);
-  __Pyx_XDECREF(__pyx_t_4);
   __Pyx_AddTraceback("kirostream.net._wire.Watch.__reduce_cython__", __pyx_clineno, __pyx_lineno, __pyx_filename);
   __pyx_r = NULL;
   __pyx_L0:;
@@ -7983,7 +8430,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_2__reduce_cython__(str
 
 /* "(tree fragment)":17
  *     else:
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, state)
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, state)
  * def __setstate_cython__(self, __pyx_state):             # <<<<<<<<<<<<<<
  *     __pyx_unpickle_Watch__set_state(self, __pyx_state)
 */
@@ -8084,7 +8531,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_4__setstate_cython__(s
   __Pyx_RefNannySetupContext("__setstate_cython__", 0);
 
   /* "(tree fragment)":18
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, state)
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, state)
  * def __setstate_cython__(self, __pyx_state):
  *     __pyx_unpickle_Watch__set_state(self, __pyx_state)             # <<<<<<<<<<<<<<
 */
@@ -8102,7 +8549,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_4__setstate_cython__(s
 
   /* "(tree fragment)":17
  *     else:
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, state)
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, state)
  * def __setstate_cython__(self, __pyx_state):             # <<<<<<<<<<<<<<
  *     __pyx_unpickle_Watch__set_state(self, __pyx_state)
 */
@@ -8121,7 +8568,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_5Watch_4__setstate_cython__(s
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":244
+/* "kirostream/net/_wire.pyx":262
  *     cdef char[READ] buffer
  * 
  *     def __init__(self, int epoll, int trio, dict watches not None, ended):             # <<<<<<<<<<<<<<
@@ -8170,53 +8617,53 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_epoll,&__pyx_mstate_global->__pyx_n_u_trio,&__pyx_mstate_global->__pyx_n_u_watches,&__pyx_mstate_global->__pyx_n_u_ended,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 244, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 262, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 244, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 262, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 244, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 262, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 244, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 262, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 244, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 262, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 244, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 262, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 4; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 4, 4, i); __PYX_ERR(0, 244, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 4, 4, i); __PYX_ERR(0, 262, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 4)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 244, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 262, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 244, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 262, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 244, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 262, __pyx_L3_error)
       values[3] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 3);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 244, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 262, __pyx_L3_error)
     }
-    __pyx_v_epoll = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_epoll == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 244, __pyx_L3_error)
-    __pyx_v_trio = __Pyx_PyLong_As_int(values[1]); if (unlikely((__pyx_v_trio == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 244, __pyx_L3_error)
+    __pyx_v_epoll = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_epoll == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 262, __pyx_L3_error)
+    __pyx_v_trio = __Pyx_PyLong_As_int(values[1]); if (unlikely((__pyx_v_trio == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 262, __pyx_L3_error)
     __pyx_v_watches = ((PyObject*)values[2]);
     __pyx_v_ended = values[3];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__init__", 1, 4, 4, __pyx_nargs); __PYX_ERR(0, 244, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__init__", 1, 4, 4, __pyx_nargs); __PYX_ERR(0, 262, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -8227,7 +8674,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return -1;
   __pyx_L4_argument_unpacking_done:;
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_watches), (&PyDict_Type), 0, "watches", 1))) __PYX_ERR(0, 244, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_watches), (&PyDict_Type), 0, "watches", 1))) __PYX_ERR(0, 262, __pyx_L1_error)
   __pyx_r = __pyx_pf_10kirostream_3net_5_wire_6Poller___init__(((struct __pyx_obj_10kirostream_3net_5_wire_Poller *)__pyx_v_self), __pyx_v_epoll, __pyx_v_trio, __pyx_v_watches, __pyx_v_ended);
 
   /* function exit code */
@@ -8254,7 +8701,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_6Poller___init__(struct __pyx_obj_1
   __Pyx_RefNannyDeclarations
   __Pyx_RefNannySetupContext("__init__", 0);
 
-  /* "kirostream/net/_wire.pyx":245
+  /* "kirostream/net/_wire.pyx":263
  * 
  *     def __init__(self, int epoll, int trio, dict watches not None, ended):
  *         self.epoll = epoll             # <<<<<<<<<<<<<<
@@ -8263,7 +8710,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_6Poller___init__(struct __pyx_obj_1
 */
   __pyx_v_self->epoll = __pyx_v_epoll;
 
-  /* "kirostream/net/_wire.pyx":246
+  /* "kirostream/net/_wire.pyx":264
  *     def __init__(self, int epoll, int trio, dict watches not None, ended):
  *         self.epoll = epoll
  *         self.trio = trio             # <<<<<<<<<<<<<<
@@ -8272,7 +8719,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_6Poller___init__(struct __pyx_obj_1
 */
   __pyx_v_self->trio = __pyx_v_trio;
 
-  /* "kirostream/net/_wire.pyx":247
+  /* "kirostream/net/_wire.pyx":265
  *         self.epoll = epoll
  *         self.trio = trio
  *         self.watches = watches             # <<<<<<<<<<<<<<
@@ -8284,7 +8731,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_6Poller___init__(struct __pyx_obj_1
   __Pyx_GOTREF(__pyx_v_self->watches);
   __Pyx_DECREF_SET(__pyx_v_self->watches, __pyx_v_watches);
 
-  /* "kirostream/net/_wire.pyx":248
+  /* "kirostream/net/_wire.pyx":266
  *         self.trio = trio
  *         self.watches = watches
  *         self.ended = ended             # <<<<<<<<<<<<<<
@@ -8296,7 +8743,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_6Poller___init__(struct __pyx_obj_1
   __Pyx_GOTREF(__pyx_v_self->ended);
   __Pyx_DECREF_SET(__pyx_v_self->ended, __pyx_v_ended);
 
-  /* "kirostream/net/_wire.pyx":244
+  /* "kirostream/net/_wire.pyx":262
  *     cdef char[READ] buffer
  * 
  *     def __init__(self, int epoll, int trio, dict watches not None, ended):             # <<<<<<<<<<<<<<
@@ -8311,7 +8758,7 @@ static int __pyx_pf_10kirostream_3net_5_wire_6Poller___init__(struct __pyx_obj_1
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":250
+/* "kirostream/net/_wire.pyx":268
  *         self.ended = ended
  * 
  *     def wait(self, double timeout, bint watched, runq):             # <<<<<<<<<<<<<<
@@ -8360,46 +8807,46 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_timeout,&__pyx_mstate_global->__pyx_n_u_watched,&__pyx_mstate_global->__pyx_n_u_runq,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 250, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 268, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 250, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 268, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 250, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 268, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 250, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 268, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "wait", 0) < (0)) __PYX_ERR(0, 250, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "wait", 0) < (0)) __PYX_ERR(0, 268, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("wait", 1, 3, 3, i); __PYX_ERR(0, 250, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("wait", 1, 3, 3, i); __PYX_ERR(0, 268, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 3)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 250, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 268, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 250, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 268, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 250, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 268, __pyx_L3_error)
     }
-    __pyx_v_timeout = __Pyx_PyFloat_AsDouble(values[0]); if (unlikely((__pyx_v_timeout == (double)-1) && PyErr_Occurred())) __PYX_ERR(0, 250, __pyx_L3_error)
-    __pyx_v_watched = __Pyx_PyObject_IsTrue(values[1]); if (unlikely((__pyx_v_watched == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 250, __pyx_L3_error)
+    __pyx_v_timeout = __Pyx_PyFloat_AsDouble(values[0]); if (unlikely((__pyx_v_timeout == (double)-1) && PyErr_Occurred())) __PYX_ERR(0, 268, __pyx_L3_error)
+    __pyx_v_watched = __Pyx_PyObject_IsTrue(values[1]); if (unlikely((__pyx_v_watched == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 268, __pyx_L3_error)
     __pyx_v_runq = values[2];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("wait", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 250, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("wait", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 268, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -8452,7 +8899,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
   __Pyx_RefNannySetupContext("wait", 0);
 
 
-  /* "kirostream/net/_wire.pyx":252
+  /* "kirostream/net/_wire.pyx":270
  *     def wait(self, double timeout, bint watched, runq):
  *         cdef ks_ready[BATCH] ready
  *         cdef double patience = 0.0 if watched else timeout             # <<<<<<<<<<<<<<
@@ -8468,7 +8915,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
   }
   __pyx_v_patience = __pyx_t_1;
 
-  /* "kirostream/net/_wire.pyx":253
+  /* "kirostream/net/_wire.pyx":271
  *         cdef ks_ready[BATCH] ready
  *         cdef double patience = 0.0 if watched else timeout
  *         cdef double end = ks_now() + patience             # <<<<<<<<<<<<<<
@@ -8477,7 +8924,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
 */
   __pyx_v_end = (ks_now() + __pyx_v_patience);
 
-  /* "kirostream/net/_wire.pyx":255
+  /* "kirostream/net/_wire.pyx":273
  *         cdef double end = ks_now() + patience
  *         cdef int count, i, milliseconds
  *         while True:             # <<<<<<<<<<<<<<
@@ -8486,7 +8933,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
 */
   while (1) {
 
-    /* "kirostream/net/_wire.pyx":256
+    /* "kirostream/net/_wire.pyx":274
  *         cdef int count, i, milliseconds
  *         while True:
  *             milliseconds = <int>min(patience * 1000 + 0.999, 86400e3)             # <<<<<<<<<<<<<<
@@ -8510,7 +8957,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
     __pyx_v_milliseconds = ((int)__pyx_t_3);
 
 
-    /* "kirostream/net/_wire.pyx":257
+    /* "kirostream/net/_wire.pyx":275
  *         while True:
  *             milliseconds = <int>min(patience * 1000 + 0.999, 86400e3)
  *             with nogil:             # <<<<<<<<<<<<<<
@@ -8523,7 +8970,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
         __Pyx_FastGIL_Remember();
         /*try:*/ {
 
-          /* "kirostream/net/_wire.pyx":258
+          /* "kirostream/net/_wire.pyx":276
  *             milliseconds = <int>min(patience * 1000 + 0.999, 86400e3)
  *             with nogil:
  *                 count = ks_wait(self.epoll, ready, BATCH, milliseconds)             # <<<<<<<<<<<<<<
@@ -8533,7 +8980,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
           __pyx_v_count = ks_wait(__pyx_v_self->epoll, __pyx_v_ready, __pyx_e_10kirostream_3net_5_wire_BATCH, __pyx_v_milliseconds);
         }
 
-        /* "kirostream/net/_wire.pyx":257
+        /* "kirostream/net/_wire.pyx":275
  *         while True:
  *             milliseconds = <int>min(patience * 1000 + 0.999, 86400e3)
  *             with nogil:             # <<<<<<<<<<<<<<
@@ -8550,7 +8997,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
         }
     }
 
-    /* "kirostream/net/_wire.pyx":259
+    /* "kirostream/net/_wire.pyx":277
  *             with nogil:
  *                 count = ks_wait(self.epoll, ready, BATCH, milliseconds)
  *             if count < 0:             # <<<<<<<<<<<<<<
@@ -8562,17 +9009,17 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
     if (__pyx_t_4) {
 
 
-      /* "kirostream/net/_wire.pyx":260
+      /* "kirostream/net/_wire.pyx":278
  *                 count = ks_wait(self.epoll, ready, BATCH, milliseconds)
  *             if count < 0:
  *                 PyErr_CheckSignals()             # <<<<<<<<<<<<<<
  *                 if count != -EINTR:
  *                     raise OSError(-count, "the hub cannot wait")
 */
-      __pyx_t_5 = PyErr_CheckSignals(); if (unlikely(__pyx_t_5 == ((int)-1))) __PYX_ERR(0, 260, __pyx_L1_error)
+      __pyx_t_5 = PyErr_CheckSignals(); if (unlikely(__pyx_t_5 == ((int)-1))) __PYX_ERR(0, 278, __pyx_L1_error)
 
 
-      /* "kirostream/net/_wire.pyx":261
+      /* "kirostream/net/_wire.pyx":279
  *             if count < 0:
  *                 PyErr_CheckSignals()
  *                 if count != -EINTR:             # <<<<<<<<<<<<<<
@@ -8584,7 +9031,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
       if (unlikely(__pyx_t_4)) {
 
 
-        /* "kirostream/net/_wire.pyx":262
+        /* "kirostream/net/_wire.pyx":280
  *                 PyErr_CheckSignals()
  *                 if count != -EINTR:
  *                     raise OSError(-count, "the hub cannot wait")             # <<<<<<<<<<<<<<
@@ -8592,7 +9039,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
  *                 if ready[i].fd == self.trio:
 */
         __pyx_t_7 = NULL;
-        __pyx_t_8 = __Pyx_PyLong_From_int((-__pyx_v_count)); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 262, __pyx_L1_error)
+        __pyx_t_8 = __Pyx_PyLong_From_int((-__pyx_v_count)); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 280, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_8);
         __pyx_t_9 = 1;
         {
@@ -8600,14 +9047,14 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
           __pyx_t_6 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_OSError)), __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
           __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
           __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
-          if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 262, __pyx_L1_error)
+          if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 280, __pyx_L1_error)
           __Pyx_GOTREF(__pyx_t_6);
         }
         __Pyx_Raise(__pyx_t_6, 0, 0, 0);
         __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-        __PYX_ERR(0, 262, __pyx_L1_error)
+        __PYX_ERR(0, 280, __pyx_L1_error)
 
-        /* "kirostream/net/_wire.pyx":261
+        /* "kirostream/net/_wire.pyx":279
  *             if count < 0:
  *                 PyErr_CheckSignals()
  *                 if count != -EINTR:             # <<<<<<<<<<<<<<
@@ -8616,7 +9063,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
 */
       }
 
-      /* "kirostream/net/_wire.pyx":259
+      /* "kirostream/net/_wire.pyx":277
  *             with nogil:
  *                 count = ks_wait(self.epoll, ready, BATCH, milliseconds)
  *             if count < 0:             # <<<<<<<<<<<<<<
@@ -8625,7 +9072,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
 */
     }
 
-    /* "kirostream/net/_wire.pyx":263
+    /* "kirostream/net/_wire.pyx":281
  *                 if count != -EINTR:
  *                     raise OSError(-count, "the hub cannot wait")
  *             for i in range(count):             # <<<<<<<<<<<<<<
@@ -8639,7 +9086,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
     for (__pyx_t_11 = 0; __pyx_t_11 < __pyx_t_10; __pyx_t_11+=1) {
       __pyx_v_i = __pyx_t_11;
 
-      /* "kirostream/net/_wire.pyx":264
+      /* "kirostream/net/_wire.pyx":282
  *                     raise OSError(-count, "the hub cannot wait")
  *             for i in range(count):
  *                 if ready[i].fd == self.trio:             # <<<<<<<<<<<<<<
@@ -8651,7 +9098,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
       if (__pyx_t_4) {
 
 
-        /* "kirostream/net/_wire.pyx":265
+        /* "kirostream/net/_wire.pyx":283
  *             for i in range(count):
  *                 if ready[i].fd == self.trio:
  *                     timeout = 0.0  # Trio's own wait finds it at once             # <<<<<<<<<<<<<<
@@ -8660,7 +9107,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
 */
         __pyx_v_timeout = 0.0;
 
-        /* "kirostream/net/_wire.pyx":264
+        /* "kirostream/net/_wire.pyx":282
  *                     raise OSError(-count, "the hub cannot wait")
  *             for i in range(count):
  *                 if ready[i].fd == self.trio:             # <<<<<<<<<<<<<<
@@ -8670,7 +9117,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
         goto __pyx_L14;
       }
 
-      /* "kirostream/net/_wire.pyx":267
+      /* "kirostream/net/_wire.pyx":285
  *                     timeout = 0.0  # Trio's own wait finds it at once
  *                 else:
  *                     watch = self.watches.get(ready[i].fd)             # <<<<<<<<<<<<<<
@@ -8680,17 +9127,17 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
       /*else*/ {
         if (unlikely(__pyx_v_self->watches == Py_None)) {
           PyErr_Format(PyExc_AttributeError, "\047NoneType\047 object has no attribute \047%.30s\047", "get");
-          __PYX_ERR(0, 267, __pyx_L1_error)
+          __PYX_ERR(0, 285, __pyx_L1_error)
         }
-        __pyx_t_6 = __Pyx_PyLong_From_int((__pyx_v_ready[__pyx_v_i]).fd); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 267, __pyx_L1_error)
+        __pyx_t_6 = __Pyx_PyLong_From_int((__pyx_v_ready[__pyx_v_i]).fd); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 285, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_6);
-        __pyx_t_8 = __Pyx_PyDict_GetItemDefault(__pyx_v_self->watches, __pyx_t_6, Py_None); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 267, __pyx_L1_error)
+        __pyx_t_8 = __Pyx_PyDict_GetItemDefault(__pyx_v_self->watches, __pyx_t_6, Py_None); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 285, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_8);
         __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
         __Pyx_XDECREF_SET(__pyx_v_watch, __pyx_t_8);
         __pyx_t_8 = 0;
 
-        /* "kirostream/net/_wire.pyx":268
+        /* "kirostream/net/_wire.pyx":286
  *                 else:
  *                     watch = self.watches.get(ready[i].fd)
  *                     if watch is not None:             # <<<<<<<<<<<<<<
@@ -8701,17 +9148,17 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
         if (__pyx_t_4) {
 
 
-          /* "kirostream/net/_wire.pyx":269
+          /* "kirostream/net/_wire.pyx":287
  *                     watch = self.watches.get(ready[i].fd)
  *                     if watch is not None:
  *                         self.serve(<Watch>watch)             # <<<<<<<<<<<<<<
  *             if timeout == 0.0 or watched or runq or not self.watches:
  *                 break
 */
-          __pyx_t_12 = ((struct __pyx_vtabstruct_10kirostream_3net_5_wire_Poller *)__pyx_v_self->__pyx_vtab)->serve(__pyx_v_self, ((struct __pyx_obj_10kirostream_3net_5_wire_Watch *)__pyx_v_watch)); if (unlikely(__pyx_t_12 == ((int)-1))) __PYX_ERR(0, 269, __pyx_L1_error)
+          __pyx_t_12 = ((struct __pyx_vtabstruct_10kirostream_3net_5_wire_Poller *)__pyx_v_self->__pyx_vtab)->serve(__pyx_v_self, ((struct __pyx_obj_10kirostream_3net_5_wire_Watch *)__pyx_v_watch)); if (unlikely(__pyx_t_12 == ((int)-1))) __PYX_ERR(0, 287, __pyx_L1_error)
 
 
-          /* "kirostream/net/_wire.pyx":268
+          /* "kirostream/net/_wire.pyx":286
  *                 else:
  *                     watch = self.watches.get(ready[i].fd)
  *                     if watch is not None:             # <<<<<<<<<<<<<<
@@ -8724,7 +9171,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
     }
 
 
-    /* "kirostream/net/_wire.pyx":270
+    /* "kirostream/net/_wire.pyx":288
  *                     if watch is not None:
  *                         self.serve(<Watch>watch)
  *             if timeout == 0.0 or watched or runq or not self.watches:             # <<<<<<<<<<<<<<
@@ -8747,7 +9194,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
       __pyx_t_4 = __pyx_v_watched;
       goto __pyx_L17_bool_binop_done;
     }
-    __pyx_t_13 = __Pyx_PyObject_IsTrue(__pyx_v_runq); if (unlikely((__pyx_t_13 < 0))) __PYX_ERR(0, 270, __pyx_L1_error)
+    __pyx_t_13 = __Pyx_PyObject_IsTrue(__pyx_v_runq); if (unlikely((__pyx_t_13 < 0))) __PYX_ERR(0, 288, __pyx_L1_error)
     if (!__pyx_t_13) {
 
     } else {
@@ -8760,7 +9207,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
     else
     {
       Py_ssize_t __pyx_temp = __Pyx_PyDict_GET_SIZE(__pyx_v_self->watches);
-      if (unlikely(((!CYTHON_ASSUME_SAFE_SIZE) && __pyx_temp < 0))) __PYX_ERR(0, 270, __pyx_L1_error)
+      if (unlikely(((!CYTHON_ASSUME_SAFE_SIZE) && __pyx_temp < 0))) __PYX_ERR(0, 288, __pyx_L1_error)
       __pyx_t_13 = (__pyx_temp != 0);
     }
 
@@ -8774,7 +9221,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
     if (__pyx_t_4) {
 
 
-      /* "kirostream/net/_wire.pyx":271
+      /* "kirostream/net/_wire.pyx":289
  *                         self.serve(<Watch>watch)
  *             if timeout == 0.0 or watched or runq or not self.watches:
  *                 break             # <<<<<<<<<<<<<<
@@ -8783,7 +9230,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
 */
       goto __pyx_L4_break;
 
-      /* "kirostream/net/_wire.pyx":270
+      /* "kirostream/net/_wire.pyx":288
  *                     if watch is not None:
  *                         self.serve(<Watch>watch)
  *             if timeout == 0.0 or watched or runq or not self.watches:             # <<<<<<<<<<<<<<
@@ -8792,7 +9239,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
 */
     }
 
-    /* "kirostream/net/_wire.pyx":272
+    /* "kirostream/net/_wire.pyx":290
  *             if timeout == 0.0 or watched or runq or not self.watches:
  *                 break
  *             patience = end - ks_now()             # <<<<<<<<<<<<<<
@@ -8801,7 +9248,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
 */
     __pyx_v_patience = (__pyx_v_end - ks_now());
 
-    /* "kirostream/net/_wire.pyx":273
+    /* "kirostream/net/_wire.pyx":291
  *                 break
  *             patience = end - ks_now()
  *             if patience <= 0:             # <<<<<<<<<<<<<<
@@ -8813,7 +9260,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
     if (__pyx_t_4) {
 
 
-      /* "kirostream/net/_wire.pyx":274
+      /* "kirostream/net/_wire.pyx":292
  *             patience = end - ks_now()
  *             if patience <= 0:
  *                 break             # <<<<<<<<<<<<<<
@@ -8822,7 +9269,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
 */
       goto __pyx_L4_break;
 
-      /* "kirostream/net/_wire.pyx":273
+      /* "kirostream/net/_wire.pyx":291
  *                 break
  *             patience = end - ks_now()
  *             if patience <= 0:             # <<<<<<<<<<<<<<
@@ -8833,7 +9280,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
   }
   __pyx_L4_break:;
 
-  /* "kirostream/net/_wire.pyx":275
+  /* "kirostream/net/_wire.pyx":293
  *             if patience <= 0:
  *                 break
  *         return timeout != 0.0 and (not watched or bool(runq))             # <<<<<<<<<<<<<<
@@ -8845,7 +9292,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
   if (__pyx_t_4) {
 
   } else {
-    __pyx_t_6 = __Pyx_PyBool_FromLong(__pyx_t_4); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 275, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyBool_FromLong(__pyx_t_4); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 293, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __pyx_t_8 = __pyx_t_6;
     __pyx_t_6 = 0;
@@ -8857,15 +9304,15 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
   if (!__pyx_t_4) {
 
   } else {
-    __pyx_t_6 = __Pyx_PyBool_FromLong(__pyx_t_4); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 275, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyBool_FromLong(__pyx_t_4); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 293, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __pyx_t_8 = __pyx_t_6;
     __pyx_t_6 = 0;
 
     goto __pyx_L22_bool_binop_done;
   }
-  __pyx_t_4 = __Pyx_PyObject_IsTrue(__pyx_v_runq); if (unlikely((__pyx_t_4 < 0))) __PYX_ERR(0, 275, __pyx_L1_error)
-  __pyx_t_6 = __Pyx_PyBool_FromLong((!(!__pyx_t_4))); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 275, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_IsTrue(__pyx_v_runq); if (unlikely((__pyx_t_4 < 0))) __PYX_ERR(0, 293, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyBool_FromLong((!(!__pyx_t_4))); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 293, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
 
   __Pyx_INCREF(__pyx_t_6);
@@ -8883,7 +9330,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
   __pyx_t_8 = 0;
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":250
+  /* "kirostream/net/_wire.pyx":268
  *         self.ended = ended
  * 
  *     def wait(self, double timeout, bint watched, runq):             # <<<<<<<<<<<<<<
@@ -8912,7 +9359,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_6Poller_2wait(struct __pyx_ob
   return __pyx_r;
 }
 
-/* "kirostream/net/_wire.pyx":277
+/* "kirostream/net/_wire.pyx":295
  *         return timeout != 0.0 and (not watched or bool(runq))
  * 
  *     cdef int serve(self, Watch watch) except -1:             # <<<<<<<<<<<<<<
@@ -8959,357 +9406,448 @@ static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kir
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("serve", 0);
 
-  /* "kirostream/net/_wire.pyx":281
+  /* "kirostream/net/_wire.pyx":299
  *         cdef Py_ssize_t at
  *         cdef bytes raw
- *         came = None             # <<<<<<<<<<<<<<
- *         if watch.receives:
- *             got = ks_receive(watch.fd, self.buffer, READ)
+ *         got = ks_receive(watch.fd, self.buffer, READ)             # <<<<<<<<<<<<<<
+ *         if got == -EAGAIN:
+ *             return 0
 */
-  __Pyx_INCREF(Py_None);
-  __pyx_v_came = Py_None;
+  __pyx_v_got = ks_receive(__pyx_v_watch->fd, __pyx_v_self->buffer, __pyx_e_10kirostream_3net_5_wire_READ);
 
-  /* "kirostream/net/_wire.pyx":282
+  /* "kirostream/net/_wire.pyx":300
  *         cdef bytes raw
- *         came = None
- *         if watch.receives:             # <<<<<<<<<<<<<<
- *             got = ks_receive(watch.fd, self.buffer, READ)
- *             if got == -EAGAIN:
+ *         got = ks_receive(watch.fd, self.buffer, READ)
+ *         if got == -EAGAIN:             # <<<<<<<<<<<<<<
+ *             return 0
+ *         if got < 0:
 */
-  if (__pyx_v_watch->receives) {
+  __pyx_t_1 = (__pyx_v_got == (-EAGAIN));
 
-    /* "kirostream/net/_wire.pyx":283
- *         came = None
- *         if watch.receives:
- *             got = ks_receive(watch.fd, self.buffer, READ)             # <<<<<<<<<<<<<<
- *             if got == -EAGAIN:
- *                 return 0
+  if (__pyx_t_1) {
+
+
+    /* "kirostream/net/_wire.pyx":301
+ *         got = ks_receive(watch.fd, self.buffer, READ)
+ *         if got == -EAGAIN:
+ *             return 0             # <<<<<<<<<<<<<<
+ *         if got < 0:
+ *             came = OSError(-got, strerror(-got))
 */
-    __pyx_v_got = ks_receive(__pyx_v_watch->fd, __pyx_v_self->buffer, __pyx_e_10kirostream_3net_5_wire_READ);
+    {
 
-    /* "kirostream/net/_wire.pyx":284
- *         if watch.receives:
- *             got = ks_receive(watch.fd, self.buffer, READ)
- *             if got == -EAGAIN:             # <<<<<<<<<<<<<<
- *                 return 0
- *             if got < 0:
+      __pyx_r = 0;
+    }
+    goto __pyx_L0;
+
+    /* "kirostream/net/_wire.pyx":300
+ *         cdef bytes raw
+ *         got = ks_receive(watch.fd, self.buffer, READ)
+ *         if got == -EAGAIN:             # <<<<<<<<<<<<<<
+ *             return 0
+ *         if got < 0:
 */
-    __pyx_t_1 = (__pyx_v_got == (-EAGAIN));
+  }
 
+  /* "kirostream/net/_wire.pyx":302
+ *         if got == -EAGAIN:
+ *             return 0
+ *         if got < 0:             # <<<<<<<<<<<<<<
+ *             came = OSError(-got, strerror(-got))
+ *         else:
+*/
+  __pyx_t_1 = (__pyx_v_got < 0);
+
+  if (__pyx_t_1) {
+
+
+    /* "kirostream/net/_wire.pyx":303
+ *             return 0
+ *         if got < 0:
+ *             came = OSError(-got, strerror(-got))             # <<<<<<<<<<<<<<
+ *         else:
+ *             came = raw = PyBytes_FromStringAndSize(self.buffer, got)
+*/
+    __pyx_t_3 = NULL;
+    __pyx_t_4 = PyLong_FromSsize_t((-__pyx_v_got)); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 303, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_4);
+    __pyx_t_6 = NULL;
+    __Pyx_GetModuleGlobalName(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_strerror); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 303, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_7);
+    __pyx_t_8 = PyLong_FromSsize_t((-__pyx_v_got)); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 303, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_8);
+    __pyx_t_9 = 1;
+    #if CYTHON_UNPACK_METHODS
+    if (unlikely(PyMethod_Check(__pyx_t_7))) {
+      __pyx_t_6 = PyMethod_GET_SELF(__pyx_t_7);
+      assert(__pyx_t_6);
+      PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_7);
+      __Pyx_INCREF(__pyx_t_6);
+      __Pyx_INCREF(__pyx__function);
+      __Pyx_DECREF_SET(__pyx_t_7, __pyx__function);
+      __pyx_t_9 = 0;
+    }
+    #endif
+    {
+      PyObject *__pyx_callargs[2] = {__pyx_t_6, __pyx_t_8};
+      __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_7, __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+      __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
+      __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
+      __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 303, __pyx_L1_error)
+      __Pyx_GOTREF(__pyx_t_5);
+    }
+    __pyx_t_9 = 1;
+    {
+      PyObject *__pyx_callargs[3] = {__pyx_t_3, __pyx_t_4, __pyx_t_5};
+      __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_OSError)), __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+      __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
+      __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+      __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 303, __pyx_L1_error)
+      __Pyx_GOTREF(__pyx_t_2);
+    }
+    __pyx_v_came = __pyx_t_2;
+    __pyx_t_2 = 0;
+
+    /* "kirostream/net/_wire.pyx":302
+ *         if got == -EAGAIN:
+ *             return 0
+ *         if got < 0:             # <<<<<<<<<<<<<<
+ *             came = OSError(-got, strerror(-got))
+ *         else:
+*/
+    goto __pyx_L4;
+  }
+
+  /* "kirostream/net/_wire.pyx":305
+ *             came = OSError(-got, strerror(-got))
+ *         else:
+ *             came = raw = PyBytes_FromStringAndSize(self.buffer, got)             # <<<<<<<<<<<<<<
+ *             if watch.read is not None:
+ *                 came = watch.opened(raw) if got else None  # of an end, its reader hears by itself
+*/
+  /*else*/ {
+    __pyx_t_2 = PyBytes_FromStringAndSize(__pyx_v_self->buffer, __pyx_v_got); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 305, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_2);
+    __Pyx_INCREF(__pyx_t_2);
+    __pyx_v_came = __pyx_t_2;
+    __Pyx_INCREF(__pyx_t_2);
+    __pyx_v_raw = ((PyObject*)__pyx_t_2);
+    __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
+
+    /* "kirostream/net/_wire.pyx":306
+ *         else:
+ *             came = raw = PyBytes_FromStringAndSize(self.buffer, got)
+ *             if watch.read is not None:             # <<<<<<<<<<<<<<
+ *                 came = watch.opened(raw) if got else None  # of an end, its reader hears by itself
+ *             if got and type(came) is bytes and watch.track is not None and watch.track.room > 0:
+*/
+    __pyx_t_1 = (__pyx_v_watch->read != Py_None);
     if (__pyx_t_1) {
 
 
-      /* "kirostream/net/_wire.pyx":285
- *             got = ks_receive(watch.fd, self.buffer, READ)
- *             if got == -EAGAIN:
- *                 return 0             # <<<<<<<<<<<<<<
- *             if got < 0:
- *                 came = OSError(-got, strerror(-got))
+      /* "kirostream/net/_wire.pyx":307
+ *             came = raw = PyBytes_FromStringAndSize(self.buffer, got)
+ *             if watch.read is not None:
+ *                 came = watch.opened(raw) if got else None  # of an end, its reader hears by itself             # <<<<<<<<<<<<<<
+ *             if got and type(came) is bytes and watch.track is not None and watch.track.room > 0:
+ *                 body, at = whole_chunks(<bytes>came, 0)
 */
-      {
+      __pyx_t_1 = (__pyx_v_got != 0);
 
-        __pyx_r = 0;
+      if (__pyx_t_1) {
+        __pyx_t_5 = ((struct __pyx_vtabstruct_10kirostream_3net_5_wire_Watch *)__pyx_v_watch->__pyx_vtab)->opened(__pyx_v_watch, __pyx_v_raw); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 307, __pyx_L1_error)
+        __Pyx_GOTREF(__pyx_t_5);
+        __pyx_t_2 = __pyx_t_5;
+        __pyx_t_5 = 0;
+      } else {
+        __Pyx_INCREF(Py_None);
+        __pyx_t_2 = Py_None;
       }
-      goto __pyx_L0;
 
-      /* "kirostream/net/_wire.pyx":284
- *         if watch.receives:
- *             got = ks_receive(watch.fd, self.buffer, READ)
- *             if got == -EAGAIN:             # <<<<<<<<<<<<<<
- *                 return 0
- *             if got < 0:
+      __Pyx_DECREF_SET(__pyx_v_came, __pyx_t_2);
+      __pyx_t_2 = 0;
+
+      /* "kirostream/net/_wire.pyx":306
+ *         else:
+ *             came = raw = PyBytes_FromStringAndSize(self.buffer, got)
+ *             if watch.read is not None:             # <<<<<<<<<<<<<<
+ *                 came = watch.opened(raw) if got else None  # of an end, its reader hears by itself
+ *             if got and type(came) is bytes and watch.track is not None and watch.track.room > 0:
 */
     }
 
-    /* "kirostream/net/_wire.pyx":286
- *             if got == -EAGAIN:
- *                 return 0
- *             if got < 0:             # <<<<<<<<<<<<<<
- *                 came = OSError(-got, strerror(-got))
- *             else:
+    /* "kirostream/net/_wire.pyx":308
+ *             if watch.read is not None:
+ *                 came = watch.opened(raw) if got else None  # of an end, its reader hears by itself
+ *             if got and type(came) is bytes and watch.track is not None and watch.track.room > 0:             # <<<<<<<<<<<<<<
+ *                 body, at = whole_chunks(<bytes>came, 0)
+ *                 if at == PyBytes_GET_SIZE(<bytes>came) and watch.track.push(body):
 */
-    __pyx_t_1 = (__pyx_v_got < 0);
+    __pyx_t_10 = (__pyx_v_got != 0);
 
+    if (__pyx_t_10) {
+
+    } else {
+
+      __pyx_t_1 = __pyx_t_10;
+
+      goto __pyx_L7_bool_binop_done;
+    }
+    __pyx_t_10 = (((PyObject *)Py_TYPE(__pyx_v_came)) == ((PyObject *)(&PyBytes_Type)));
+    if (__pyx_t_10) {
+
+    } else {
+
+      __pyx_t_1 = __pyx_t_10;
+
+      goto __pyx_L7_bool_binop_done;
+    }
+    __pyx_t_10 = (((PyObject *)__pyx_v_watch->track) != Py_None);
+    if (__pyx_t_10) {
+
+    } else {
+
+      __pyx_t_1 = __pyx_t_10;
+
+      goto __pyx_L7_bool_binop_done;
+    }
+    __pyx_t_10 = (__pyx_v_watch->track->room > 0);
+
+
+    __pyx_t_1 = __pyx_t_10;
+
+    __pyx_L7_bool_binop_done:;
     if (__pyx_t_1) {
 
 
-      /* "kirostream/net/_wire.pyx":287
- *                 return 0
- *             if got < 0:
- *                 came = OSError(-got, strerror(-got))             # <<<<<<<<<<<<<<
- *             else:
- *                 came = raw = PyBytes_FromStringAndSize(self.buffer, got)
+      /* "kirostream/net/_wire.pyx":309
+ *                 came = watch.opened(raw) if got else None  # of an end, its reader hears by itself
+ *             if got and type(came) is bytes and watch.track is not None and watch.track.room > 0:
+ *                 body, at = whole_chunks(<bytes>came, 0)             # <<<<<<<<<<<<<<
+ *                 if at == PyBytes_GET_SIZE(<bytes>came) and watch.track.push(body):
+ *                     if watch.out is not None and watch.out.pending:
 */
-      __pyx_t_3 = NULL;
-      __pyx_t_4 = PyLong_FromSsize_t((-__pyx_v_got)); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 287, __pyx_L1_error)
+      __pyx_t_5 = NULL;
+      __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_whole_chunks); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 309, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_4);
-      __pyx_t_6 = NULL;
-      __Pyx_GetModuleGlobalName(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_strerror); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 287, __pyx_L1_error)
-      __Pyx_GOTREF(__pyx_t_7);
-      __pyx_t_8 = PyLong_FromSsize_t((-__pyx_v_got)); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 287, __pyx_L1_error)
-      __Pyx_GOTREF(__pyx_t_8);
       __pyx_t_9 = 1;
       #if CYTHON_UNPACK_METHODS
-      if (unlikely(PyMethod_Check(__pyx_t_7))) {
-        __pyx_t_6 = PyMethod_GET_SELF(__pyx_t_7);
-        assert(__pyx_t_6);
-        PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_7);
-        __Pyx_INCREF(__pyx_t_6);
+      if (unlikely(PyMethod_Check(__pyx_t_4))) {
+        __pyx_t_5 = PyMethod_GET_SELF(__pyx_t_4);
+        assert(__pyx_t_5);
+        PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_4);
+        __Pyx_INCREF(__pyx_t_5);
         __Pyx_INCREF(__pyx__function);
-        __Pyx_DECREF_SET(__pyx_t_7, __pyx__function);
+        __Pyx_DECREF_SET(__pyx_t_4, __pyx__function);
         __pyx_t_9 = 0;
       }
       #endif
       {
-        PyObject *__pyx_callargs[2] = {__pyx_t_6, __pyx_t_8};
-        __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_7, __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
-        __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
-        __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
-        __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
-        if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 287, __pyx_L1_error)
-        __Pyx_GOTREF(__pyx_t_5);
-      }
-      __pyx_t_9 = 1;
-      {
-        PyObject *__pyx_callargs[3] = {__pyx_t_3, __pyx_t_4, __pyx_t_5};
-        __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_OSError)), __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
-        __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
+        PyObject *__pyx_callargs[3] = {__pyx_t_5, __pyx_v_came, __pyx_mstate_global->__pyx_int_0};
+        __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_4, __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+        __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
         __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-        __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-        if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 287, __pyx_L1_error)
+        if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 309, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_2);
       }
-      __Pyx_DECREF_SET(__pyx_v_came, __pyx_t_2);
-      __pyx_t_2 = 0;
+      if ((likely(PyTuple_CheckExact(__pyx_t_2))) || (PyList_CheckExact(__pyx_t_2))) {
+        PyObject* sequence = __pyx_t_2;
+        Py_ssize_t size = __Pyx_PySequence_SIZE(sequence);
+        if (unlikely(size != 2)) {
+          if (size > 2) __Pyx_RaiseTooManyValuesError(2);
+          else if (size >= 0) __Pyx_RaiseNeedMoreValuesError(size);
+          __PYX_ERR(0, 309, __pyx_L1_error)
+        }
+        #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
+        if (likely(PyTuple_CheckExact(sequence))) {
+          __pyx_t_4 = PyTuple_GET_ITEM(sequence, 0);
+          __Pyx_INCREF(__pyx_t_4);
+          __pyx_t_5 = PyTuple_GET_ITEM(sequence, 1);
+          __Pyx_INCREF(__pyx_t_5);
+        } else {
+          __pyx_t_4 = __Pyx_PyList_GET_ITEM_REF(sequence, 0, __Pyx_ReferenceSharing_SharedReference);
+          if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 309, __pyx_L1_error)
+          __Pyx_XGOTREF(__pyx_t_4);
+          __pyx_t_5 = __Pyx_PyList_GET_ITEM_REF(sequence, 1, __Pyx_ReferenceSharing_SharedReference);
+          if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 309, __pyx_L1_error)
+          __Pyx_XGOTREF(__pyx_t_5);
+        }
+        #else
+        __pyx_t_4 = __Pyx_PySequence_ITEM(sequence, 0); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 309, __pyx_L1_error)
+        __Pyx_GOTREF(__pyx_t_4);
+        __pyx_t_5 = __Pyx_PySequence_ITEM(sequence, 1); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 309, __pyx_L1_error)
+        __Pyx_GOTREF(__pyx_t_5);
+        #endif
+        __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
+      } else {
+        Py_ssize_t index = -1;
+        __pyx_t_3 = PyObject_GetIter(__pyx_t_2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 309, __pyx_L1_error)
+        __Pyx_GOTREF(__pyx_t_3);
+        __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
+        __pyx_t_11 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_3);
+        index = 0; __pyx_t_4 = __pyx_t_11(__pyx_t_3); if (unlikely(!__pyx_t_4)) goto __pyx_L11_unpacking_failed;
+        __Pyx_GOTREF(__pyx_t_4);
+        index = 1; __pyx_t_5 = __pyx_t_11(__pyx_t_3); if (unlikely(!__pyx_t_5)) goto __pyx_L11_unpacking_failed;
+        __Pyx_GOTREF(__pyx_t_5);
+        if (__Pyx_IternextUnpackEndCheck(__pyx_t_11(__pyx_t_3), 2) < (0)) __PYX_ERR(0, 309, __pyx_L1_error)
+        __pyx_t_11 = NULL;
+        __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
+        goto __pyx_L12_unpacking_done;
+        __pyx_L11_unpacking_failed:;
+        __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
+        __pyx_t_11 = NULL;
+        if (__Pyx_IterFinish() == 0) __Pyx_RaiseNeedMoreValuesError(index);
+        __PYX_ERR(0, 309, __pyx_L1_error)
+        __pyx_L12_unpacking_done:;
+      }
+      __pyx_t_12 = __Pyx_PyIndex_AsSsize_t(__pyx_t_5); if (unlikely((__pyx_t_12 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 309, __pyx_L1_error)
+      __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
+      __pyx_v_body = __pyx_t_4;
+      __pyx_t_4 = 0;
+      __pyx_v_at = __pyx_t_12;
 
-      /* "kirostream/net/_wire.pyx":286
- *             if got == -EAGAIN:
- *                 return 0
- *             if got < 0:             # <<<<<<<<<<<<<<
- *                 came = OSError(-got, strerror(-got))
- *             else:
+      /* "kirostream/net/_wire.pyx":310
+ *             if got and type(came) is bytes and watch.track is not None and watch.track.room > 0:
+ *                 body, at = whole_chunks(<bytes>came, 0)
+ *                 if at == PyBytes_GET_SIZE(<bytes>came) and watch.track.push(body):             # <<<<<<<<<<<<<<
+ *                     if watch.out is not None and watch.out.pending:
+ *                         self.ended(watch, None)  # TLS has something to answer
 */
-      goto __pyx_L5;
-    }
+      __pyx_t_10 = (__pyx_v_at == PyBytes_GET_SIZE(__pyx_v_came));
 
-    /* "kirostream/net/_wire.pyx":289
- *                 came = OSError(-got, strerror(-got))
- *             else:
- *                 came = raw = PyBytes_FromStringAndSize(self.buffer, got)             # <<<<<<<<<<<<<<
- *                 if got and watch.track is not None and watch.track.room > 0:
- *                     body, at = whole_chunks(raw, 0)
-*/
-    /*else*/ {
-      __pyx_t_2 = PyBytes_FromStringAndSize(__pyx_v_self->buffer, __pyx_v_got); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 289, __pyx_L1_error)
-      __Pyx_GOTREF(__pyx_t_2);
-      __Pyx_INCREF(__pyx_t_2);
-      __Pyx_DECREF_SET(__pyx_v_came, __pyx_t_2);
-      __Pyx_INCREF(__pyx_t_2);
-      __pyx_v_raw = ((PyObject*)__pyx_t_2);
+      if (__pyx_t_10) {
+
+      } else {
+
+        __pyx_t_1 = __pyx_t_10;
+
+        goto __pyx_L14_bool_binop_done;
+      }
+      __pyx_t_5 = ((PyObject *)__pyx_v_watch->track);
+      __Pyx_INCREF(__pyx_t_5);
+      __pyx_t_9 = 0;
+      {
+        PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_v_body};
+        __pyx_t_2 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_push, __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+        __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
+        if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 310, __pyx_L1_error)
+        __Pyx_GOTREF(__pyx_t_2);
+      }
+      __pyx_t_10 = __Pyx_PyObject_IsTrue(__pyx_t_2); if (unlikely((__pyx_t_10 < 0))) __PYX_ERR(0, 310, __pyx_L1_error)
       __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-
-      /* "kirostream/net/_wire.pyx":290
- *             else:
- *                 came = raw = PyBytes_FromStringAndSize(self.buffer, got)
- *                 if got and watch.track is not None and watch.track.room > 0:             # <<<<<<<<<<<<<<
- *                     body, at = whole_chunks(raw, 0)
- *                     if at == got and watch.track.push(body):
-*/
-      __pyx_t_10 = (__pyx_v_got != 0);
-
-      if (__pyx_t_10) {
-
-      } else {
-
-        __pyx_t_1 = __pyx_t_10;
-
-        goto __pyx_L7_bool_binop_done;
-      }
-      __pyx_t_10 = (((PyObject *)__pyx_v_watch->track) != Py_None);
-      if (__pyx_t_10) {
-
-      } else {
-
-        __pyx_t_1 = __pyx_t_10;
-
-        goto __pyx_L7_bool_binop_done;
-      }
-      __pyx_t_10 = (__pyx_v_watch->track->room > 0);
-
 
       __pyx_t_1 = __pyx_t_10;
 
-      __pyx_L7_bool_binop_done:;
+      __pyx_L14_bool_binop_done:;
       if (__pyx_t_1) {
 
 
-        /* "kirostream/net/_wire.pyx":291
- *                 came = raw = PyBytes_FromStringAndSize(self.buffer, got)
- *                 if got and watch.track is not None and watch.track.room > 0:
- *                     body, at = whole_chunks(raw, 0)             # <<<<<<<<<<<<<<
- *                     if at == got and watch.track.push(body):
- *                         return 0
+        /* "kirostream/net/_wire.pyx":311
+ *                 body, at = whole_chunks(<bytes>came, 0)
+ *                 if at == PyBytes_GET_SIZE(<bytes>came) and watch.track.push(body):
+ *                     if watch.out is not None and watch.out.pending:             # <<<<<<<<<<<<<<
+ *                         self.ended(watch, None)  # TLS has something to answer
+ *                     return 0
 */
-        __pyx_t_5 = NULL;
-        __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_whole_chunks); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 291, __pyx_L1_error)
-        __Pyx_GOTREF(__pyx_t_4);
-        __pyx_t_9 = 1;
-        #if CYTHON_UNPACK_METHODS
-        if (unlikely(PyMethod_Check(__pyx_t_4))) {
-          __pyx_t_5 = PyMethod_GET_SELF(__pyx_t_4);
-          assert(__pyx_t_5);
-          PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_4);
-          __Pyx_INCREF(__pyx_t_5);
-          __Pyx_INCREF(__pyx__function);
-          __Pyx_DECREF_SET(__pyx_t_4, __pyx__function);
-          __pyx_t_9 = 0;
-        }
-        #endif
-        {
-          PyObject *__pyx_callargs[3] = {__pyx_t_5, __pyx_v_raw, __pyx_mstate_global->__pyx_int_0};
-          __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_4, __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
-          __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-          __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-          if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 291, __pyx_L1_error)
-          __Pyx_GOTREF(__pyx_t_2);
-        }
-        if ((likely(PyTuple_CheckExact(__pyx_t_2))) || (PyList_CheckExact(__pyx_t_2))) {
-          PyObject* sequence = __pyx_t_2;
-          Py_ssize_t size = __Pyx_PySequence_SIZE(sequence);
-          if (unlikely(size != 2)) {
-            if (size > 2) __Pyx_RaiseTooManyValuesError(2);
-            else if (size >= 0) __Pyx_RaiseNeedMoreValuesError(size);
-            __PYX_ERR(0, 291, __pyx_L1_error)
-          }
-          #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
-          if (likely(PyTuple_CheckExact(sequence))) {
-            __pyx_t_4 = PyTuple_GET_ITEM(sequence, 0);
-            __Pyx_INCREF(__pyx_t_4);
-            __pyx_t_5 = PyTuple_GET_ITEM(sequence, 1);
-            __Pyx_INCREF(__pyx_t_5);
-          } else {
-            __pyx_t_4 = __Pyx_PyList_GET_ITEM_REF(sequence, 0, __Pyx_ReferenceSharing_SharedReference);
-            if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 291, __pyx_L1_error)
-            __Pyx_XGOTREF(__pyx_t_4);
-            __pyx_t_5 = __Pyx_PyList_GET_ITEM_REF(sequence, 1, __Pyx_ReferenceSharing_SharedReference);
-            if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 291, __pyx_L1_error)
-            __Pyx_XGOTREF(__pyx_t_5);
-          }
-          #else
-          __pyx_t_4 = __Pyx_PySequence_ITEM(sequence, 0); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 291, __pyx_L1_error)
-          __Pyx_GOTREF(__pyx_t_4);
-          __pyx_t_5 = __Pyx_PySequence_ITEM(sequence, 1); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 291, __pyx_L1_error)
-          __Pyx_GOTREF(__pyx_t_5);
-          #endif
-          __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-        } else {
-          Py_ssize_t index = -1;
-          __pyx_t_3 = PyObject_GetIter(__pyx_t_2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 291, __pyx_L1_error)
-          __Pyx_GOTREF(__pyx_t_3);
-          __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-          __pyx_t_11 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_3);
-          index = 0; __pyx_t_4 = __pyx_t_11(__pyx_t_3); if (unlikely(!__pyx_t_4)) goto __pyx_L10_unpacking_failed;
-          __Pyx_GOTREF(__pyx_t_4);
-          index = 1; __pyx_t_5 = __pyx_t_11(__pyx_t_3); if (unlikely(!__pyx_t_5)) goto __pyx_L10_unpacking_failed;
-          __Pyx_GOTREF(__pyx_t_5);
-          if (__Pyx_IternextUnpackEndCheck(__pyx_t_11(__pyx_t_3), 2) < (0)) __PYX_ERR(0, 291, __pyx_L1_error)
-          __pyx_t_11 = NULL;
-          __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-          goto __pyx_L11_unpacking_done;
-          __pyx_L10_unpacking_failed:;
-          __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-          __pyx_t_11 = NULL;
-          if (__Pyx_IterFinish() == 0) __Pyx_RaiseNeedMoreValuesError(index);
-          __PYX_ERR(0, 291, __pyx_L1_error)
-          __pyx_L11_unpacking_done:;
-        }
-        __pyx_t_12 = __Pyx_PyIndex_AsSsize_t(__pyx_t_5); if (unlikely((__pyx_t_12 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 291, __pyx_L1_error)
-        __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-        __pyx_v_body = __pyx_t_4;
-        __pyx_t_4 = 0;
-        __pyx_v_at = __pyx_t_12;
-
-        /* "kirostream/net/_wire.pyx":292
- *                 if got and watch.track is not None and watch.track.room > 0:
- *                     body, at = whole_chunks(raw, 0)
- *                     if at == got and watch.track.push(body):             # <<<<<<<<<<<<<<
- *                         return 0
- *         try:
-*/
-        __pyx_t_10 = (__pyx_v_at == __pyx_v_got);
-
+        __pyx_t_10 = (__pyx_v_watch->out != Py_None);
         if (__pyx_t_10) {
 
         } else {
 
           __pyx_t_1 = __pyx_t_10;
 
-          goto __pyx_L13_bool_binop_done;
+          goto __pyx_L17_bool_binop_done;
         }
-        __pyx_t_5 = ((PyObject *)__pyx_v_watch->track);
-        __Pyx_INCREF(__pyx_t_5);
-        __pyx_t_9 = 0;
-        {
-          PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_v_body};
-          __pyx_t_2 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_push, __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
-          __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-          if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 292, __pyx_L1_error)
-          __Pyx_GOTREF(__pyx_t_2);
-        }
-        __pyx_t_10 = __Pyx_PyObject_IsTrue(__pyx_t_2); if (unlikely((__pyx_t_10 < 0))) __PYX_ERR(0, 292, __pyx_L1_error)
+        __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_watch->out, __pyx_mstate_global->__pyx_n_u_pending); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 311, __pyx_L1_error)
+        __Pyx_GOTREF(__pyx_t_2);
+        __pyx_t_10 = __Pyx_PyObject_IsTrue(__pyx_t_2); if (unlikely((__pyx_t_10 < 0))) __PYX_ERR(0, 311, __pyx_L1_error)
         __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
         __pyx_t_1 = __pyx_t_10;
 
-        __pyx_L13_bool_binop_done:;
+        __pyx_L17_bool_binop_done:;
         if (__pyx_t_1) {
 
 
-          /* "kirostream/net/_wire.pyx":293
- *                     body, at = whole_chunks(raw, 0)
- *                     if at == got and watch.track.push(body):
- *                         return 0             # <<<<<<<<<<<<<<
+          /* "kirostream/net/_wire.pyx":312
+ *                 if at == PyBytes_GET_SIZE(<bytes>came) and watch.track.push(body):
+ *                     if watch.out is not None and watch.out.pending:
+ *                         self.ended(watch, None)  # TLS has something to answer             # <<<<<<<<<<<<<<
+ *                     return 0
  *         try:
- *             goes_on = watch.come(came)
 */
-          {
-
-            __pyx_r = 0;
+          __pyx_t_5 = NULL;
+          __Pyx_INCREF(__pyx_v_self->ended);
+          __pyx_t_4 = __pyx_v_self->ended; 
+          __pyx_t_9 = 1;
+          #if CYTHON_UNPACK_METHODS
+          if (likely(PyMethod_Check(__pyx_t_4))) {
+            __pyx_t_5 = PyMethod_GET_SELF(__pyx_t_4);
+            assert(__pyx_t_5);
+            PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_4);
+            __Pyx_INCREF(__pyx_t_5);
+            __Pyx_INCREF(__pyx__function);
+            __Pyx_DECREF_SET(__pyx_t_4, __pyx__function);
+            __pyx_t_9 = 0;
           }
-          goto __pyx_L0;
+          #endif
+          {
+            PyObject *__pyx_callargs[3] = {__pyx_t_5, ((PyObject *)__pyx_v_watch), Py_None};
+            __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_4, __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+            __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
+            __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+            if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 312, __pyx_L1_error)
+            __Pyx_GOTREF(__pyx_t_2);
+          }
+          __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-          /* "kirostream/net/_wire.pyx":292
- *                 if got and watch.track is not None and watch.track.room > 0:
- *                     body, at = whole_chunks(raw, 0)
- *                     if at == got and watch.track.push(body):             # <<<<<<<<<<<<<<
- *                         return 0
- *         try:
+          /* "kirostream/net/_wire.pyx":311
+ *                 body, at = whole_chunks(<bytes>came, 0)
+ *                 if at == PyBytes_GET_SIZE(<bytes>came) and watch.track.push(body):
+ *                     if watch.out is not None and watch.out.pending:             # <<<<<<<<<<<<<<
+ *                         self.ended(watch, None)  # TLS has something to answer
+ *                     return 0
 */
         }
 
-        /* "kirostream/net/_wire.pyx":290
- *             else:
- *                 came = raw = PyBytes_FromStringAndSize(self.buffer, got)
- *                 if got and watch.track is not None and watch.track.room > 0:             # <<<<<<<<<<<<<<
- *                     body, at = whole_chunks(raw, 0)
- *                     if at == got and watch.track.push(body):
+        /* "kirostream/net/_wire.pyx":313
+ *                     if watch.out is not None and watch.out.pending:
+ *                         self.ended(watch, None)  # TLS has something to answer
+ *                     return 0             # <<<<<<<<<<<<<<
+ *         try:
+ *             goes_on = watch.come(came)
+*/
+        {
+
+          __pyx_r = 0;
+        }
+        goto __pyx_L0;
+
+        /* "kirostream/net/_wire.pyx":310
+ *             if got and type(came) is bytes and watch.track is not None and watch.track.room > 0:
+ *                 body, at = whole_chunks(<bytes>came, 0)
+ *                 if at == PyBytes_GET_SIZE(<bytes>came) and watch.track.push(body):             # <<<<<<<<<<<<<<
+ *                     if watch.out is not None and watch.out.pending:
+ *                         self.ended(watch, None)  # TLS has something to answer
 */
       }
-    }
-    __pyx_L5:;
 
-    /* "kirostream/net/_wire.pyx":282
- *         cdef bytes raw
- *         came = None
- *         if watch.receives:             # <<<<<<<<<<<<<<
- *             got = ks_receive(watch.fd, self.buffer, READ)
- *             if got == -EAGAIN:
+      /* "kirostream/net/_wire.pyx":308
+ *             if watch.read is not None:
+ *                 came = watch.opened(raw) if got else None  # of an end, its reader hears by itself
+ *             if got and type(came) is bytes and watch.track is not None and watch.track.room > 0:             # <<<<<<<<<<<<<<
+ *                 body, at = whole_chunks(<bytes>came, 0)
+ *                 if at == PyBytes_GET_SIZE(<bytes>came) and watch.track.push(body):
 */
+    }
   }
+  __pyx_L4:;
 
-  /* "kirostream/net/_wire.pyx":294
- *                     if at == got and watch.track.push(body):
- *                         return 0
+  /* "kirostream/net/_wire.pyx":314
+ *                         self.ended(watch, None)  # TLS has something to answer
+ *                     return 0
  *         try:             # <<<<<<<<<<<<<<
  *             goes_on = watch.come(came)
  *         except BaseException as error:
@@ -9323,49 +9861,49 @@ static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kir
     __Pyx_XGOTREF(__pyx_t_15);
     /*try:*/ {
 
-      /* "kirostream/net/_wire.pyx":295
- *                         return 0
+      /* "kirostream/net/_wire.pyx":315
+ *                     return 0
  *         try:
  *             goes_on = watch.come(came)             # <<<<<<<<<<<<<<
  *         except BaseException as error:
  *             self.ended(watch, error)
 */
-      __pyx_t_5 = NULL;
+      __pyx_t_4 = NULL;
       __Pyx_INCREF(__pyx_v_watch->come);
-      __pyx_t_4 = __pyx_v_watch->come; 
+      __pyx_t_5 = __pyx_v_watch->come; 
       __pyx_t_9 = 1;
       #if CYTHON_UNPACK_METHODS
-      if (likely(PyMethod_Check(__pyx_t_4))) {
-        __pyx_t_5 = PyMethod_GET_SELF(__pyx_t_4);
-        assert(__pyx_t_5);
-        PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_4);
-        __Pyx_INCREF(__pyx_t_5);
+      if (likely(PyMethod_Check(__pyx_t_5))) {
+        __pyx_t_4 = PyMethod_GET_SELF(__pyx_t_5);
+        assert(__pyx_t_4);
+        PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_5);
+        __Pyx_INCREF(__pyx_t_4);
         __Pyx_INCREF(__pyx__function);
-        __Pyx_DECREF_SET(__pyx_t_4, __pyx__function);
+        __Pyx_DECREF_SET(__pyx_t_5, __pyx__function);
         __pyx_t_9 = 0;
       }
       #endif
       {
-        PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_v_came};
-        __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_4, __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
-        __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-        __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-        if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 295, __pyx_L15_error)
+        PyObject *__pyx_callargs[2] = {__pyx_t_4, __pyx_v_came};
+        __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_5, __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+        __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
+        __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
+        if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 315, __pyx_L19_error)
         __Pyx_GOTREF(__pyx_t_2);
       }
       __pyx_v_goes_on = __pyx_t_2;
       __pyx_t_2 = 0;
 
-      /* "kirostream/net/_wire.pyx":294
- *                     if at == got and watch.track.push(body):
- *                         return 0
+      /* "kirostream/net/_wire.pyx":314
+ *                         self.ended(watch, None)  # TLS has something to answer
+ *                     return 0
  *         try:             # <<<<<<<<<<<<<<
  *             goes_on = watch.come(came)
  *         except BaseException as error:
 */
     }
 
-    /* "kirostream/net/_wire.pyx":299
+    /* "kirostream/net/_wire.pyx":319
  *             self.ended(watch, error)
  *         else:
  *             if not goes_on:             # <<<<<<<<<<<<<<
@@ -9373,45 +9911,45 @@ static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kir
  *         return 0
 */
     /*else:*/ {
-      __pyx_t_1 = __Pyx_PyObject_IsTrue(__pyx_v_goes_on); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 299, __pyx_L17_except_error)
+      __pyx_t_1 = __Pyx_PyObject_IsTrue(__pyx_v_goes_on); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 319, __pyx_L21_except_error)
       __pyx_t_10 = (!__pyx_t_1);
 
 
       if (__pyx_t_10) {
 
 
-        /* "kirostream/net/_wire.pyx":300
+        /* "kirostream/net/_wire.pyx":320
  *         else:
  *             if not goes_on:
  *                 self.ended(watch, None)             # <<<<<<<<<<<<<<
  *         return 0
 */
-        __pyx_t_4 = NULL;
+        __pyx_t_5 = NULL;
         __Pyx_INCREF(__pyx_v_self->ended);
-        __pyx_t_5 = __pyx_v_self->ended; 
+        __pyx_t_4 = __pyx_v_self->ended; 
         __pyx_t_9 = 1;
         #if CYTHON_UNPACK_METHODS
-        if (likely(PyMethod_Check(__pyx_t_5))) {
-          __pyx_t_4 = PyMethod_GET_SELF(__pyx_t_5);
-          assert(__pyx_t_4);
-          PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_5);
-          __Pyx_INCREF(__pyx_t_4);
+        if (likely(PyMethod_Check(__pyx_t_4))) {
+          __pyx_t_5 = PyMethod_GET_SELF(__pyx_t_4);
+          assert(__pyx_t_5);
+          PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_4);
+          __Pyx_INCREF(__pyx_t_5);
           __Pyx_INCREF(__pyx__function);
-          __Pyx_DECREF_SET(__pyx_t_5, __pyx__function);
+          __Pyx_DECREF_SET(__pyx_t_4, __pyx__function);
           __pyx_t_9 = 0;
         }
         #endif
         {
-          PyObject *__pyx_callargs[3] = {__pyx_t_4, ((PyObject *)__pyx_v_watch), Py_None};
-          __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_5, __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
-          __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
-          __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-          if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 300, __pyx_L17_except_error)
+          PyObject *__pyx_callargs[3] = {__pyx_t_5, ((PyObject *)__pyx_v_watch), Py_None};
+          __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_4, __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+          __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
+          __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+          if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 320, __pyx_L21_except_error)
           __Pyx_GOTREF(__pyx_t_2);
         }
         __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-        /* "kirostream/net/_wire.pyx":299
+        /* "kirostream/net/_wire.pyx":319
  *             self.ended(watch, error)
  *         else:
  *             if not goes_on:             # <<<<<<<<<<<<<<
@@ -9423,8 +9961,8 @@ static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kir
     __Pyx_XDECREF(__pyx_t_13); __pyx_t_13 = 0;
     __Pyx_XDECREF(__pyx_t_14); __pyx_t_14 = 0;
     __Pyx_XDECREF(__pyx_t_15); __pyx_t_15 = 0;
-    goto __pyx_L20_try_end;
-    __pyx_L15_error:;
+    goto __pyx_L24_try_end;
+    __pyx_L19_error:;
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
     __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
@@ -9433,7 +9971,7 @@ static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kir
     __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
     __Pyx_XDECREF(__pyx_t_8); __pyx_t_8 = 0;
 
-    /* "kirostream/net/_wire.pyx":296
+    /* "kirostream/net/_wire.pyx":316
  *         try:
  *             goes_on = watch.come(came)
  *         except BaseException as error:             # <<<<<<<<<<<<<<
@@ -9443,15 +9981,15 @@ static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kir
     __pyx_t_16 = __Pyx_PyErr_ExceptionMatches(((PyObject *)(((PyTypeObject*)PyExc_BaseException))));
     if (__pyx_t_16) {
       __Pyx_AddTraceback("kirostream.net._wire.Poller.serve", __pyx_clineno, __pyx_lineno, __pyx_filename);
-      if (__Pyx_GetException(&__pyx_t_2, &__pyx_t_5, &__pyx_t_4) < 0) __PYX_ERR(0, 296, __pyx_L17_except_error)
+      if (__Pyx_GetException(&__pyx_t_2, &__pyx_t_4, &__pyx_t_5) < 0) __PYX_ERR(0, 316, __pyx_L21_except_error)
       __Pyx_XGOTREF(__pyx_t_2);
-      __Pyx_XGOTREF(__pyx_t_5);
       __Pyx_XGOTREF(__pyx_t_4);
-      __Pyx_INCREF(__pyx_t_5);
-      __pyx_v_error = __pyx_t_5;
+      __Pyx_XGOTREF(__pyx_t_5);
+      __Pyx_INCREF(__pyx_t_4);
+      __pyx_v_error = __pyx_t_4;
       /*try:*/ {
 
-        /* "kirostream/net/_wire.pyx":297
+        /* "kirostream/net/_wire.pyx":317
  *             goes_on = watch.come(came)
  *         except BaseException as error:
  *             self.ended(watch, error)             # <<<<<<<<<<<<<<
@@ -9478,13 +10016,13 @@ static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kir
           __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_8, __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
           __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
           __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
-          if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 297, __pyx_L27_error)
+          if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 317, __pyx_L31_error)
           __Pyx_GOTREF(__pyx_t_3);
         }
         __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
       }
 
-      /* "kirostream/net/_wire.pyx":296
+      /* "kirostream/net/_wire.pyx":316
  *         try:
  *             goes_on = watch.come(came)
  *         except BaseException as error:             # <<<<<<<<<<<<<<
@@ -9494,9 +10032,9 @@ static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kir
       /*finally:*/ {
         /*normal exit:*/{
           __Pyx_DECREF(__pyx_v_error); __pyx_v_error = 0;
-          goto __pyx_L28;
+          goto __pyx_L32;
         }
-        __pyx_L27_error:;
+        __pyx_L31_error:;
         /*exception exit:*/{
           __Pyx_PyThreadState_declare
           __Pyx_PyThreadState_assign
@@ -9527,39 +10065,39 @@ static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kir
           __Pyx_ErrRestore(__pyx_t_19, __pyx_t_20, __pyx_t_21);
           __pyx_t_19 = 0; __pyx_t_20 = 0; __pyx_t_21 = 0; __pyx_t_22 = 0; __pyx_t_23 = 0; __pyx_t_24 = 0;
           __pyx_lineno = __pyx_t_16; __pyx_clineno = __pyx_t_17; __pyx_filename = __pyx_t_18;
-          goto __pyx_L17_except_error;
+          goto __pyx_L21_except_error;
         }
-        __pyx_L28:;
+        __pyx_L32:;
       }
       __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-      __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
-      goto __pyx_L16_exception_handled;
+      __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
+      goto __pyx_L20_exception_handled;
     }
-    goto __pyx_L17_except_error;
+    goto __pyx_L21_except_error;
 
-    /* "kirostream/net/_wire.pyx":294
- *                     if at == got and watch.track.push(body):
- *                         return 0
+    /* "kirostream/net/_wire.pyx":314
+ *                         self.ended(watch, None)  # TLS has something to answer
+ *                     return 0
  *         try:             # <<<<<<<<<<<<<<
  *             goes_on = watch.come(came)
  *         except BaseException as error:
 */
-    __pyx_L17_except_error:;
+    __pyx_L21_except_error:;
     __Pyx_XGIVEREF(__pyx_t_13);
     __Pyx_XGIVEREF(__pyx_t_14);
     __Pyx_XGIVEREF(__pyx_t_15);
     __Pyx_ExceptionReset(__pyx_t_13, __pyx_t_14, __pyx_t_15);
     goto __pyx_L1_error;
-    __pyx_L16_exception_handled:;
+    __pyx_L20_exception_handled:;
     __Pyx_XGIVEREF(__pyx_t_13);
     __Pyx_XGIVEREF(__pyx_t_14);
     __Pyx_XGIVEREF(__pyx_t_15);
     __Pyx_ExceptionReset(__pyx_t_13, __pyx_t_14, __pyx_t_15);
-    __pyx_L20_try_end:;
+    __pyx_L24_try_end:;
   }
 
-  /* "kirostream/net/_wire.pyx":301
+  /* "kirostream/net/_wire.pyx":321
  *             if not goes_on:
  *                 self.ended(watch, None)
  *         return 0             # <<<<<<<<<<<<<<
@@ -9570,7 +10108,7 @@ static int __pyx_f_10kirostream_3net_5_wire_6Poller_serve(struct __pyx_obj_10kir
   }
   goto __pyx_L0;
 
-  /* "kirostream/net/_wire.pyx":277
+  /* "kirostream/net/_wire.pyx":295
  *         return timeout != 0.0 and (not watched or bool(runq))
  * 
  *     cdef int serve(self, Watch watch) except -1:             # <<<<<<<<<<<<<<
@@ -10454,7 +10992,7 @@ static PyObject *__pyx_f_10kirostream_3net_5_wire___pyx_unpickle_Track__set_stat
  *     int __Pyx_UpdateUnpickledDict(object, object, Py_ssize_t) except -1
  * def __pyx_unpickle_Watch(__pyx_type, long __pyx_checksum, tuple __pyx_state):             # <<<<<<<<<<<<<<
  *     cdef object __pyx_result
- *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x28c0711, 0x35ece03, 0x05772fb, b'come, fd, receives, task, track')
+ *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x0455b20, 0xf2e5a03, 0x07f28d7, b'come, fd, into, keep, out, read, task, track')
 */
 
 /* Python wrapper */
@@ -10586,16 +11124,16 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_4__pyx_unpickle_Watch(CYTHON_
   /* "(tree fragment)":6
  * def __pyx_unpickle_Watch(__pyx_type, long __pyx_checksum, tuple __pyx_state):
  *     cdef object __pyx_result
- *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x28c0711, 0x35ece03, 0x05772fb, b'come, fd, receives, task, track')             # <<<<<<<<<<<<<<
+ *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x0455b20, 0xf2e5a03, 0x07f28d7, b'come, fd, into, keep, out, read, task, track')             # <<<<<<<<<<<<<<
  *     __pyx_result = Watch.__new__(__pyx_type)
  *     if __pyx_state is not None:
 */
-  __pyx_t_1 = __Pyx_CheckUnpickleChecksum(__pyx_v___pyx_checksum, 0x28c0711, 0x35ece03, 0x05772fb, __pyx_k_come_fd_receives_task_track); if (unlikely(__pyx_t_1 == ((int)-1))) __PYX_ERR(1, 6, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_CheckUnpickleChecksum(__pyx_v___pyx_checksum, 0x0455b20, 0xf2e5a03, 0x07f28d7, __pyx_k_come_fd_into_keep_out_read_task); if (unlikely(__pyx_t_1 == ((int)-1))) __PYX_ERR(1, 6, __pyx_L1_error)
 
 
   /* "(tree fragment)":7
  *     cdef object __pyx_result
- *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x28c0711, 0x35ece03, 0x05772fb, b'come, fd, receives, task, track')
+ *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x0455b20, 0xf2e5a03, 0x07f28d7, b'come, fd, into, keep, out, read, task, track')
  *     __pyx_result = Watch.__new__(__pyx_type)             # <<<<<<<<<<<<<<
  *     if __pyx_state is not None:
  *         __pyx_unpickle_Watch__set_state(<Watch> __pyx_result, __pyx_state)
@@ -10614,7 +11152,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_4__pyx_unpickle_Watch(CYTHON_
   __pyx_t_2 = 0;
 
   /* "(tree fragment)":8
- *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x28c0711, 0x35ece03, 0x05772fb, b'come, fd, receives, task, track')
+ *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x0455b20, 0xf2e5a03, 0x07f28d7, b'come, fd, into, keep, out, read, task, track')
  *     __pyx_result = Watch.__new__(__pyx_type)
  *     if __pyx_state is not None:             # <<<<<<<<<<<<<<
  *         __pyx_unpickle_Watch__set_state(<Watch> __pyx_result, __pyx_state)
@@ -10640,7 +11178,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_4__pyx_unpickle_Watch(CYTHON_
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
     /* "(tree fragment)":8
- *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x28c0711, 0x35ece03, 0x05772fb, b'come, fd, receives, task, track')
+ *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x0455b20, 0xf2e5a03, 0x07f28d7, b'come, fd, into, keep, out, read, task, track')
  *     __pyx_result = Watch.__new__(__pyx_type)
  *     if __pyx_state is not None:             # <<<<<<<<<<<<<<
  *         __pyx_unpickle_Watch__set_state(<Watch> __pyx_result, __pyx_state)
@@ -10653,7 +11191,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_4__pyx_unpickle_Watch(CYTHON_
  *         __pyx_unpickle_Watch__set_state(<Watch> __pyx_result, __pyx_state)
  *     return __pyx_result             # <<<<<<<<<<<<<<
  * cdef __pyx_unpickle_Watch__set_state(Watch __pyx_result, __pyx_state: tuple):
- *     __pyx_result.come = __pyx_state[0]; __pyx_result.fd = __pyx_state[1]; __pyx_result.receives = __pyx_state[2]; __pyx_result.task = __pyx_state[3]; __pyx_result.track = __pyx_state[4]
+ *     __pyx_result.come = __pyx_state[0]; __pyx_result.fd = __pyx_state[1]; __pyx_result.into = __pyx_state[2]; __pyx_result.keep = __pyx_state[3]; __pyx_result.out = __pyx_state[4]; __pyx_result.read = __pyx_state[5]; __pyx_result.task = __pyx_state[6]; __pyx_result.track = __pyx_state[7]
 */
   {
     PyObject *__pyx_temp;
@@ -10671,7 +11209,7 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_4__pyx_unpickle_Watch(CYTHON_
  *     int __Pyx_UpdateUnpickledDict(object, object, Py_ssize_t) except -1
  * def __pyx_unpickle_Watch(__pyx_type, long __pyx_checksum, tuple __pyx_state):             # <<<<<<<<<<<<<<
  *     cdef object __pyx_result
- *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x28c0711, 0x35ece03, 0x05772fb, b'come, fd, receives, task, track')
+ *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x0455b20, 0xf2e5a03, 0x07f28d7, b'come, fd, into, keep, out, read, task, track')
 */
 
   /* function exit code */
@@ -10691,8 +11229,8 @@ static PyObject *__pyx_pf_10kirostream_3net_5_wire_4__pyx_unpickle_Watch(CYTHON_
  *         __pyx_unpickle_Watch__set_state(<Watch> __pyx_result, __pyx_state)
  *     return __pyx_result
  * cdef __pyx_unpickle_Watch__set_state(Watch __pyx_result, __pyx_state: tuple):             # <<<<<<<<<<<<<<
- *     __pyx_result.come = __pyx_state[0]; __pyx_result.fd = __pyx_state[1]; __pyx_result.receives = __pyx_state[2]; __pyx_result.task = __pyx_state[3]; __pyx_result.track = __pyx_state[4]
- *     __Pyx_UpdateUnpickledDict(__pyx_result, __pyx_state, 5)
+ *     __pyx_result.come = __pyx_state[0]; __pyx_result.fd = __pyx_state[1]; __pyx_result.into = __pyx_state[2]; __pyx_result.keep = __pyx_state[3]; __pyx_result.out = __pyx_state[4]; __pyx_result.read = __pyx_state[5]; __pyx_result.task = __pyx_state[6]; __pyx_result.track = __pyx_state[7]
+ *     __Pyx_UpdateUnpickledDict(__pyx_result, __pyx_state, 8)
 */
 
 static PyObject *__pyx_f_10kirostream_3net_5_wire___pyx_unpickle_Watch__set_state(struct __pyx_obj_10kirostream_3net_5_wire_Watch *__pyx_v___pyx_result, PyObject *__pyx_v___pyx_state) {
@@ -10700,7 +11238,6 @@ static PyObject *__pyx_f_10kirostream_3net_5_wire___pyx_unpickle_Watch__set_stat
   __Pyx_RefNannyDeclarations
   PyObject *__pyx_t_1 = NULL;
   int __pyx_t_2;
-  int __pyx_t_3;
   int __pyx_lineno = 0;
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
@@ -10709,8 +11246,8 @@ static PyObject *__pyx_f_10kirostream_3net_5_wire___pyx_unpickle_Watch__set_stat
   /* "(tree fragment)":12
  *     return __pyx_result
  * cdef __pyx_unpickle_Watch__set_state(Watch __pyx_result, __pyx_state: tuple):
- *     __pyx_result.come = __pyx_state[0]; __pyx_result.fd = __pyx_state[1]; __pyx_result.receives = __pyx_state[2]; __pyx_result.task = __pyx_state[3]; __pyx_result.track = __pyx_state[4]             # <<<<<<<<<<<<<<
- *     __Pyx_UpdateUnpickledDict(__pyx_result, __pyx_state, 5)
+ *     __pyx_result.come = __pyx_state[0]; __pyx_result.fd = __pyx_state[1]; __pyx_result.into = __pyx_state[2]; __pyx_result.keep = __pyx_state[3]; __pyx_result.out = __pyx_state[4]; __pyx_result.read = __pyx_state[5]; __pyx_result.task = __pyx_state[6]; __pyx_result.track = __pyx_state[7]             # <<<<<<<<<<<<<<
+ *     __Pyx_UpdateUnpickledDict(__pyx_result, __pyx_state, 8)
 */
   __pyx_t_1 = __Pyx_PyTuple_GET_ITEM(__pyx_v___pyx_state, 0);
   __Pyx_INCREF(__pyx_t_1);
@@ -10720,15 +11257,37 @@ static PyObject *__pyx_f_10kirostream_3net_5_wire___pyx_unpickle_Watch__set_stat
   __pyx_t_1 = 0;
   __pyx_t_2 = __Pyx_PyLong_As_int(__Pyx_PyTuple_GET_ITEM(__pyx_v___pyx_state, 1)); if (unlikely((__pyx_t_2 == (int)-1) && PyErr_Occurred())) __PYX_ERR(1, 12, __pyx_L1_error)
   __pyx_v___pyx_result->fd = __pyx_t_2;
-  __pyx_t_3 = __Pyx_PyObject_IsTrue(__Pyx_PyTuple_GET_ITEM(__pyx_v___pyx_state, 2)); if (unlikely((__pyx_t_3 == (int)-1) && PyErr_Occurred())) __PYX_ERR(1, 12, __pyx_L1_error)
-  __pyx_v___pyx_result->receives = __pyx_t_3;
+  __pyx_t_1 = __Pyx_PyTuple_GET_ITEM(__pyx_v___pyx_state, 2);
+  __Pyx_INCREF(__pyx_t_1);
+  __Pyx_GIVEREF(__pyx_t_1);
+  __Pyx_GOTREF(__pyx_v___pyx_result->into);
+  __Pyx_DECREF_SET(__pyx_v___pyx_result->into, __pyx_t_1);
+  __pyx_t_1 = 0;
   __pyx_t_1 = __Pyx_PyTuple_GET_ITEM(__pyx_v___pyx_state, 3);
+  __Pyx_INCREF(__pyx_t_1);
+  __Pyx_GIVEREF(__pyx_t_1);
+  __Pyx_GOTREF(__pyx_v___pyx_result->keep);
+  __Pyx_DECREF_SET(__pyx_v___pyx_result->keep, __pyx_t_1);
+  __pyx_t_1 = 0;
+  __pyx_t_1 = __Pyx_PyTuple_GET_ITEM(__pyx_v___pyx_state, 4);
+  __Pyx_INCREF(__pyx_t_1);
+  __Pyx_GIVEREF(__pyx_t_1);
+  __Pyx_GOTREF(__pyx_v___pyx_result->out);
+  __Pyx_DECREF_SET(__pyx_v___pyx_result->out, __pyx_t_1);
+  __pyx_t_1 = 0;
+  __pyx_t_1 = __Pyx_PyTuple_GET_ITEM(__pyx_v___pyx_state, 5);
+  __Pyx_INCREF(__pyx_t_1);
+  __Pyx_GIVEREF(__pyx_t_1);
+  __Pyx_GOTREF(__pyx_v___pyx_result->read);
+  __Pyx_DECREF_SET(__pyx_v___pyx_result->read, __pyx_t_1);
+  __pyx_t_1 = 0;
+  __pyx_t_1 = __Pyx_PyTuple_GET_ITEM(__pyx_v___pyx_state, 6);
   __Pyx_INCREF(__pyx_t_1);
   __Pyx_GIVEREF(__pyx_t_1);
   __Pyx_GOTREF(__pyx_v___pyx_result->task);
   __Pyx_DECREF_SET(__pyx_v___pyx_result->task, __pyx_t_1);
   __pyx_t_1 = 0;
-  __pyx_t_1 = __Pyx_PyTuple_GET_ITEM(__pyx_v___pyx_state, 4);
+  __pyx_t_1 = __Pyx_PyTuple_GET_ITEM(__pyx_v___pyx_state, 7);
   __Pyx_INCREF(__pyx_t_1);
   if (!(likely(((__pyx_t_1) == Py_None) || likely(__Pyx_TypeTest(__pyx_t_1, __pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Track))))) __PYX_ERR(1, 12, __pyx_L1_error)
   __Pyx_GIVEREF(__pyx_t_1);
@@ -10738,18 +11297,18 @@ static PyObject *__pyx_f_10kirostream_3net_5_wire___pyx_unpickle_Watch__set_stat
 
   /* "(tree fragment)":13
  * cdef __pyx_unpickle_Watch__set_state(Watch __pyx_result, __pyx_state: tuple):
- *     __pyx_result.come = __pyx_state[0]; __pyx_result.fd = __pyx_state[1]; __pyx_result.receives = __pyx_state[2]; __pyx_result.task = __pyx_state[3]; __pyx_result.track = __pyx_state[4]
- *     __Pyx_UpdateUnpickledDict(__pyx_result, __pyx_state, 5)             # <<<<<<<<<<<<<<
+ *     __pyx_result.come = __pyx_state[0]; __pyx_result.fd = __pyx_state[1]; __pyx_result.into = __pyx_state[2]; __pyx_result.keep = __pyx_state[3]; __pyx_result.out = __pyx_state[4]; __pyx_result.read = __pyx_state[5]; __pyx_result.task = __pyx_state[6]; __pyx_result.track = __pyx_state[7]
+ *     __Pyx_UpdateUnpickledDict(__pyx_result, __pyx_state, 8)             # <<<<<<<<<<<<<<
 */
-  __pyx_t_2 = __Pyx_UpdateUnpickledDict(((PyObject *)__pyx_v___pyx_result), __pyx_v___pyx_state, 5); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(1, 13, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_UpdateUnpickledDict(((PyObject *)__pyx_v___pyx_result), __pyx_v___pyx_state, 8); if (unlikely(__pyx_t_2 == ((int)-1))) __PYX_ERR(1, 13, __pyx_L1_error)
 
 
   /* "(tree fragment)":11
  *         __pyx_unpickle_Watch__set_state(<Watch> __pyx_result, __pyx_state)
  *     return __pyx_result
  * cdef __pyx_unpickle_Watch__set_state(Watch __pyx_result, __pyx_state: tuple):             # <<<<<<<<<<<<<<
- *     __pyx_result.come = __pyx_state[0]; __pyx_result.fd = __pyx_state[1]; __pyx_result.receives = __pyx_state[2]; __pyx_result.task = __pyx_state[3]; __pyx_result.track = __pyx_state[4]
- *     __Pyx_UpdateUnpickledDict(__pyx_result, __pyx_state, 5)
+ *     __pyx_result.come = __pyx_state[0]; __pyx_result.fd = __pyx_state[1]; __pyx_result.into = __pyx_state[2]; __pyx_result.keep = __pyx_state[3]; __pyx_result.out = __pyx_state[4]; __pyx_result.read = __pyx_state[5]; __pyx_result.task = __pyx_state[6]; __pyx_result.track = __pyx_state[7]
+ *     __Pyx_UpdateUnpickledDict(__pyx_result, __pyx_state, 8)
 */
 
   /* function exit code */
@@ -11356,6 +11915,7 @@ static PyTypeObject __pyx_type_10kirostream_3net_5_wire_Track = {
   #endif
 };
 #endif
+static struct __pyx_vtabstruct_10kirostream_3net_5_wire_Watch __pyx_vtable_10kirostream_3net_5_wire_Watch;
 
 static PyObject *__pyx_tp_new__initialisation_10kirostream_3net_5_wire_Watch(PyObject *o, 
 #if CYTHON_VECTORCALL_TPNEW
@@ -11365,9 +11925,14 @@ static PyObject *__pyx_tp_new__initialisation_10kirostream_3net_5_wire_Watch(PyO
 #endif
 ) {
   struct __pyx_obj_10kirostream_3net_5_wire_Watch *p = ((struct __pyx_obj_10kirostream_3net_5_wire_Watch *)o);
+  p->__pyx_vtab = __pyx_vtabptr_10kirostream_3net_5_wire_Watch;
   p->task = Py_None; Py_INCREF(Py_None);
   p->come = Py_None; Py_INCREF(Py_None);
   p->track = ((struct __pyx_obj_10kirostream_3net_5_wire_Track *)Py_None); Py_INCREF(Py_None);
+  p->keep = Py_None; Py_INCREF(Py_None);
+  p->into = Py_None; Py_INCREF(Py_None);
+  p->out = Py_None; Py_INCREF(Py_None);
+  p->read = Py_None; Py_INCREF(Py_None);
   return o;
 }
 
@@ -11432,6 +11997,10 @@ static void __pyx_tp_dealloc_10kirostream_3net_5_wire_Watch(PyObject *o) {
   Py_CLEAR(p->task);
   Py_CLEAR(p->come);
   Py_CLEAR(p->track);
+  Py_CLEAR(p->keep);
+  Py_CLEAR(p->into);
+  Py_CLEAR(p->out);
+  Py_CLEAR(p->read);
   PyTypeObject *tp = Py_TYPE(o);
   #if CYTHON_USE_TYPE_SLOTS
   (*tp->tp_free)(o);
@@ -11462,6 +12031,18 @@ static int __pyx_tp_traverse_10kirostream_3net_5_wire_Watch(PyObject *o, visitpr
   if (p->track) {
     e = (*v)(((PyObject *)p->track), a); if (e) return e;
   }
+  if (p->keep) {
+    e = (*v)(p->keep, a); if (e) return e;
+  }
+  if (p->into) {
+    e = (*v)(p->into, a); if (e) return e;
+  }
+  if (p->out) {
+    e = (*v)(p->out, a); if (e) return e;
+  }
+  if (p->read) {
+    e = (*v)(p->read, a); if (e) return e;
+  }
   return 0;
 }
 
@@ -11477,15 +12058,23 @@ static int __pyx_tp_clear_10kirostream_3net_5_wire_Watch(PyObject *o) {
   tmp = ((PyObject*)p->track);
   p->track = ((struct __pyx_obj_10kirostream_3net_5_wire_Track *)Py_None); Py_INCREF(Py_None);
   Py_XDECREF(tmp);
+  tmp = ((PyObject*)p->keep);
+  p->keep = Py_None; Py_INCREF(Py_None);
+  Py_XDECREF(tmp);
+  tmp = ((PyObject*)p->into);
+  p->into = Py_None; Py_INCREF(Py_None);
+  Py_XDECREF(tmp);
+  tmp = ((PyObject*)p->out);
+  p->out = Py_None; Py_INCREF(Py_None);
+  Py_XDECREF(tmp);
+  tmp = ((PyObject*)p->read);
+  p->read = Py_None; Py_INCREF(Py_None);
+  Py_XDECREF(tmp);
   return 0;
 }
 
 static PyObject *__pyx_getprop_10kirostream_3net_5_wire_5Watch_fd(PyObject *o, CYTHON_UNUSED void *x) {
   return __pyx_pw_10kirostream_3net_5_wire_5Watch_2fd_1__get__(o);
-}
-
-static PyObject *__pyx_getprop_10kirostream_3net_5_wire_5Watch_receives(PyObject *o, CYTHON_UNUSED void *x) {
-  return __pyx_pw_10kirostream_3net_5_wire_5Watch_8receives_1__get__(o);
 }
 
 static PyObject *__pyx_getprop_10kirostream_3net_5_wire_5Watch_task(PyObject *o, CYTHON_UNUSED void *x) {
@@ -11517,7 +12106,6 @@ static PyMethodDef __pyx_methods_10kirostream_3net_5_wire_Watch[] = {
 
 static struct PyGetSetDef __pyx_getsets_10kirostream_3net_5_wire_Watch[] = {
   {"fd", __pyx_getprop_10kirostream_3net_5_wire_5Watch_fd, 0, 0, 0},
-  {"receives", __pyx_getprop_10kirostream_3net_5_wire_5Watch_receives, 0, 0, 0},
   {"task", __pyx_getprop_10kirostream_3net_5_wire_5Watch_task, 0, 0, 0},
   {"come", __pyx_getprop_10kirostream_3net_5_wire_5Watch_come, 0, 0, 0},
   {"track", __pyx_getprop_10kirostream_3net_5_wire_5Watch_track, __pyx_setprop_10kirostream_3net_5_wire_5Watch_track, 0, 0},
@@ -11908,14 +12496,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_10kirostream_3net_5_wire_Track(__pyx_
   __pyx_vtabptr_10kirostream_3net_5_wire_Track = &__pyx_vtable_10kirostream_3net_5_wire_Track;
   __pyx_vtable_10kirostream_3net_5_wire_Track.carry = (int (*)(struct __pyx_obj_10kirostream_3net_5_wire_Track *, PyObject *))__pyx_f_10kirostream_3net_5_wire_5Track_carry;
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10kirostream_3net_5_wire_Track_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track)) __PYX_ERR(0, 130, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10kirostream_3net_5_wire_Track_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track)) __PYX_ERR(0, 132, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track = &__pyx_type_10kirostream_3net_5_wire_Track;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track) < (0)) __PYX_ERR(0, 130, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track) < (0)) __PYX_ERR(0, 132, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track);
@@ -11925,9 +12513,9 @@ static int __Pyx_modinit_Exttype___pyx_obj_10kirostream_3net_5_wire_Track(__pyx_
     __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track, __pyx_vtabptr_10kirostream_3net_5_wire_Track) < (0)) __PYX_ERR(0, 130, __pyx_L1_error)
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Track_2, (PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track) < (0)) __PYX_ERR(0, 130, __pyx_L1_error)
-  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track) < (0)) __PYX_ERR(0, 130, __pyx_L1_error)
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track, __pyx_vtabptr_10kirostream_3net_5_wire_Track) < (0)) __PYX_ERR(0, 132, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Track_2, (PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track) < (0)) __PYX_ERR(0, 132, __pyx_L1_error)
+  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Track) < (0)) __PYX_ERR(0, 132, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -11943,15 +12531,17 @@ static int __Pyx_modinit_Exttype___pyx_obj_10kirostream_3net_5_wire_Watch(__pyx_
   CYTHON_UNUSED_VAR(__pyx_mstate);
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_10kirostream_3net_5_wire_Watch", 0);
   /*--- Exttype __pyx_obj_10kirostream_3net_5_wire_Watch ---*/
+  __pyx_vtabptr_10kirostream_3net_5_wire_Watch = &__pyx_vtable_10kirostream_3net_5_wire_Watch;
+  __pyx_vtable_10kirostream_3net_5_wire_Watch.opened = (PyObject *(*)(struct __pyx_obj_10kirostream_3net_5_wire_Watch *, PyObject *))__pyx_f_10kirostream_3net_5_wire_5Watch_opened;
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10kirostream_3net_5_wire_Watch_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch)) __PYX_ERR(0, 225, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10kirostream_3net_5_wire_Watch_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch)) __PYX_ERR(0, 227, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch = &__pyx_type_10kirostream_3net_5_wire_Watch;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch) < (0)) __PYX_ERR(0, 225, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch) < (0)) __PYX_ERR(0, 227, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch);
@@ -11961,8 +12551,9 @@ static int __Pyx_modinit_Exttype___pyx_obj_10kirostream_3net_5_wire_Watch(__pyx_
     __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Watch, (PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch) < (0)) __PYX_ERR(0, 225, __pyx_L1_error)
-  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch) < (0)) __PYX_ERR(0, 225, __pyx_L1_error)
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch, __pyx_vtabptr_10kirostream_3net_5_wire_Watch) < (0)) __PYX_ERR(0, 227, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Watch, (PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch) < (0)) __PYX_ERR(0, 227, __pyx_L1_error)
+  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Watch) < (0)) __PYX_ERR(0, 227, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -11981,14 +12572,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_10kirostream_3net_5_wire_Poller(__pyx
   __pyx_vtabptr_10kirostream_3net_5_wire_Poller = &__pyx_vtable_10kirostream_3net_5_wire_Poller;
   __pyx_vtable_10kirostream_3net_5_wire_Poller.serve = (int (*)(struct __pyx_obj_10kirostream_3net_5_wire_Poller *, struct __pyx_obj_10kirostream_3net_5_wire_Watch *))__pyx_f_10kirostream_3net_5_wire_6Poller_serve;
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10kirostream_3net_5_wire_Poller_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller)) __PYX_ERR(0, 238, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_10kirostream_3net_5_wire_Poller_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller)) __PYX_ERR(0, 256, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller = &__pyx_type_10kirostream_3net_5_wire_Poller;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller) < (0)) __PYX_ERR(0, 238, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller) < (0)) __PYX_ERR(0, 256, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller);
@@ -11998,9 +12589,9 @@ static int __Pyx_modinit_Exttype___pyx_obj_10kirostream_3net_5_wire_Poller(__pyx
     __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller, __pyx_vtabptr_10kirostream_3net_5_wire_Poller) < (0)) __PYX_ERR(0, 238, __pyx_L1_error)
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Poller, (PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller) < (0)) __PYX_ERR(0, 238, __pyx_L1_error)
-  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller) < (0)) __PYX_ERR(0, 238, __pyx_L1_error)
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller, __pyx_vtabptr_10kirostream_3net_5_wire_Poller) < (0)) __PYX_ERR(0, 256, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Poller, (PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller) < (0)) __PYX_ERR(0, 256, __pyx_L1_error)
+  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_10kirostream_3net_5_wire_Poller) < (0)) __PYX_ERR(0, 256, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -12344,8 +12935,8 @@ __Pyx_RefNannySetupContext("PyInit__wire", 0);
  * from libc.string cimport memcpy
  * 
  * from os import strerror             # <<<<<<<<<<<<<<
+ * from ssl import SSLWantReadError
  * 
- * cdef extern from *:
 */
   {
     PyObject* const __pyx_imported_names[] = {__pyx_mstate_global->__pyx_n_u_strerror};
@@ -12364,76 +12955,100 @@ __Pyx_RefNannySetupContext("PyInit__wire", 0);
   }
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "kirostream/net/_wire.pyx":69
+  /* "kirostream/net/_wire.pyx":16
+ * 
+ * from os import strerror
+ * from ssl import SSLWantReadError             # <<<<<<<<<<<<<<
+ * 
+ * cdef extern from *:
+*/
+  {
+    PyObject* const __pyx_imported_names[] = {__pyx_mstate_global->__pyx_n_u_SSLWantReadError};
+    __pyx_t_1 = __Pyx_Import(__pyx_mstate_global->__pyx_n_u_ssl, __pyx_imported_names, 1, NULL, 0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 16, __pyx_L1_error)
+  }
+  __pyx_t_2 = __pyx_t_1;
+  __Pyx_GOTREF(__pyx_t_2);
+  {
+    PyObject* const __pyx_imported_names[] = {__pyx_mstate_global->__pyx_n_u_SSLWantReadError};
+    __pyx_t_3 = 0; {
+      __pyx_t_4 = __Pyx_ImportFrom(__pyx_t_2, __pyx_imported_names[__pyx_t_3]); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 16, __pyx_L1_error)
+      __Pyx_GOTREF(__pyx_t_4);
+      if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_imported_names[__pyx_t_3], __pyx_t_4) < (0)) __PYX_ERR(0, 16, __pyx_L1_error)
+      __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+    }
+  }
+  __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
+
+  /* "kirostream/net/_wire.pyx":71
  *     DIGITS = 7
  * 
  * HAS_EPOLL = bool(KS_EPOLL)             # <<<<<<<<<<<<<<
  * 
  * 
 */
-  __pyx_t_2 = __Pyx_PyBool_FromLong((!(!(KS_EPOLL != 0)))); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 69, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyBool_FromLong((!(!(KS_EPOLL != 0)))); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 71, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_HAS_EPOLL, __pyx_t_2) < (0)) __PYX_ERR(0, 69, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_HAS_EPOLL, __pyx_t_2) < (0)) __PYX_ERR(0, 71, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "kirostream/net/_wire.pyx":97
+  /* "kirostream/net/_wire.pyx":99
  * 
  * 
  * def whole_chunks(bytes data not None, Py_ssize_t at):             # <<<<<<<<<<<<<<
  *     cdef const char* base = PyBytes_AS_STRING(data)
  *     cdef const char* end = base + PyBytes_GET_SIZE(data)
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10kirostream_3net_5_wire_1whole_chunks, 0, __pyx_mstate_global->__pyx_n_u_whole_chunks, NULL, __pyx_mstate_global->__pyx_n_u_kirostream_net__wire, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 97, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10kirostream_3net_5_wire_1whole_chunks, 0, __pyx_mstate_global->__pyx_n_u_whole_chunks, NULL, __pyx_mstate_global->__pyx_n_u_kirostream_net__wire, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 99, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_whole_chunks, __pyx_t_2) < (0)) __PYX_ERR(0, 97, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_whole_chunks, __pyx_t_2) < (0)) __PYX_ERR(0, 99, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "kirostream/net/_wire.pyx":153
+  /* "kirostream/net/_wire.pyx":155
  *         return self.room > 0
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
  *         self.room = 0
  *         self.run_of = self.outlet = self.on_behind = None  # whoever is behind them has a way to the track
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10kirostream_3net_5_wire_5Track_5close, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Track_close, NULL, __pyx_mstate_global->__pyx_n_u_kirostream_net__wire, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 153, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10kirostream_3net_5_wire_5Track_5close, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Track_close, NULL, __pyx_mstate_global->__pyx_n_u_kirostream_net__wire, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 155, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Track, __pyx_mstate_global->__pyx_n_u_close, __pyx_t_2) < (0)) __PYX_ERR(0, 153, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Track, __pyx_mstate_global->__pyx_n_u_close, __pyx_t_2) < (0)) __PYX_ERR(0, 155, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "kirostream/net/_wire.pyx":157
+  /* "kirostream/net/_wire.pyx":159
  *         self.run_of = self.outlet = self.on_behind = None  # whoever is behind them has a way to the track
  * 
  *     def take(self):             # <<<<<<<<<<<<<<
  *         cdef list carried = self.carried
  *         self.carried = []
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10kirostream_3net_5_wire_5Track_7take, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Track_take, NULL, __pyx_mstate_global->__pyx_n_u_kirostream_net__wire, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 157, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10kirostream_3net_5_wire_5Track_7take, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Track_take, NULL, __pyx_mstate_global->__pyx_n_u_kirostream_net__wire, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 159, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Track, __pyx_mstate_global->__pyx_n_u_take, __pyx_t_2) < (0)) __PYX_ERR(0, 157, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Track, __pyx_mstate_global->__pyx_n_u_take, __pyx_t_2) < (0)) __PYX_ERR(0, 159, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "kirostream/net/_wire.pyx":162
+  /* "kirostream/net/_wire.pyx":164
  *         return carried
  * 
  *     def push(self, bytes data not None):             # <<<<<<<<<<<<<<
  *         if self.room <= 0:
  *             return False
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10kirostream_3net_5_wire_5Track_9push, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Track_push, NULL, __pyx_mstate_global->__pyx_n_u_kirostream_net__wire, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 162, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10kirostream_3net_5_wire_5Track_9push, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Track_push, NULL, __pyx_mstate_global->__pyx_n_u_kirostream_net__wire, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 164, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Track, __pyx_mstate_global->__pyx_n_u_push, __pyx_t_2) < (0)) __PYX_ERR(0, 162, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Track, __pyx_mstate_global->__pyx_n_u_push, __pyx_t_2) < (0)) __PYX_ERR(0, 164, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
   /* "(tree fragment)":1
@@ -12478,7 +13093,7 @@ __Pyx_RefNannySetupContext("PyInit__wire", 0);
 
   /* "(tree fragment)":17
  *     else:
- *         return __pyx_unpickle_Watch, (type(self), 0x28c0711, state)
+ *         return __pyx_unpickle_Watch, (type(self), 0x0455b20, state)
  * def __setstate_cython__(self, __pyx_state):             # <<<<<<<<<<<<<<
  *     __pyx_unpickle_Watch__set_state(self, __pyx_state)
 */
@@ -12490,19 +13105,19 @@ __Pyx_RefNannySetupContext("PyInit__wire", 0);
   if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Watch, __pyx_mstate_global->__pyx_n_u_setstate_cython, __pyx_t_2) < (0)) __PYX_ERR(1, 17, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "kirostream/net/_wire.pyx":250
+  /* "kirostream/net/_wire.pyx":268
  *         self.ended = ended
  * 
  *     def wait(self, double timeout, bint watched, runq):             # <<<<<<<<<<<<<<
  *         cdef ks_ready[BATCH] ready
  *         cdef double patience = 0.0 if watched else timeout
 */
-  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10kirostream_3net_5_wire_6Poller_3wait, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Poller_wait, NULL, __pyx_mstate_global->__pyx_n_u_kirostream_net__wire, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[8])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 250, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_CyFunction_New(&__pyx_mdef_10kirostream_3net_5_wire_6Poller_3wait, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Poller_wait, NULL, __pyx_mstate_global->__pyx_n_u_kirostream_net__wire, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[8])); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 268, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_2);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Poller, __pyx_mstate_global->__pyx_n_u_wait, __pyx_t_2) < (0)) __PYX_ERR(0, 250, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_10kirostream_3net_5_wire_Poller, __pyx_mstate_global->__pyx_n_u_wait, __pyx_t_2) < (0)) __PYX_ERR(0, 268, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
   /* "(tree fragment)":1
@@ -12657,38 +13272,38 @@ static int __Pyx_InitConstants(__pyx_mstatetype *__pyx_mstate) {
   int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
   {
-    const struct { const unsigned int length: 8; } str_length_index[] = {{7},{18},{15},{1},{8},{1},{179},{8},{7},{6},{2},{9},{24},{19},{9},{6},{24},{26},{11},{5},{23},{25},{11},{10},{10},{5},{23},{25},{20},{12},{8},{8},{12},{8},{10},{8},{7},{14},{12},{11},{10},{21},{20},{20},{14},{12},{10},{17},{13},{12},{12},{19},{8},{5},{13},{18},{2},{4},{4},{7},{18},{5},{4},{5},{4},{3},{5},{9},{5},{2},{5},{3},{4},{1},{4},{5},{6},{20},{12},{5},{9},{2},{6},{8},{3},{4},{5},{8},{4},{6},{4},{4},{10},{4},{5},{8},{4},{4},{8},{7},{5},{4},{6},{12},{6},{4},{5},{7},{7},{12}};
-    const struct { const unsigned int length: 9; } bytes_length_index[] = {{0},{16},{257},{11},{11},{55},{55},{140},{321},{128},{63},{24},{21},{246}};
+    const struct { const unsigned int length: 8; } str_length_index[] = {{7},{18},{15},{1},{8},{1},{179},{8},{7},{6},{2},{9},{24},{19},{9},{6},{24},{26},{11},{16},{5},{23},{25},{11},{10},{10},{5},{23},{25},{20},{12},{8},{8},{12},{8},{10},{8},{7},{14},{12},{11},{10},{21},{20},{20},{14},{12},{10},{17},{13},{12},{12},{19},{8},{5},{13},{18},{2},{4},{4},{7},{18},{5},{4},{5},{4},{3},{5},{9},{5},{2},{5},{3},{4},{1},{4},{5},{6},{4},{20},{12},{5},{9},{2},{3},{6},{8},{7},{3},{4},{4},{5},{4},{6},{4},{6},{4},{10},{4},{3},{5},{8},{4},{4},{8},{7},{3},{5},{4},{6},{12},{6},{4},{5},{7},{7},{12},{5}};
+    const struct { const unsigned int length: 9; } bytes_length_index[] = {{0},{16},{257},{11},{11},{55},{55},{268},{321},{128},{63},{24},{21},{246}};
     #ifndef CYTHON_COMPRESS_STRINGS
       #define CYTHON_COMPRESS_STRINGS 90
     #endif
-    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (1522 bytes) */
-static const char cstring[] = "x\332\235T\317S\024G\024v\207UV\001\001\301\370\213\212\203!bb\\\205\240hL%\005\001Tb\031\026\020\264\2105\364\316\274eGfgv\247{\026V\215\361\270\3079\366\261\217s\234\343\036\367\310q\216s\344O\360O\310\353\231\005\177\220T\245\334\332\355\257\367u\277\357\275\367u\277V\213\r\006\364\027\265j\202\016\364\007\325u\234\212Zr\\\365\032s\001\324\222K\266*`\263\357\362?\257\272D\337\376I\375\365\211\303@ee\302\324\337\032\254\354\330\252IU\003,\263\010.a`5T\312\\Sg\340\312M\266\2724\277tc\352\356\224JlCu\341%\350\214\252\324+\352\026\241\024\250\352\224\324\242gZ\314\264U\326\250\002\315\253\217Jj\303\361T\033\300P\231\243Vq\337\307\016\254\014\266J\201\311\211:Nl\333a\204\231\216\255\241\273io\215\253\206\351b\020\263\016\322{\201X\024\362\30404\334\007\206II\321\002\260\345\270\245\2334\235\031\333\246\353`\326@*7m`7\265\035\244\310W\033\2732D\331+\252z\022F\335!&{8\263\242\315/\375\361\370\361\222cY\340\246c^\323\\0<\0354=\221D\323\016\355\230)\305\004\217\254H\256D\321d8Jp`>\342\237.\350\226C!\235V=ZNg\214l\303:az9\031\216r\036\230\217pbV\215]\374\315\341\271iO`\227-CI\323:\332\202\\7\344\n~J\236\255K\334:\240\300O\205\230\tG\3051<+\261\330\244\222\"\354H@%5\275\014\3726\365*\351?\027\250g\261t\336\341\221Sy\003\322\231gWM}\033\331R\271>3&\345~fK\212Kmu&OUF\256y\304:H\246#\206vD\226C\003\354\312?\250\316a\001\364\2432\377E5\354\034v \216I5\335q\035\017o2\020\332\260u\323\311\037\032(aEB\241\350\030\r\235\270\256\t\206n\241YC\341\030\326\002E\254\0479R\335\251\340\317\263\231A\030\001\333\220_\034\274J\322\\PE5JF\t7\030x\002ep\3014m\346\230\014*\364\245\203\214\037]\345<^\345|r\225+\246e\231\222\3336\250S*\201\213\331\027\241l\332\206C1?\013X\025[\010l\035\371\253\362:\241\273\321\300.\002\354\"*_\004\327\2635\247\204c\215\202UB%\014(\021<Aj\276\202D\024\031\322u\035W^AF\3506&T\265\320\316\314\n`\010\206\027\311\302g\301\361\252X\030x\024\016\345\254\023\313\003*\333aG\236`2\200\221\002\335);x\220z\331\263\267\351\255\211\311\037\247n\337\231\276{\217\024u\214\377.""\023gG\242\221\033A! q\366\022\277-\224\350\312d8\032N\240\235\317\2133\"\231\314\304\331+\342zPx\177\342\330\361\023q\256\277\271\353\327\370\t\016bB\314\304\271\236\346T\263\026\367\366\305\271A\177\2603\3647=\177\326\007>\311\013q\266\373\035kN\244\266\031\371\257\336\\\3613qn\300\317\370g\375\"\317b\240A1\212\033\242\376kA&\370*\330\r\275\326l\0133\352\213\372\256\n\"\352\001\262\364D=\230\211\344;\331<\347\2378 ?\325\374\266\351\246!?\311\352t\2234\353\376\032\237H\002}\226QO\363\256?\345\273|P\n\360\r:,\004\243r:&f\304Z0\361.\263\237\275\314k\221z+\354i\335ooG\205\3458;\344\337\3469\221\021\203\262\2047\3764\307\214\307E-\310\205\247e\252=\315\377r\273\303\317\047\365}p\223U^\010\363\355L\307\355}\356\330\251Kra\320\037\366\327\371\2348.V\203K\341\\\253\273\305\332I\001\335IiV0\232\352\267\356\317\363a,$w\306G\257s~m\037\007\306\357\210s\301\361`%\314\206\013\255\361\366\331\266\2767\274\267\036\255nD\033\177J\277Z\"\361Ua\004\243\301tx\275\265\336\236\331\377\324R\370,\227g|U\\\010\306\202\227\255lk\261m\354]\213\226\327\242\265\027\321\013\022\221JT\251E\265W\321\253\267\357\217\035\373;\263\240 ,(\213\022\026\225\025\t+\312\272\204u\345\231\362\377k\230\026\343\301\331@\017\207\303g\230\340\374\336\320\336\\\264\364<z\276\031mB\004\345\250lE\226\027yo\220\370\257\314\254\344\237U\346%\314+\217$<RV%\254*\033\0226\224M\t\233\212.AW\266$l)\216\004G\251K\250+\257%\274V\336Jx\253\314vI\316\256E\t\213]\005\t\205\256\345\256/\023\36097\3045\024\260\034\032x\"\303\355\302\227\010\361\274\265\325.|\210?.X0\021<\010\357K\363\376\247\026\362\256\323\220u\177\205g\342\336!?\271>Y\377\001\237\340\013bL\020\271|\307\037\302NL\027{\233\013\376hz-\373\2335\351\336\333|\350\047\260\350\033\374{1\027\364\205\005i\037\301\213\231\221\366\337\375Zg\363~\3562\337\021\025|.r\027\371U\321%&\005ft2\356\275\304\357\211G\301r\340\205\263\341V\253\020\017\236\211\007\316\363n^\023Y\361\0203\235n\215\306\275\375\230\3452r\r\\\301\356\030\220\2152\2244\370\360E>.;FL\243D\275\003\376q""\377)\037\305F\036\220-\230\341g\370\024\247I)\303_s\262?,\363\312\005\331`&x\212/\327d\210\004\347\374:_\307W\340\374\010\026\335\341\221\357\003\345c\\\027\347\203\241`>\034\302\376\312\266f\342\201\301\270W\352=\311\327\360\265\303m\r\336%\203u\236\024\351\002bJ\354\0064\034\013IX\373\007i@\331-";
-    PyObject *data = __Pyx_DecompressString(cstring, 1522, 1);
+    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (1628 bytes) */
+static const char cstring[] = "x\332\235TMw\333\306\0255!\332f\"9\222,\271rb\237\006rU\313m\032&Re\313iz\332J\021e[\325IEQ\221\354\370$\320\020\030\212\020\361Ab\006\374pR\333K.\261\234\345,\261\304\222K.\265\304\022K\375\004\377\204\276\007Prl\265\347\364\204\207\234;|3s\347\276;3O\255\3668e\177S\233&\325)\373\223\352\271\256\255\326\\O\275\307=J\325\232G\216l\352\360?\024\377\272\347\021\275\361\027\365\357\337\272\234\252\274N\270\372M\217\327]G5\231jP\313\254R\217pj\365T\306=S\347\324\303I\216\272S\332\371|\345\341\212J\034C\365\3501\3259S\231_\325-\302\030e\252[S\253\276iq\323Qy\257IYQ}RS{\256\257:\224\032*w\325&\314\373\345\002^\247\216\312(\307\216\272H\034\307\345\204\233\256\243\301r\3239ZT\r\323\203M\3146\305\325\233\304b\264H\014C\203y\3240\031\251Z\224:\330\036\351&\313zF\303\364\\PM\211\375\205C\371\027Z\007(\212\315^\027\267\250\373UUO\267Q;\304\344\217\327*Zi\347_\333\333;\256eQ/k\213\232\346Q\303\327\251\246\247\226h\332y\034\2242\020xa\004\271*\225\355\003\342\360]J\214\222\347\271^\352p\332\\$<\013_\340\313\006t\313e4\3536}V\317z\2344\350\001\341z=m.r\236\205/p\202\312^\027~\033p\216\332\267\264\013\022k\2326\362\232\342\270\201#\360\251\371\216\216xtF\001\037\233\230)\207\355\032\276\225F\034bgH;\010\340\254\246\327\251\336`\276\235\375\363(\363-\236\365G<\330\305\033\221\365|\247i\352\r`\313\354{/\230\246\373^,M.\213\2659\2362\356\334\362\211u&fd\206v\301\226\363\000\355\342\037p\347<\001\366\2134\377\213k\360\222\370\2319&\323t\327s}\270\331\224\260\236\243\233n\361<\300\010\257\022F\253\256\321\323\211\347\231\324\320-\010k`\034\207\\h\025\362I\217Twm\370\371\0167\010\047\3241\360\013\215o\247\217\2156\301\215\232Q\203\t\006\234@\235z\3244\035\356\232\234\332\354\330\005F\243\001\223\336^\357\"\\\357bz\275m\323\262L\344w\014\346\326j\324\203\014\252\264n:\206\313@#|-\312\233\360\262\250\243\323&l\013o\253\3516\361r\001\221\201\277\036\326\n\317w4\267\006m\013\310<\260\204Z5p\306\2405\002\047\312\314\027\2241+\365\t\025\340-\307[\311\tk\200\306\246\005qn\332\024\266\3430\013""\256\227\005\305\303\365\233\220.\365\031=7\271M,\2372|4\035<\327\264\241F\006\254Sw\341x\365\272\3574X\307\203\344\277\\Z\376\363\312\375\007\253\017\277\"U\035\244\274\316%\371\333\361\355\317\303rH\222\374-q_*\361\235\345h>Z\202\270(\311\3532\355\254%\371;\362\263\260\374\346\312\245\313W\222\302d\277\033\264\304\025A\345\222\\K\n\343\375\225~+\231\270\226\024\246\203\351Q3\331\367\203\365\200\212eQN\362W_\363\376R\026[\303\177\355~%\310%\205\251 \027\334\010\252\"\017\033M\313y\230\020O\336\013s\341o\302n\344\017\326\007\240\350Z|\355\256$\262\035\002\313x<\016J\220\357\203\376\\p\345\214\374\303\376\357\373^\266\345;\252>\352\223~;\330\027K\351F\357)\032\357?\014V\002OL\243\001\277\203\005\233\341<v\027\344\232\334\017\227^\347N\363\237\212V\254~\031\215\017\276\0366\342\362n\222\237\t\356\213\202\314\311iL\341\347`U\200\342E\331\n\013\321G(u\274\377\277\226=\0207\323\374\336.\303,?\216\212\303\334h\331\233\302\245\017o\341\300t0\033\034\210\ryY\356\205sQ>z4X\031\264\207{\047s\361\316^\274\367<~\256\305\332!&t5M\325\n\3473?\017\202\222\230\205\304\n\327\003`\231\013Z\247\320p\361@\316\205\227\303\n\020m\016\026\2077\206\372\311\354\311~\\\371>\376\036x\252q\265\026\327\032q\303\213\275N\334y\021\277x\371\346\322\245W\271\222\002PR\266\021\266\2252BY\331C\330S\236\"<U~D\370Q\241\010T9F8Vl\004[i!\264\224.BWy\205\360J\371\307\030\352l\245G|W\032\341|\270\032}68\030\256\235\276\033)\277\347\305S\261\047?\016\027\302\343A~\26054N\356\305\273\373\361\376\017\361\017$&vl\267\342\326\271\354M\334iS\331B\330R*\010\025\345\000\341\000d\377\377\236\255\312\305\360F\250G\263\321S\020X:\2319\331\210w\236\305\317\016\343C\032\323z\\\267b\313\217\375\237\201\370\337\271u\344_WF\226=Axr\346\325s\204\347\312!\302\241\242#\350\312\021\302\221\342\"\270J\033\241\255\374\204\360\223\362\022\341\245\262>\206\234c[\010[ce\204\362\330\356\2574\360\2310\344=0\260\036\031p\003f\207\345_c\304\263\301\321\260\374v\377E\311\303\245\360Q\3645\206O\337\215\220\327\243\202\320\016*\"\227L""\314\004\351\373\313\007\217\304\222\330\224\013\222\340\360\203`\006*A68\321\337\014\346\263g1\331o\341\362\211\376\343 \205\255\300\020\177\224\033\341\265\250\214\361\333\3600r\030\377g\320\032M>-|*:\322\206rU\370D\334\225crY\202\242\017\222\211[\342+\371$\334\r\375h=:\032\224\223\351\353\311\324MqU\264d^>\006\245\253\203\371db\022T\356\002\327\324\035x\235S\370Pg\322\0023\373\211X\304\027+W\301\242\211\251\340r\360\235\230\207B2\205% \047\256\213\025\301\322Tf\177+\310\351,\352*\204\371p-\374\016*\347r\004\004sA[\034@\025\272y\033\222\036\361`}bbA\350\362f8\023\226\242\231h\003n\365Z25\235L\240\337\313b\037\252-L\353\2111\334lT\322p\t\225+\262\033\262h!\"Q\353?I\370\024\267";
+    PyObject *data = __Pyx_DecompressString(cstring, 1628, 1);
     #define __Pyx_DecompressString_LZSS_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (1958 bytes) */
-static const char cstring[] = "\377 bytes> \377pieces, \377room for\377 (tree f\377ragment)\377.<Track:\377 ?Note t\377hat Cyth\377on is de\377liberate\377ly stric\367ter!\001n PE\377P-484 an\377d reject\377s subcla\377sses of \377builtin \377types. I\377f you ne\177ed to p%\000\376%\tthen se\375t\200\000e \047ann\377otation_\376<\000ing\047 di\355rb\000iv\242\000o F\377alse.add\375_%\000edisab\357leen\002\001gci}s\004\003dkiro\263\000\377eam/net/{_w@\000.pyxi\000\277 hub cb\002 \377waitHAS_\377EPOLLPol\367ler\000\003.__r\177educe_c\216\"\023__\017\006\247\000s\236\000\t\016H\001\300\315\"\322\"/\017\017\005/\016*\003cl\367ose5\003push\376?\003takeWat\203ch\000\002\203\017\017\005\203\016\255\000y\337x_PyD\265@_N\377extRef__~\325$e____d\026\001\336\006\000func\014\001geyt\321\003\032\000main \001\337modul)\002na\315m\002\003ew9\001\307 _c\377hecksum_\375_\n\001result\340\006\003A\004!\001\376A\033\003unp\007ickK\000\341#\006\014\206\204\002\032\014\314\364\002X\003vt\342A\263\001qu\223al\205\005\233D_\233N\264Fe)x\347\001\331`_\271\005s\334\010\2430\357test\225%is_\377coroutin\377easyncio\375.\010\006satbas\377ebodycar\277riedcl%\000_\376\266 traceba\373ck\316Bcomec\377ountdata\327end\000\000e\002\000umv\330\205\002ep\362`fdf\036\000\375d\377 hereii\377ntoitems\363jow\000\300\204\010.net\375.\306\204\002millis\376U\000ndsoffe\377ron_behi\357ndos\256\000let\177patienc]\000\375p\313areadyr\177eceives\216\207\001\277run_of\003\000q\377selfsetd\367efa\277@size\274\332\204\002\272\205\001rror\377at\367ask\216\000plat\337etime\221 to\377taltriou}p\326\000euse_\221\205\005\277values\327\205\001w\354\267\204\001\000\002ed\001\003swh\375o\317`chunks\37701234567\33789abc}\000\200\001\377\330\004\034\320\034-\250Q\377\250a\330\004\033\2305\240\377\002\320\"2\260!\2601\276\025\000\230E\240\022\240\004\002A\377\330\004\"\240+\250Q\360\377\006\000\005\006\330\010\017\210\377x\220q\230\006\230e\240\3771\240A\330\010\013\2104\377\210q\330\014\r\330\010\021\363\220\021\000\002\037\001u\220B\220\377e\2302\230Q""\330\004\007\317\200t\2101\016\003G\000\007\200\377v\210S\220\001\330\010\020\377\220\001\220\025\220b\230\004\356f\000\021\240!U\000\320\017(\377\250\001\250\026\250x\260u\367\270B\270\217\000\r\320\r&\337\240a\240v\250C\000\013\320\357\013\034\230AL\001\t\210\027\373\220\006U\005\n\210%\210r\374t\001\207\014\016\210a\210v\220\347V\2301d\002\203\014\013\2108\277\2204\220r\230\021\375\001#\356\304\000F\250!\210!$\240A\377\240V\2501\200\001\340\004\377\037\230q\320 0\260\013\377\270;\300k\320QR\330\377\004\023\2205\230\010\240\001{\240\021\315\001|\2207\230\257\000\177\047\240q\250\010\260\016\247\001{\013\210\037\0256\230\030\240\334\001x\205 0\004\342\001\031\260.\300\373 \2762\002\360\010\000\n\033L\001\021\377\220\024\220W\230D\240\005\377\240T\250\033\260D\270\007\327\270t\300\274\002\007\354\"l\250\375!\312!v\210W\220E\230\335\024\330 \010\022\220\265 \027\220\377q\340\010\027\220t\2306\377\240\027\250\005\250S\260\004\377\260F\270\047\300\025\300c\377\310\024\310W\320T[\320\353[\\\202Aq\336\"&\240d\377\250!\2507\260+\270W\177\300A\340\010\017\320\017\010\007\367Q\200\001\177\nX\230T\240\377\031\250$\250j\270\004\270\377J\300d\310(\320RV\377\320V]\320]a\320a\377m\320mq\320qz\320\377z~\360\000\000\177\001F\335\002\004\000F\002J\003\001J\002\335S\n\001S\002W\021\001W\002\363X\002\352A\236\200#7\240\047\250\177\025\250c\260\024\260X\236\000\377E\310\023\310D\320PY\377\320Y`\320`e\320e\377h\320hl\320lu\320\273u|r\000}\001Bq\001B\273\002Ex\001E\002I\177\001I\273\002T\206\001T\002[\215\001[\273\002`\224\001`\002c\233\001c\273\002g\242\001g\002o\251\001o\273\002v\260\001v\002{\267\001{{\002~\276\001~\002B\003\315\000wB\003J\003\001J\003Q\n\001\357Q\003R\003\213\2013Y\230d\273\240(\276 h\260d\217@\024\373\300Q\325\2001Y\270g\300Q\376\267G\047\240t\2501\250Gc\260;\023\001\274B\010\007a\200\212\206\004\377v\220S\230\001\330\014\023\375\220\373\204\002\004\220G\2301\230\337F\240$\240a\254\206\0016\220\367\023\220A\026\004\014\210F\220\335!\310\204\003\017\210q;\001\014""\210\375H\033\000\010\014\210J\220d\377\230*\240D\250\r\260Q~S\001\034\230D\240\001\330\025\000\363K\220\306a)\001\340\010\037\230\377w\240m\2601\330\010\032\377\230&\240\003\2402\240Q\377\340\010\t\330\014\033\2309\377\240I\250R\250u\260B\377\260g\270Q\330\021\022\330\377\020\030\230\007\230q\240\004\373\240H\271\0007\270!\330\014\337\017\210v\220RI\000\020\"\377\240!\330\020\023\2206\230\275\023\334\206\002\024\032\230\047\256\205\001\240\3737\250#\000\020\220\005\220U\357\230!\2301\037\0015\230\001\277\230\022\2304\230s\306\002\024\337\036\230a\340\024\224\001\010\250\377\004\250A\250U\260!\260\3772\260Q\330\024\027\220v\177\230W\240A\330\030\034\362\000\371!B\003\262\210\001s\230$\230c\377\240\030\250\023\250E\260\023\377\260D\270\004\270A\330\020\367\021\330\014\271\205\0012\230V\240]1\221\001y\230\003i\001\021\343\210\003\376/\001e\2404\240x\250s?\260$\260a\260q";
-    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 1958, 2542);
+    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (2092 bytes) */
+static const char cstring[] = "\377 bytes> \377pieces, \377room for\377 (tree f\377ragment)\377.<Track:\377 ?Note t\377hat Cyth\377on is de\377liberate\377ly stric\367ter!\001n PE\377P-484 an\377d reject\377s subcla\377sses of \377builtin \377types. I\377f you ne\177ed to p%\000\376%\tthen se\375t\200\000e \047ann\377otation_\376<\000ing\047 di\355rb\000iv\242\000o F\377alse.add\375_%\000edisab\357leen\002\001gci}s\004\003dkiro\263\000\377eam/net/{_w@\000.pyxi\000\277 hub cb\002 \377waitHAS_\377EPOLLPol\367ler\000\003.__r\177educe_c\216\"\023__\017\006\247\000s\236\000\t\016H\001\377SSLWantR\377eadError\300\335\"\342\"?\017\017\005?\016*\003cl\367ose5\003push\376?\003takeWat\203ch\000\002\223\017\017\005\223\016\275\000y\337x_PyD\305@_N\273ex\240\000f__\345$e\237____d\026\001\006\000fwunc\014\001get\341\003\336\032\000main \001mowdul)\002nam\002\003\363ew9\001\327 _che\177cksum__\n\001?result\006\003A\004\370!\001\216a\033\003unpic\001kK\000\361#\006\014\226\204\002\032\014\364\002X\003\363vt\362A\263\001quald\205\005\253D_\253N\304Fex\347\001\312\351`_\271\005s\334\010\2430te\373st\225%is_co\377routinea\177syncio.\010\006\377satbaseb\377odycarri\257edcl%\000_\266 t\377raceback\376\316Bcomecou\377ntdataen\265d\000\000e\002\000um\350\205\002e\177pollfdf\036\000\375d\377 hereii\377ntoitems\373jow\000dkeep\276\325\204\007.net.\332\204\002m\337illisY\000nd\377sofferon\377_behindo\371s\262\000\265\000letpa\177tiencepw\000\277ingpop\331ar\327ead\000\001y\250\207\001ru\257n_of\003\000qJ\000r\376\203`elfsetd\367efa\317@size\207ssl\375\204\002\335\205\001\342\204\001\222\204\001t\367ask\241\000plat_etime\244 t#\000\377otaltrio\373up\354\000euse_~\267\205\005values\375\205\001\331w\315\204\001\000\002ed\001\003sw\373ho\345`chunk\367swr\372\0000123\377456789ab\375c\210\000\200\001\330\004\034\320\377\034-\250Q\250a\330\004\377\033\2305\240\002\320\"2\357\260!\2601\025\000\230E\240\373\022\240\004\002A\330\004\"\240\377+\250Q\360\006\000\005\006\377\330\010\017\210x\220q\230\377\006\230e\2401\240A\330\377""\010\013\2104\210q\330\014?\r\330\010\021\220\021\000\002\037\001\377u\220B\220e\2302\230\377Q\330\004\007\200t\2101\374\016\003G\000\007\200v\210S\220\377\001\330\010\020\220\001\220\025\357\220b\230\004f\000\021\240!\376U\000\320\017(\250\001\250\026\177\250x\260u\270B\270\217\000\377\r\320\r&\240a\240v\375\250C\000\013\320\013\034\230A\276L\001\t\210\027\220\006U\005\n\317\210%\210rt\001\207\014\016\210\177a\210v\220V\2301d\002\376\203\014\013\2108\2204\220r\353\230\021\375\001#\304\000F\250!\376\210!$\240A\240V\2501\377\200\001\340\004\037\230q\320\377 0\260\013\270;\300k\377\320QR\330\004\023\2205\277\230\010\240\001\240\021\315\001|\367\2207\230\257\000\047\240q\250\267\010\260\016\247\001\013\210\037\0256\207\230\030\240\334\001\205 0\004\342\001\031\347\260.\300\373 2\002\360\010\000\373\n\033L\001\021\220\024\220W\377\230D\240\005\240T\250\027\377\260\004\260G\2704\270v\377\300T\310\027\320PT\320\377T[\320[_\320_`\272\266!\007\374\"l\250!\332!v\277\210W\220E\230\024\350 \010\373\022\220\305 \027\220q\340\010\377\027\220t\2306\240\027\250\367\005\250SF\000F\270\047\300\377\025\300c\310\024\310V\320\357SZ\320ZE\000b\320b\377f\320fk\320kr\320\377rw\320wz\320z~\177\360\000\000\177\001E\002\004\000wE\002L\003\001L\002Q\n\001wQ\002T\021\001T\002X\030\001wX\002^\037\001^\002e&\001we\002j-\001j\002m4\001wm\002q;\001q\002xB\001\367x\002\177I\001\177\002@\003\372\202aq\336B&\240d\250!\377\2507\260+\270W\300A\337\340\010\017\320\017\010\007Q\200\375\001\377\nX\230T\240\031\250\377$\250j\270\004\270J\300\377d\310(\320RV\320V\377]\320]a\320am\320\257mq\320q\256\006F\263\001F\273\002J\272\001J\002S\301\001S\313\002W\310\001W\264\000\212\201\0477\240\377\047\250\025\250c\260\024\260\375X\236\000E\310\023\310D\320\377PY\320Y`\320`e\377\320eh\320hl\320l\357u\320u|\251 }\001BV\250!B\002\254$I\266!I\244%\335[\304![\002`\313!`\002\335c\322!c\002g\331!g\002\335o\340!o\002v\347!v\002\335{\356!{\002~\365!~\002\273B\003\204@B\003J\003\001J\273\003Q\n\001Q\003R\212\2014Y\357\230d""\240(\276 h\260d\356\377@\024\300Q\325\2001Y\270g\373\300Q\267G\047\240t\2501\217\250G\260;\023\001\274B\010\007a\375\200\212\207\004v\220S\230\001\330\367\014\023\220\373\205\002\004\220G\230\1771\230F\240$\240a\254\207\001\3376\220\023\220A\026\004\014\210wF\220!\310\205\003\017\210q;\001\367\014\210H\033\000\010\014\210J\377\220d\230*\240D\250\r\373\260QS\001\034\230D\240\001\315\330\025\000K\220\306a)\001\340\010\377\037\230w\240m\2601\330\377\010\032\230&\240\003\2402\377\240Q\340\010\t\330\014\033\377\2309\240I\250R\250u\377\260B\260g\270Q\330\021\377\022\330\020\030\230\007\230q\357\240\004\240H\271\0007\270!\177\330\014\017\210v\220RI\000\377\020\"\240!\330\020\023\220\3676\230\023\334\207\002\024\032\230\047\356\256\206\001\2407\250#\000\020\220\005\277\220U\230!\2301\037\0015\377\230\001\230\022\2304\230s~\306\002\024\036\230a\340\024\224\001\377\010\250\004\250A\250U\260\377!\2602\260Q\330\024\027\377\220v\230W\240A\330\030\345\034\362\000!B\003\262\211\001s\230$\377\230c\240\030\250\023\250E\377\260\023\260D\270\004\270A\337\330\020\021\330\014\251\206\0012\230wV\2401\221\001y\230\003i\001\371\021\343\211\003/\001e\2404\240x\377\250s\260$\260a\260q";
+    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 2092, 2713);
     #define __Pyx_DecompressString_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #else /* compression: none (2542 bytes) */
-static const char bytes[] = " bytes> pieces, room for (tree fragment).<Track: ?Note that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.add_notedisableenablegcisenabledkirostream/net/_wire.pyxthe hub cannot waitHAS_EPOLLPollerPoller.__reduce_cython__Poller.__setstate_cython__Poller.waitTrackTrack.__reduce_cython__Track.__setstate_cython__Track.closeTrack.pushTrack.takeWatchWatch.__reduce_cython__Watch.__setstate_cython____Pyx_PyDict_NextRef__annotate____dict____func____getstate____main____module____name____new____pyx_checksum__pyx_result__pyx_state__pyx_type__pyx_unpickle_Poller__pyx_unpickle_Track__pyx_unpickle_Watch__pyx_vtable____qualname____reduce____reduce_cython____reduce_ex____set_name____setstate____setstate_cython____test___dict_is_coroutineasyncio.coroutinesatbasebodycarriedcline_in_tracebackclosecomecountdataendendedenumerateepollfdfoundgethereiintoitemsjoinedkirostream.net._wiremillisecondsofferon_behindosoutletpatiencepoppushreadyreceivesroomrun_ofrunqselfsetdefaultsizestatestrerrortaketasktemplatetimeouttotaltrioupdateuse_setstatevalueswaitwatchwatchedwatcheswhole_chunks0123456789abcdef\200\001\330\004\034\320\034-\250Q\250a\330\004\033\2305\240\002\320\"2\260!\2601\330\004\034\230E\240\022\2401\330\004\034\230A\330\004\"\240+\250Q\360\006\000\005\006\330\010\017\210x\220q\230\006\230e\2401\240A\330\010\013\2104\210q\330\014\r\330\010\021\220\021\330\010\021\220\021\330\010\017\210u\220B\220e\2302\230Q\330\004\007\200t\2101\330\010\017\210u\220A\330\004\007\200v\210S\220\001\330\010\020\220\001\220\025\220b\230\004\230E\240\021\240!\330\010\017\320\017(\250\001\250\026\250x\260u\270B\270a\330\004\r\320\r&\240a\240v\250Q\330\004\013\320\013\034\230A\230Q\330\004\t\210\027\220\006\220e\2302\230Q\330\004\n\210%\210r\220\021\330\010\017\210x\220q\230\006\230e\2401\240A\330\010\016\210a\210v\220V\2301\330\010\020\220\001\330\010\017\210u\220B\220e\2302\230Q""\330\004\013\2108\2204\220r\230\021\200\001\330\004#\2401\240F\250!\200\001\330\004$\240A\240V\2501\200\001\340\004\037\230q\320 0\260\013\270;\300k\320QR\330\004\023\2205\230\010\240\001\240\021\330\004\007\200|\2207\230!\330\010\047\240q\250\010\260\016\270a\330\004\013\2101\200\001\340\004\037\230q\320 0\260\013\270;\300k\320QR\330\004\023\2206\230\030\240\021\240!\330\004\007\200|\2207\230!\330\010(\250\001\250\031\260.\300\001\330\004\013\2101\200\001\360\010\000\n\033\230!\330\010\021\220\024\220W\230D\240\005\240T\250\033\260D\270\007\270t\3001\330\010\020\220\007\220q\230\006\230l\250!\330\004\007\200v\210W\220E\230\024\230Q\330\010\022\220!\330\010\027\220q\340\010\027\220t\2306\240\027\250\005\250S\260\004\260F\270\047\300\025\300c\310\024\310W\320T[\320[\\\330\004\007\200q\330\010\017\320\017&\240d\250!\2507\260+\270W\300A\340\010\017\320\017&\240d\250!\2507\260+\270Q\200\001\360\010\000\n\033\230!\330\010\021\220\024\220X\230T\240\031\250$\250j\270\004\270J\300d\310(\320RV\320V]\320]a\320am\320mq\320qz\320z~\360\000\000\177\001F\002\360\000\000F\002J\002\360\000\000J\002S\002\360\000\000S\002W\002\360\000\000W\002X\002\330\010\020\220\007\220q\230\006\230l\250!\330\004\007\200v\210W\220E\230\024\230Q\330\010\022\220!\330\010\027\220q\340\010\027\220t\2307\240\047\250\025\250c\260\024\260X\270W\300E\310\023\310D\320PY\320Y`\320`e\320eh\320hl\320lu\320u|\360\000\000}\001B\002\360\000\000B\002E\002\360\000\000E\002I\002\360\000\000I\002T\002\360\000\000T\002[\002\360\000\000[\002`\002\360\000\000`\002c\002\360\000\000c\002g\002\360\000\000g\002o\002\360\000\000o\002v\002\360\000\000v\002{\002\360\000\000{\002~\002\360\000\000~\002B\003\360\000\000B\003J\003\360\000\000J\003Q\003\360\000\000Q\003R\003\330\004\007\200q\330\010\017\320\017&\240d\250!\2507\260+\270W\300A\340\010\017\320\017&\240d\250!\2507\260+\270Q\200\001\360\010\000\n\033\230!\330\010\021\220\024\220Y\230d\240(\250$\250h\260d\270\047\300\024\300Q\330\010\020\220\007\220q\230\006\230l\250!""\330\004\007\200v\210W\220E\230\024\230Q\330\010\022\220!\330\010\027\220q\340\010\027\220t\2307\240\047\250\025\250c\260\024\260Y\270g\300Q\330\004\007\200q\330\010\017\320\017\047\240t\2501\250G\260;\270g\300Q\340\010\017\320\017\047\240t\2501\250G\260;\270a\200A\330\010\013\2104\210v\220S\230\001\330\014\023\2201\330\010\020\220\004\220G\2301\230F\240$\240a\330\010\013\2106\220\023\220A\330\014\023\2201\330\010\014\210F\220!\2207\230!\330\010\017\210q\200A\330\010\014\210H\220A\330\010\014\210J\220d\230*\240D\250\r\260Q\200A\330\010\034\230D\240\001\330\010\014\210K\220q\330\010\017\210q\200A\340\010\037\230w\240m\2601\330\010\032\230&\240\003\2402\240Q\340\010\t\330\014\033\2309\240I\250R\250u\260B\260g\270Q\330\021\022\330\020\030\230\007\230q\240\004\240H\250G\2607\270!\330\014\017\210v\220R\220q\330\020\"\240!\330\020\023\2206\230\023\230A\230Q\330\024\032\230\047\240\021\240!\2407\250!\330\014\020\220\005\220U\230!\2301\330\020\023\2205\230\001\230\022\2304\230s\240$\240a\330\024\036\230a\340\024\034\230D\240\010\250\004\250A\250U\260!\2602\260Q\330\024\027\220v\230W\240A\330\030\034\230F\240!\2407\250!\330\014\017\210x\220s\230$\230c\240\030\250\023\250E\260\023\260D\270\004\270A\330\020\021\330\014\027\220t\2302\230V\2401\330\014\017\210y\230\003\2301\330\020\021\330\010\017\210x\220s\230$\230e\2404\240x\250s\260$\260a\260q";
+    #else /* compression: none (2713 bytes) */
+static const char bytes[] = " bytes> pieces, room for (tree fragment).<Track: ?Note that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.add_notedisableenablegcisenabledkirostream/net/_wire.pyxthe hub cannot waitHAS_EPOLLPollerPoller.__reduce_cython__Poller.__setstate_cython__Poller.waitSSLWantReadErrorTrackTrack.__reduce_cython__Track.__setstate_cython__Track.closeTrack.pushTrack.takeWatchWatch.__reduce_cython__Watch.__setstate_cython____Pyx_PyDict_NextRef__annotate____dict____func____getstate____main____module____name____new____pyx_checksum__pyx_result__pyx_state__pyx_type__pyx_unpickle_Poller__pyx_unpickle_Track__pyx_unpickle_Watch__pyx_vtable____qualname____reduce____reduce_cython____reduce_ex____set_name____setstate____setstate_cython____test___dict_is_coroutineasyncio.coroutinesatbasebodycarriedcline_in_tracebackclosecomecountdataendendedenumerateepollfdfoundgethereiintoitemsjoinedkeepkirostream.net._wiremillisecondsofferon_behindosoutoutletpatiencependingpoppushreadreadyroomrun_ofrunqsecretselfsetdefaultsizesslstatestrerrortaketasktemplatetimeouttlstotaltrioupdateuse_setstatevalueswaitwatchwatchedwatcheswhole_chunkswrite0123456789abcdef\200\001\330\004\034\320\034-\250Q\250a\330\004\033\2305\240\002\320\"2\260!\2601\330\004\034\230E\240\022\2401\330\004\034\230A\330\004\"\240+\250Q\360\006\000\005\006\330\010\017\210x\220q\230\006\230e\2401\240A\330\010\013\2104\210q\330\014\r\330\010\021\220\021\330\010\021\220\021\330\010\017\210u\220B\220e\2302\230Q\330\004\007\200t\2101\330\010\017\210u\220A\330\004\007\200v\210S\220\001\330\010\020\220\001\220\025\220b\230\004\230E\240\021\240!\330\010\017\320\017(\250\001\250\026\250x\260u\270B\270a\330\004\r\320\r&\240a\240v\250Q\330\004\013\320\013\034\230A\230Q\330\004\t\210\027\220\006\220e\2302\230Q\330\004\n\210%\210r\220\021\330\010\017\210x\220q\230\006\230e\2401\240A\330\010\016\210a\210v\220V\2301\330\010\020\220""\001\330\010\017\210u\220B\220e\2302\230Q\330\004\013\2108\2204\220r\230\021\200\001\330\004#\2401\240F\250!\200\001\330\004$\240A\240V\2501\200\001\340\004\037\230q\320 0\260\013\270;\300k\320QR\330\004\023\2205\230\010\240\001\240\021\330\004\007\200|\2207\230!\330\010\047\240q\250\010\260\016\270a\330\004\013\2101\200\001\340\004\037\230q\320 0\260\013\270;\300k\320QR\330\004\023\2206\230\030\240\021\240!\330\004\007\200|\2207\230!\330\010(\250\001\250\031\260.\300\001\330\004\013\2101\200\001\360\010\000\n\033\230!\330\010\021\220\024\220W\230D\240\005\240T\250\027\260\004\260G\2704\270v\300T\310\027\320PT\320T[\320[_\320_`\330\010\020\220\007\220q\230\006\230l\250!\330\004\007\200v\210W\220E\230\024\230Q\330\010\022\220!\330\010\027\220q\340\010\027\220t\2306\240\027\250\005\250S\260\004\260F\270\047\300\025\300c\310\024\310V\320SZ\320Z_\320_b\320bf\320fk\320kr\320rw\320wz\320z~\360\000\000\177\001E\002\360\000\000E\002L\002\360\000\000L\002Q\002\360\000\000Q\002T\002\360\000\000T\002X\002\360\000\000X\002^\002\360\000\000^\002e\002\360\000\000e\002j\002\360\000\000j\002m\002\360\000\000m\002q\002\360\000\000q\002x\002\360\000\000x\002\177\002\360\000\000\177\002@\003\330\004\007\200q\330\010\017\320\017&\240d\250!\2507\260+\270W\300A\340\010\017\320\017&\240d\250!\2507\260+\270Q\200\001\360\010\000\n\033\230!\330\010\021\220\024\220X\230T\240\031\250$\250j\270\004\270J\300d\310(\320RV\320V]\320]a\320am\320mq\320qz\320z~\360\000\000\177\001F\002\360\000\000F\002J\002\360\000\000J\002S\002\360\000\000S\002W\002\360\000\000W\002X\002\330\010\020\220\007\220q\230\006\230l\250!\330\004\007\200v\210W\220E\230\024\230Q\330\010\022\220!\330\010\027\220q\340\010\027\220t\2307\240\047\250\025\250c\260\024\260X\270W\300E\310\023\310D\320PY\320Y`\320`e\320eh\320hl\320lu\320u|\360\000\000}\001B\002\360\000\000B\002E\002\360\000\000E\002I\002\360\000\000I\002T\002\360\000\000T\002[\002\360\000\000[\002`\002\360\000\000`\002c\002\360\000\000c\002g\002\360\000\000g\002o\002""\360\000\000o\002v\002\360\000\000v\002{\002\360\000\000{\002~\002\360\000\000~\002B\003\360\000\000B\003J\003\360\000\000J\003Q\003\360\000\000Q\003R\003\330\004\007\200q\330\010\017\320\017&\240d\250!\2507\260+\270W\300A\340\010\017\320\017&\240d\250!\2507\260+\270Q\200\001\360\010\000\n\033\230!\330\010\021\220\024\220Y\230d\240(\250$\250h\260d\270\047\300\024\300Q\330\010\020\220\007\220q\230\006\230l\250!\330\004\007\200v\210W\220E\230\024\230Q\330\010\022\220!\330\010\027\220q\340\010\027\220t\2307\240\047\250\025\250c\260\024\260Y\270g\300Q\330\004\007\200q\330\010\017\320\017\047\240t\2501\250G\260;\270g\300Q\340\010\017\320\017\047\240t\2501\250G\260;\270a\200A\330\010\013\2104\210v\220S\230\001\330\014\023\2201\330\010\020\220\004\220G\2301\230F\240$\240a\330\010\013\2106\220\023\220A\330\014\023\2201\330\010\014\210F\220!\2207\230!\330\010\017\210q\200A\330\010\014\210H\220A\330\010\014\210J\220d\230*\240D\250\r\260Q\200A\330\010\034\230D\240\001\330\010\014\210K\220q\330\010\017\210q\200A\340\010\037\230w\240m\2601\330\010\032\230&\240\003\2402\240Q\340\010\t\330\014\033\2309\240I\250R\250u\260B\260g\270Q\330\021\022\330\020\030\230\007\230q\240\004\240H\250G\2607\270!\330\014\017\210v\220R\220q\330\020\"\240!\330\020\023\2206\230\023\230A\230Q\330\024\032\230\047\240\021\240!\2407\250!\330\014\020\220\005\220U\230!\2301\330\020\023\2205\230\001\230\022\2304\230s\240$\240a\330\024\036\230a\340\024\034\230D\240\010\250\004\250A\250U\260!\2602\260Q\330\024\027\220v\230W\240A\330\030\034\230F\240!\2407\250!\330\014\017\210x\220s\230$\230c\240\030\250\023\250E\260\023\260D\270\004\270A\330\020\021\330\014\027\220t\2302\230V\2401\330\014\017\210y\230\003\2301\330\020\021\330\010\017\210x\220s\230$\230e\2404\240x\250s\260$\260a\260q";
     PyObject *data = NULL;
     #define __Pyx_DecompressString_UNUSED
     #define __Pyx_DecompressString_LZSS_UNUSED
     #endif
     PyObject **stringtab = __pyx_mstate->__pyx_string_tab;
     Py_ssize_t pos = 0;
-    for (int i = 0; i < 110; i++) {
+    for (int i = 0; i < 118; i++) {
       Py_ssize_t bytes_length = str_length_index[i].length;
       PyObject *string = PyUnicode_DecodeUTF8(bytes + pos, bytes_length, NULL);
       if (likely(string) && i >= 14) PyUnicode_InternInPlace(&string);
@@ -12699,8 +13314,8 @@ static const char bytes[] = " bytes> pieces, room for (tree fragment).<Track: ?N
       stringtab[i] = string;
       pos += bytes_length;
     }
-    for (int i = 110; i < 124; i++) {
-      Py_ssize_t bytes_length = bytes_length_index[i-110].length;
+    for (int i = 118; i < 132; i++) {
+      Py_ssize_t bytes_length = bytes_length_index[i-118].length;
       PyObject *string = PyBytes_FromStringAndSize(bytes + pos, bytes_length);
       stringtab[i] = string;
       pos += bytes_length;
@@ -12710,14 +13325,14 @@ static const char bytes[] = " bytes> pieces, room for (tree fragment).<Track: ?N
       }
     }
     Py_XDECREF(data);
-    for (Py_ssize_t i = 0; i < 124; i++) {
+    for (Py_ssize_t i = 0; i < 132; i++) {
       if (unlikely(PyObject_Hash(stringtab[i]) == -1)) {
         __PYX_ERR(0, 1, __pyx_L1_error)
       }
     }
     #if CYTHON_IMMORTAL_CONSTANTS
     {
-      PyObject **table = stringtab + 110;
+      PyObject **table = stringtab + 118;
       for (Py_ssize_t i=0; i<14; ++i) {
         #if PY_VERSION_HEX >= 0x030F0000
         PyUnstable_SetImmortal(table[i]);
@@ -12742,7 +13357,7 @@ static const char bytes[] = " bytes> pieces, room for (tree fragment).<Track: ?N
   {
     PyObject **numbertab = __pyx_mstate->__pyx_number_tab + 0;
     int8_t const cint_constants_1[] = {0};
-    int32_t const cint_constants_4[] = {42731281L,71682741L,219608915L};
+    int32_t const cint_constants_4[] = {4545312L,71682741L,219608915L};
     for (int i = 0; i < 4; i++) {
       numbertab[i] = PyLong_FromLong((i < 1 ? cint_constants_1[i - 0] : cint_constants_4[i - 1]));
       if (unlikely(!numbertab[i])) __PYX_ERR(0, 1, __pyx_L1_error)
@@ -12785,7 +13400,7 @@ typedef struct {
     unsigned int num_kwonly_args : 1;
     unsigned int nlocals : 4;
     unsigned int flags : 10;
-    unsigned int first_line : 8;
+    unsigned int first_line : 9;
 } __Pyx_PyCode_New_function_description;
 #ifdef __cplusplus
 } /* anonymous namespace */
@@ -12805,22 +13420,22 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
   PyObject* tuple_dedup_map = PyDict_New();
   if (unlikely(!tuple_dedup_map)) return -1;
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 11, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 97};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 11, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 99};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_data, __pyx_mstate->__pyx_n_u_at, __pyx_mstate->__pyx_n_u_base, __pyx_mstate->__pyx_n_u_end, __pyx_mstate->__pyx_n_u_here, __pyx_mstate->__pyx_n_u_body, __pyx_mstate->__pyx_n_u_size, __pyx_mstate->__pyx_n_u_total, __pyx_mstate->__pyx_n_u_count, __pyx_mstate->__pyx_n_u_joined, __pyx_mstate->__pyx_n_u_into};
     __pyx_mstate_global->__pyx_codeobj_tab[0] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_kirostream_net__wire_pyx, __pyx_mstate->__pyx_n_u_whole_chunks, __pyx_mstate->__pyx_kp_b_iso88591_Qa_5_2_1_E_1_A_Q_xq_e1A_4q_uBe2, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[0])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 153};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 155};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
     __pyx_mstate_global->__pyx_codeobj_tab[1] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_kirostream_net__wire_pyx, __pyx_mstate->__pyx_n_u_close, __pyx_mstate->__pyx_kp_b_iso88591_A_HA_Jd_D_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[1])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 157};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 159};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_carried};
     __pyx_mstate_global->__pyx_codeobj_tab[2] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_kirostream_net__wire_pyx, __pyx_mstate->__pyx_n_u_take, __pyx_mstate->__pyx_kp_b_iso88591_A_D_Kq_q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[2])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 162};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 164};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_data, __pyx_mstate->__pyx_n_u_found};
     __pyx_mstate_global->__pyx_codeobj_tab[3] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_kirostream_net__wire_pyx, __pyx_mstate->__pyx_n_u_push, __pyx_mstate->__pyx_kp_b_iso88591_A_4vS_1_G1F_a_6_A_1_F_7_q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[3])) goto bad;
   }
@@ -12837,7 +13452,7 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
   {
     const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 1};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_state, __pyx_mstate->__pyx_n_u_dict_2, __pyx_mstate->__pyx_n_u_use_setstate};
-    __pyx_mstate_global->__pyx_codeobj_tab[6] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_reduce_cython, __pyx_mstate->__pyx_kp_b_iso88591_WD_T_D_t1_q_l_vWE_Q_q_t6_S_F_c, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[6])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[6] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_reduce_cython, __pyx_mstate->__pyx_kp_b_iso88591_WD_T_G4vT_PTT____q_l_vWE_Q_q_t6, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[6])) goto bad;
   }
   {
     const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 17};
@@ -12845,7 +13460,7 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
     __pyx_mstate_global->__pyx_codeobj_tab[7] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_1F, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[7])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 11, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 250};
+    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 11, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 268};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_timeout, __pyx_mstate->__pyx_n_u_watched, __pyx_mstate->__pyx_n_u_runq, __pyx_mstate->__pyx_n_u_ready, __pyx_mstate->__pyx_n_u_patience, __pyx_mstate->__pyx_n_u_end, __pyx_mstate->__pyx_n_u_count, __pyx_mstate->__pyx_n_u_i, __pyx_mstate->__pyx_n_u_milliseconds, __pyx_mstate->__pyx_n_u_watch};
     __pyx_mstate_global->__pyx_codeobj_tab[8] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_kirostream_net__wire_pyx, __pyx_mstate->__pyx_n_u_wait, __pyx_mstate->__pyx_kp_b_iso88591_A_wm1_2Q_9IRuBgQ_q_HG7_vRq_6_AQ, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[8])) goto bad;
   }
@@ -14944,10 +15559,107 @@ static void __Pyx_WriteUnraisable(const char *name, int clineno,
         PyGILState_Release(state);
 }
 
-/* RaiseKeywordRequired */
-static void __Pyx_RaiseKeywordRequired(const char* func_name, PyObject* kw_name) {
-    PyErr_Format(PyExc_TypeError,
-        "%s() needs keyword-only argument %U", func_name, kw_name);
+/* GetException */
+#if CYTHON_FAST_THREAD_STATE
+static int __Pyx__GetException(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb)
+#else
+static int __Pyx_GetException(PyObject **type, PyObject **value, PyObject **tb)
+#endif
+{
+    PyObject *local_type = NULL, *local_value, *local_tb = NULL;
+#if CYTHON_FAST_THREAD_STATE
+    PyObject *tmp_type, *tmp_value, *tmp_tb;
+  #if PY_VERSION_HEX >= 0x030C0000
+    local_value = tstate->current_exception;
+    tstate->current_exception = 0;
+  #else
+    local_type = tstate->curexc_type;
+    local_value = tstate->curexc_value;
+    local_tb = tstate->curexc_traceback;
+    tstate->curexc_type = 0;
+    tstate->curexc_value = 0;
+    tstate->curexc_traceback = 0;
+  #endif
+#elif __PYX_LIMITED_VERSION_HEX >= 0x030C0000
+    local_value = PyErr_GetRaisedException();
+#else
+    PyErr_Fetch(&local_type, &local_value, &local_tb);
+#endif
+#if __PYX_LIMITED_VERSION_HEX >= 0x030C0000
+    if (likely(local_value)) {
+        local_type = (PyObject*) Py_TYPE(local_value);
+        Py_INCREF(local_type);
+        local_tb = PyException_GetTraceback(local_value);
+    }
+#else
+    PyErr_NormalizeException(&local_type, &local_value, &local_tb);
+#if CYTHON_FAST_THREAD_STATE
+    if (unlikely(tstate->curexc_type))
+#else
+    if (unlikely(PyErr_Occurred()))
+#endif
+        goto bad;
+    if (local_tb) {
+        if (unlikely(PyException_SetTraceback(local_value, local_tb) < 0))
+            goto bad;
+    }
+#endif // __PYX_LIMITED_VERSION_HEX >= 0x030C0000
+    Py_XINCREF(local_tb);
+    Py_XINCREF(local_type);
+    Py_XINCREF(local_value);
+    *type = local_type;
+    *value = local_value;
+    *tb = local_tb;
+#if CYTHON_FAST_THREAD_STATE
+    #if CYTHON_USE_EXC_INFO_STACK
+    {
+        _PyErr_StackItem *exc_info = tstate->exc_info;
+      #if PY_VERSION_HEX >= 0x030B00a4
+        tmp_value = exc_info->exc_value;
+        exc_info->exc_value = local_value;
+        tmp_type = NULL;
+        tmp_tb = NULL;
+        Py_XDECREF(local_type);
+        Py_XDECREF(local_tb);
+      #else
+        tmp_type = exc_info->exc_type;
+        tmp_value = exc_info->exc_value;
+        tmp_tb = exc_info->exc_traceback;
+        exc_info->exc_type = local_type;
+        exc_info->exc_value = local_value;
+        exc_info->exc_traceback = local_tb;
+      #endif
+    }
+    #else
+    tmp_type = tstate->exc_type;
+    tmp_value = tstate->exc_value;
+    tmp_tb = tstate->exc_traceback;
+    tstate->exc_type = local_type;
+    tstate->exc_value = local_value;
+    tstate->exc_traceback = local_tb;
+    #endif
+    Py_XDECREF(tmp_type);
+    Py_XDECREF(tmp_value);
+    Py_XDECREF(tmp_tb);
+#elif __PYX_LIMITED_VERSION_HEX >= 0x030b0000
+    PyErr_SetHandledException(local_value);
+    Py_XDECREF(local_value);
+    Py_XDECREF(local_type);
+    Py_XDECREF(local_tb);
+#else
+    PyErr_SetExcInfo(local_type, local_value, local_tb);
+#endif
+    return 0;
+#if __PYX_LIMITED_VERSION_HEX < 0x030C0000
+bad:
+    *type = 0;
+    *value = 0;
+    *tb = 0;
+    Py_XDECREF(local_type);
+    Py_XDECREF(local_value);
+    Py_XDECREF(local_tb);
+    return -1;
+#endif
 }
 
 /* RaiseErrorWithObjectTypes (used by ExtTypeTest) */
@@ -15177,109 +15889,6 @@ static PyObject* __Pyx_PyDict_GetItemDefault(PyObject* d, PyObject* key, PyObjec
             value = __Pyx_CallUnboundCMethod2(&__pyx_mstate_global->__pyx_umethod_PyDict_Type_get, d, key, default_value);
     }
     return value;
-}
-
-/* GetException */
-#if CYTHON_FAST_THREAD_STATE
-static int __Pyx__GetException(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb)
-#else
-static int __Pyx_GetException(PyObject **type, PyObject **value, PyObject **tb)
-#endif
-{
-    PyObject *local_type = NULL, *local_value, *local_tb = NULL;
-#if CYTHON_FAST_THREAD_STATE
-    PyObject *tmp_type, *tmp_value, *tmp_tb;
-  #if PY_VERSION_HEX >= 0x030C0000
-    local_value = tstate->current_exception;
-    tstate->current_exception = 0;
-  #else
-    local_type = tstate->curexc_type;
-    local_value = tstate->curexc_value;
-    local_tb = tstate->curexc_traceback;
-    tstate->curexc_type = 0;
-    tstate->curexc_value = 0;
-    tstate->curexc_traceback = 0;
-  #endif
-#elif __PYX_LIMITED_VERSION_HEX >= 0x030C0000
-    local_value = PyErr_GetRaisedException();
-#else
-    PyErr_Fetch(&local_type, &local_value, &local_tb);
-#endif
-#if __PYX_LIMITED_VERSION_HEX >= 0x030C0000
-    if (likely(local_value)) {
-        local_type = (PyObject*) Py_TYPE(local_value);
-        Py_INCREF(local_type);
-        local_tb = PyException_GetTraceback(local_value);
-    }
-#else
-    PyErr_NormalizeException(&local_type, &local_value, &local_tb);
-#if CYTHON_FAST_THREAD_STATE
-    if (unlikely(tstate->curexc_type))
-#else
-    if (unlikely(PyErr_Occurred()))
-#endif
-        goto bad;
-    if (local_tb) {
-        if (unlikely(PyException_SetTraceback(local_value, local_tb) < 0))
-            goto bad;
-    }
-#endif // __PYX_LIMITED_VERSION_HEX >= 0x030C0000
-    Py_XINCREF(local_tb);
-    Py_XINCREF(local_type);
-    Py_XINCREF(local_value);
-    *type = local_type;
-    *value = local_value;
-    *tb = local_tb;
-#if CYTHON_FAST_THREAD_STATE
-    #if CYTHON_USE_EXC_INFO_STACK
-    {
-        _PyErr_StackItem *exc_info = tstate->exc_info;
-      #if PY_VERSION_HEX >= 0x030B00a4
-        tmp_value = exc_info->exc_value;
-        exc_info->exc_value = local_value;
-        tmp_type = NULL;
-        tmp_tb = NULL;
-        Py_XDECREF(local_type);
-        Py_XDECREF(local_tb);
-      #else
-        tmp_type = exc_info->exc_type;
-        tmp_value = exc_info->exc_value;
-        tmp_tb = exc_info->exc_traceback;
-        exc_info->exc_type = local_type;
-        exc_info->exc_value = local_value;
-        exc_info->exc_traceback = local_tb;
-      #endif
-    }
-    #else
-    tmp_type = tstate->exc_type;
-    tmp_value = tstate->exc_value;
-    tmp_tb = tstate->exc_traceback;
-    tstate->exc_type = local_type;
-    tstate->exc_value = local_value;
-    tstate->exc_traceback = local_tb;
-    #endif
-    Py_XDECREF(tmp_type);
-    Py_XDECREF(tmp_value);
-    Py_XDECREF(tmp_tb);
-#elif __PYX_LIMITED_VERSION_HEX >= 0x030b0000
-    PyErr_SetHandledException(local_value);
-    Py_XDECREF(local_value);
-    Py_XDECREF(local_type);
-    Py_XDECREF(local_tb);
-#else
-    PyErr_SetExcInfo(local_type, local_value, local_tb);
-#endif
-    return 0;
-#if __PYX_LIMITED_VERSION_HEX < 0x030C0000
-bad:
-    *type = 0;
-    *value = 0;
-    *tb = 0;
-    Py_XDECREF(local_type);
-    Py_XDECREF(local_value);
-    Py_XDECREF(local_tb);
-    return -1;
-#endif
 }
 
 /* SwapException */

@@ -1,6 +1,8 @@
 """The compiled part of `net.framing` and of `net.hub`. `_wire.pyx` has the theory."""
 
+import ssl
 from collections.abc import Callable, Collection
+from typing import Protocol
 
 import trio
 
@@ -52,22 +54,30 @@ class Track:
     def take(self) -> list[bytes]:
         """The pieces that were carried since the last call."""
 
+class Secret(Protocol):
+    """TLS in memory: what comes is written to `into` and read from `tls`; what is in `out` has to be sent."""
+
+    into: ssl.MemoryBIO
+    out: ssl.MemoryBIO
+    tls: ssl.SSLObject
+    def keep(self, text: bytes) -> None:
+        """This was read already. It is the first of what its reader reads next."""
+
 class Watch:
     """One socket on the hub.
 
     Args:
         fd: its descriptor.
-        come: called with what has come: bytes (empty at the end), or the error; None where it has to read by itself.
+        come: called with what has come: bytes (empty at the end), or the error; None where it has to look by itself.
             Returns whether it wants to be called again.
         task: that sleeps meanwhile.
-        receives: whether the hub reads.
+        secret: TLS before the socket.
 
     Attributes:
         track: where what has come goes first, if it is whole chunks.
     """
 
     fd: int
-    receives: bool
     task: trio.lowlevel.Task
     come: Callable[[bytes | OSError | None], bool]
     track: Track | None
@@ -76,8 +86,7 @@ class Watch:
         fd: int,
         come: Callable[[bytes | OSError | None], bool],
         task: trio.lowlevel.Task,
-        *,
-        receives: bool,
+        secret: Secret | None = None,
     ) -> None: ...
 
 class Poller:

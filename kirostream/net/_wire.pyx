@@ -13,6 +13,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport memcpy
 
 from os import strerror
+from ssl import SSLWantReadError
 
 cdef extern from *:
     """
@@ -64,6 +65,7 @@ cdef extern from *:
 cdef enum:
     BATCH = 64
     READ = 65536
+    RECORD = 16384
     DIGITS = 7
 
 HAS_EPOLL = bool(KS_EPOLL)
@@ -190,9 +192,9 @@ cdef class Track:
             if i:
                 into = put(into, self.between)
             into = put(into, <bytes>pieces[i])
+            self.carried.append(pieces[i])
         into = put(into, self.after)
         memcpy(into, b"\r\n", 2)
-        self.carried.extend(pieces)
         self.count += count
         self.sent += total
         self.room -= size
@@ -224,15 +226,31 @@ cdef Py_ssize_t hex_of(Py_ssize_t value, char* into) noexcept:
 
 cdef class Watch:
     cdef readonly int fd
-    cdef readonly bint receives
     cdef readonly object task, come
     cdef public Track track
+    cdef object keep, into, out, read
 
-    def __init__(self, int fd, come, task, *, bint receives):
+    def __init__(self, int fd, come, task, secret=None):
         self.fd = fd
         self.come = come
         self.task = task
-        self.receives = receives
+        if secret is not None:
+            self.keep, self.into, self.out, self.read = secret.keep, secret.into, secret.out, secret.tls.read
+
+    cdef object opened(self, bytes raw):
+        """What `raw` says: text of one record; None where its reader has to look, or has nothing yet to look at."""
+        cdef bytes text
+        self.into.write(raw)
+        try:
+            text = self.read(RECORD)
+        except SSLWantReadError:
+            return None
+        except OSError as error:
+            return error
+        if self.into.pending or PyBytes_GET_SIZE(text) == RECORD or not text:
+            self.keep(text)
+            return None
+        return text
 
 
 cdef class Poller:
@@ -278,19 +296,21 @@ cdef class Poller:
         cdef ssize_t got
         cdef Py_ssize_t at
         cdef bytes raw
-        came = None
-        if watch.receives:
-            got = ks_receive(watch.fd, self.buffer, READ)
-            if got == -EAGAIN:
-                return 0
-            if got < 0:
-                came = OSError(-got, strerror(-got))
-            else:
-                came = raw = PyBytes_FromStringAndSize(self.buffer, got)
-                if got and watch.track is not None and watch.track.room > 0:
-                    body, at = whole_chunks(raw, 0)
-                    if at == got and watch.track.push(body):
-                        return 0
+        got = ks_receive(watch.fd, self.buffer, READ)
+        if got == -EAGAIN:
+            return 0
+        if got < 0:
+            came = OSError(-got, strerror(-got))
+        else:
+            came = raw = PyBytes_FromStringAndSize(self.buffer, got)
+            if watch.read is not None:
+                came = watch.opened(raw) if got else None  # of an end, its reader hears by itself
+            if got and type(came) is bytes and watch.track is not None and watch.track.room > 0:
+                body, at = whole_chunks(<bytes>came, 0)
+                if at == PyBytes_GET_SIZE(<bytes>came) and watch.track.push(body):
+                    if watch.out is not None and watch.out.pending:
+                        self.ended(watch, None)  # TLS has something to answer
+                    return 0
         try:
             goes_on = watch.come(came)
         except BaseException as error:

@@ -50,7 +50,7 @@ import outcome
 import trio
 
 if TYPE_CHECKING:
-    from kirostream.net._wire import Poller, Track, Watch
+    from kirostream.net._wire import Poller, Secret, Track, Watch
 
 Come: TypeAlias = "Callable[[bytes | OSError | None], bool]"
 """Handles what has come on a socket, without waiting. Returns whether it wants to be called again."""
@@ -83,19 +83,19 @@ class Hub(trio.abc.Instrument):
         """Give up the descriptor. Nothing may be on the hub any more."""
         self._epoll.close()
 
-    async def each(self, sock: HasFileno, come: Come, *, receives: bool = True) -> None:
+    async def each(self, sock: HasFileno, come: Come, secret: Secret | None = None) -> None:
         """Call `come` whenever something has come on `sock`, until it says that it has enough.
 
         Args:
             come: gets what was received, empty at the end, or the error; what it raises comes out here.
-            receives: False: it gets None, and reads by itself.
+            secret: TLS before the socket. `come` gets the text of a record that comes alone; None: it reads by itself.
 
         Raises:
             trio.ClosedResourceError: `closing` was called for it.
         """
         fd = sock.fileno()
         self._epoll.register(fd, select.EPOLLIN)
-        self._watches[fd] = self._watch(fd, come, trio.lowlevel.current_task(), receives=receives)
+        self._watches[fd] = self._watch(fd, come, trio.lowlevel.current_task(), secret)
 
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             self._drop(fd)

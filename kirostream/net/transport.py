@@ -68,7 +68,7 @@ from kirostream.net.upstream import (
 )
 
 if TYPE_CHECKING:
-    from kirostream.net._wire import Track
+    from kirostream.net._wire import Secret, Track
 
 if sys.platform == "linux":
     import fcntl
@@ -165,16 +165,19 @@ class Wire:
         Raises:
             trio.ClosedResourceError: it was closed here.
         """
+        await self._watch(hub, come)
+
+    async def _watch(self, hub: Hub, come: Come, secret: Secret | None = None) -> None:
         if self._socket.fileno() < 0:
             raise trio.ClosedResourceError
         self._hub = hub
         try:
-            await hub.each(self._socket, come, receives=type(self) is Wire)
+            await hub.each(self._socket, come, secret)
         finally:
             self._hub = None
 
     def put_on_track(self, track: Track | None) -> None:
-        """See `Hub.put_on_track`. Only for what comes as it is."""
+        """See `Hub.put_on_track`."""
         if self._hub is not None:
             self._hub.put_on_track(self._socket, track)
 
@@ -242,15 +245,16 @@ class TlsWire(Wire):
         session: ssl.SSLSession | None,
     ) -> None:
         super().__init__(sock, origin, patience)
-        self._in = ssl.MemoryBIO()
-        self._out = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._in, self._out, server_hostname=origin.name, session=session)
+        self.into = ssl.MemoryBIO()
+        self.out = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.into, self.out, server_hostname=origin.name, session=session)
         self._fault: ssl.SSLError | None = None
+        self._kept: bytes | None = None  # text that was read, and not yet handed on; empty at the end
         self.told = False
 
     def session(self) -> ssl.SSLSession | None:
         """What a later connection to the same origin can begin with, None if nothing. OpenSSL takes 350 us for it."""
-        session = self._tls.session
+        session = self.tls.session
         self.told = True
         return session if session is not None and session.has_ticket else None
 
@@ -263,27 +267,31 @@ class TlsWire(Wire):
         """
         while True:
             try:
-                self._tls.do_handshake()
+                self.tls.do_handshake()
             except ssl.SSLWantReadError:
-                await super().send(self._out.read())
+                await super().send(self.out.read())
                 self._take(await super().receive())
             except ssl.SSLError:
                 with suppress(OSError):
-                    await super().send(self._out.read())  # the alert that says why
+                    await super().send(self.out.read())  # the alert that says why
                 raise
             else:
-                await super().send(self._out.read())
+                await super().send(self.out.read())
                 return
+
+    async def watch(self, hub: Hub, come: Come) -> None:
+        """As `Wire.watch`."""
+        await self._watch(hub, come, self)
 
     @property
     def wants_task(self) -> bool:
         """As `Wire.wants_task`: an end or a fault is known, or an answer to a change of keys is due."""
-        return self.ended or self._fault is not None or self._out.pending > 0
+        return self.ended or self._fault is not None or self.out.pending > 0
 
     async def receive(self) -> bytes:
         """As `Wire.receive`: the text of all whole records that have come."""
-        if self._out.pending:
-            await super().send(self._out.read())
+        if self.out.pending:
+            await super().send(self.out.read())
         if self._fault is not None or self.ended:
             await trio.lowlevel.checkpoint()
             if self._fault is not None:
@@ -292,24 +300,29 @@ class TlsWire(Wire):
         while True:
             self._take(await super().receive())
             data = self._opened()
-            if self._out.pending:  # an answer to a change of keys
-                await super().send(self._out.read())
+            if self.out.pending:  # an answer to a change of keys
+                await super().send(self.out.read())
             if data is not None:
                 return data
 
     def receive_nowait(self) -> bytes | None:
         """As `Wire.receive_nowait`."""
         raw = super().receive_nowait()
-        if raw is None:
+        if raw is not None:
+            self._take(raw)
+        elif self._kept is None:
             return None
-        self._take(raw)
         return self._opened()
+
+    def keep(self, text: bytes) -> None:
+        """As `net._wire.Secret` has it. The end says itself once more."""
+        self._kept = text
 
     def _take(self, raw: bytes) -> None:
         if raw:
-            self._in.write(raw)
+            self.into.write(raw)
         else:
-            self._in.write_eof()
+            self.into.write_eof()
 
     def _opened(self) -> bytes | None:
         """The text of the records that are whole; None if there are none, empty at a farewell.
@@ -317,15 +330,16 @@ class TlsWire(Wire):
         Raises:
             ssl.SSLError: they are no TLS, or the connection ended without a farewell: somebody may have cut it.
         """
-        parts: list[bytes] = []
+        parts = [self._kept] if self._kept else []
+        self._kept = None
         try:
             while True:
-                part = self._tls.read(RECORD)
+                part = self.tls.read(RECORD)
                 if not part:
                     self.ended = True
                     break
                 parts.append(part)
-                if not self._in.pending and not self._tls.pending():
+                if not self.into.pending and not self.tls.pending():
                     break
         except ssl.SSLWantReadError:
             if not parts:
@@ -340,16 +354,16 @@ class TlsWire(Wire):
         """As `Wire.send`."""
         view = memoryview(data)
         for at in range(0, len(view), READ):
-            self._tls.write(view[at : at + READ])
-            await super().send(self._out.read())
+            self.tls.write(view[at : at + READ])
+            await super().send(self.out.read())
 
     def close(self) -> None:
         """As `Wire.close`, with a farewell if the kernel takes it."""
         if self.whole and self._socket.fileno() >= 0:
             with suppress(ssl.SSLError, ValueError):  # it wants the other side's, which nobody waits for
-                self._tls.unwrap()
+                self.tls.unwrap()
             with suppress(OSError):
-                self._socket.send(self._out.read())
+                self._socket.send(self.out.read())
         super().close()
 
 

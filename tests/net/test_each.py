@@ -218,3 +218,23 @@ async def test_the_client_is_closed_meanwhile(way: Way) -> None:
             await client.aclose()
             with trio.fail_after(5):
                 await done.wait()
+
+
+async def test_a_farewell_is_heard_though_the_connection_stays(authority: Authority) -> None:
+    """A server that ends TLS and not TCP has said all it will say."""
+
+    async def talk(peer: Peer) -> None:
+        await saying(chunk(b"a"))(peer)
+        await trio.testing.wait_all_tasks_blocked()
+        stream = peer.stream
+        assert isinstance(stream, trio.SSLStream)
+        with trio.move_on_after(0.2):
+            await stream.unwrap()
+        await trio.sleep_forever()
+
+    found: list[bytes] = []
+    with trio.fail_after(5):
+        async with Way(True, authority).asked(talk) as response:
+            with pytest.raises(StreamCut):
+                await response.each(into(found))
+    assert found == [b"a"]
