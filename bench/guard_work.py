@@ -14,6 +14,7 @@ import random
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 import trio
 
@@ -177,6 +178,7 @@ def reference() -> int:
 
 
 REFERENCE = "reference"
+_IS_COMPILED = find_spec("kirostream.net._wire") is not None
 
 
 def works() -> dict[str, Work]:
@@ -196,7 +198,7 @@ def works() -> dict[str, Work]:
         "turn to Messages, 16 KiB a read": turn(reads, "anthropic", asked),
         "turn to Chat, a frame a read": turn(frames, "openai_chat", asked),
         "turn to Responses, a frame a read": turn(frames, "openai_responses", asked),
-        "track to Messages, a frame a read": track(frames, asked),
+        **({"track to Messages, a frame a read": track(frames, asked)} if _IS_COMPILED else {}),
         "request of Messages": request(question()),
     }
 
