@@ -424,8 +424,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 KEPT = ("rows", "peers", "streams", "rates", "seconds", "rounds", "tokens", "requests", "crowd")
 """The options that say what was measured."""
+NOT_QUICK = (LITELLM, "haproxy-tls", "nginx-tls")
 QUICK = {
-    "streams": [16, 128],
+    "streams": [128],
     "rates": [20],
     "seconds": 0.5,
     "rounds": 1,
