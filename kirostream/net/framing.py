@@ -233,6 +233,7 @@ class Chunked:
                     break
                 at += 2
                 self._after = False
+                continue  # whole chunks may follow
             end = data.find(b"\r\n", at, at + LINE_LIMIT)
             if end < 0:
                 if size - at >= LINE_LIMIT:
