@@ -44,7 +44,7 @@ import math
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import field
 from typing import Final
 
@@ -176,8 +176,8 @@ class Http1Door:
             self._in_flight = connections.cancel_scope
             self._in_flight.deadline = self._end_at
 
-    async def _accepted(self, stream: trio.abc.Stream) -> None:
-        await self.serve_stream(stream, peer_name(stream))
+    def _accepted(self, stream: trio.abc.Stream) -> Awaitable[None]:
+        return self.serve_stream(stream, peer_name(stream))
 
     async def serve_stream(self, stream: trio.abc.Stream, peer: str = "") -> None:
         """Serve one connection to its end, and close its stream.

@@ -35,11 +35,14 @@ class Inbox:
         self._stream = stream
         self._bound = bound
         self._on_end = on_end
-        self._scope = trio.CancelScope()
-        self._left = trio.Event()
+        # An idle connection is little more than this, so what few ever need is made when it is.
+        self._scope: trio.CancelScope | None = None  # of the task that fills, where it reads by itself
+        self._leaves = False
+        self._filled = False  # the task of `fill` is over
+        self._left: trio.Event | None = None  # that somebody waits for that
         self._waiting = b""
         self._taker = trio.lowlevel.ParkingLot()
-        self._filler = trio.lowlevel.ParkingLot()
+        self._filler: trio.lowlevel.ParkingLot | None = None
         self._hub: Hub | None = None
         self._sock = sock
         self.ended = False
@@ -51,24 +54,32 @@ class Inbox:
         """Read until the end, or until `leave`."""
         ended_by_client = True
         hub, sock = current_hub(), self._sock
-        with self._scope:
-            try:
-                if hub is not None and sock is not None:
-                    await self._fill_by(hub, sock)
-                else:
+        try:
+            if hub is not None and sock is not None:
+                await self._fill_by(hub, sock)
+            else:
+                with trio.CancelScope() as self._scope:
                     while data := await self._stream.receive_some(READ):
                         self._put(data)
-                        while len(self._waiting) >= self._bound:
-                            await self._filler.park()
-            except trio.ClosedResourceError:
-                ended_by_client = False
-            except trio.BrokenResourceError:
-                pass
+                        await self._room()
+        except trio.ClosedResourceError:
+            ended_by_client = False
+        except trio.BrokenResourceError:
+            pass
+        if not self._leaves:
             self.ended = True
             self._taker.unpark_all()  # first: who waits for a body learns of the end by PeerGone, not by a cancellation
             if ended_by_client:
                 self._on_end()
-        self._left.set()
+        self._filled = True
+        if self._left is not None:
+            self._left.set()
+
+    async def _room(self) -> None:
+        while len(self._waiting) >= self._bound and not self._leaves:
+            if self._filler is None:
+                self._filler = trio.lowlevel.ParkingLot()
+            await self._filler.park()
 
     async def _fill_by(self, hub: Hub, sock: trio.socket.SocketType) -> None:
         """Have the hub read until the end.
@@ -85,7 +96,7 @@ class Inbox:
             self._put(data)
             return not ended and len(self._waiting) < self._bound
 
-        while not ended:
+        while not ended and not self._leaves:
             if sock.fileno() < 0:
                 raise trio.ClosedResourceError
             self._hub = hub
@@ -93,8 +104,7 @@ class Inbox:
                 await hub.each(sock, come)
             finally:
                 self._hub = None
-            while len(self._waiting) >= self._bound:
-                await self._filler.park()
+            await self._room()
 
     def _put(self, data: bytes | bytearray) -> None:
         self._waiting += data
@@ -112,13 +122,21 @@ class Inbox:
                 return b""
             await self._taker.park()
         data, self._waiting = self._waiting, b""
-        self._filler.unpark_all()
+        if self._filler is not None:
+            self._filler.unpark_all()
         return data
 
     async def leave(self) -> bytes:
         """Stop the filler, so that somebody else may read the stream. Gives what was left over."""
-        self._scope.cancel()
-        await self._left.wait()
+        self._leaves = True
+        if self._scope is not None:
+            self._scope.cancel()
+        self.closing()
+        if self._filler is not None:
+            self._filler.unpark_all()
+        if not self._filled:
+            self._left = trio.Event()
+            await self._left.wait()
         data, self._waiting = self._waiting, b""
         return data
 

@@ -706,6 +706,7 @@ class _Response(ClientResponse):
 
     async def each(self, take: Taker) -> bool:
         """See `ClientResponse.each`."""
+        self.headers = ()
         hub = current_hub()
         if hub is None:
             return await super().each(take)

@@ -183,7 +183,7 @@ class ClientResponse(abc.ABC):
 
     def __init__(self, status: int, headers: Headers, host: str) -> None:
         self.status: Final = status
-        self.headers: Final = headers
+        self.headers = headers
         self._host: Final = host
 
     def __repr__(self) -> str:
@@ -204,7 +204,8 @@ class ClientResponse(abc.ABC):
     async def each(self, take: Taker) -> bool:
         """Hand each piece of the body to `take` as it comes, until that says that it has enough.
 
-        It is called by this task or, while this task sleeps, by the hub (`net.hub`).
+        It is called by this task or, while this task sleeps, by the hub (`net.hub`). The headers may be gone from then
+        on: such a body comes for long.
 
         Returns:
             Whether there may be more; False: the body is at its end.

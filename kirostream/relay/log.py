@@ -86,7 +86,7 @@ class TurnLog:
         self._readers: dict[trio.lowlevel.Task, Straight | None] = {}
         self.lane: Lane | None = None
         """The short way, while it holds."""
-        self._pump = trio.lowlevel.ParkingLot()
+        self._pump: trio.lowlevel.ParkingLot | None = None  # made when it first waits
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "open"
@@ -166,7 +166,8 @@ class TurnLog:
     def release(self) -> None:
         """The asking client is gone, and holds nothing back any more."""
         self._window = sys.maxsize
-        self._pump.unpark_all()
+        if self._pump is not None:
+            self._pump.unpark_all()
 
     @property
     def has_room(self) -> bool:
@@ -176,6 +177,8 @@ class TurnLog:
     async def room(self) -> None:
         """Wait until the asking client is less than a window behind. A checkpoint only where it waits."""
         while not self.has_room:
+            if self._pump is None:
+                self._pump = trio.lowlevel.ParkingLot()
             await self._pump.park()
 
     async def beyond(self, event: int, straight: Straight | None = None) -> bool:
@@ -213,6 +216,10 @@ def _too_large(cap: int) -> str:
     return f"The answer grew beyond {cap:,} bytes, the most that is kept of one (relay.turns.cap)."
 
 
+def _chunk(part: Part) -> bytes:
+    return part.chunk
+
+
 class Rendering:
     """A log in one dialect.
 
@@ -232,11 +239,17 @@ class Rendering:
         self._blocks: list[Sequence[bytes]] = []  # of the events from `_first` on
         self._first = 0
         self._said: dict[int, Template] = {}  # what a track has said, and nobody has asked for since
-        self.fanout: Fanout[Part] = Fanout(log, lambda part: part.chunk)
-        """Its followers that have everything."""
+        self._fanout: Fanout[Part] | None = None
 
     def __repr__(self) -> str:
         return f"<Rendering {self._first + len(self._blocks)} of {len(self._log.events)} events>"
+
+    @property
+    def fanout(self) -> Fanout[Part]:
+        """Its followers that have everything."""
+        if self._fanout is None:
+            self._fanout = Fanout(self._log, _chunk)
+        return self._fanout
 
     def heartbeat(self) -> bytes:
         """A block that says nothing."""

@@ -114,7 +114,7 @@ class Reader(RunReader):
         self._half_of: More = _ignore  # where it belongs
         self._call = ""  # the id of the open call, empty between calls
         self._arguments: list[bytes] = []  # of the open call
-        self._calls: set[str] = set()  # the ids of all calls so far
+        self._calls: frozenset[str] = frozenset()  # the ids of all calls so far
         self._broken = False  # a call came whose arguments are no object
         self._said = False  # something of the turn itself came
         # What is known of the end and the cost, by source; see `_why` and `_usage`.
@@ -223,7 +223,7 @@ class Reader(RunReader):
                 raise RemoteProtocolError("The upstream calls a tool and does not name it.", reason="tool_name")
             events += self._settle()
             self._call = call_id
-            self._calls.add(call_id)
+            self._calls |= {call_id}
             self._output_bytes += len(name)
             events += self._turn.tool(call_id, self._names.client(name))
         given = said.get("input")
