@@ -73,10 +73,11 @@ def _once(change: Callable[[Message], Message]) -> Callable[[Message], Message]:
 
     @functools.wraps(change)
     def changed(message: Message) -> Message:
-        if name not in message.kept:
+        kept = message.kept
+        if name not in kept:
             made = change(message)
-            message.kept[name] = None if made is message else made  # not itself, which would never be let go
-        return message.kept[name] or message
+            kept[name] = None if made is message else made  # not itself, which would never be let go
+        return kept[name] or message
 
     return changed
 
@@ -99,7 +100,7 @@ def drop_thoughts(request: TurnRequest) -> TurnRequest:
 def _without_thoughts(message: Message) -> Message:
     if Thought not in map(type, message.content):
         return message
-    return replace(message, content=tuple(b for b in message.content if not isinstance(b, Thought)))
+    return Message(message.role, tuple([block for block in message.content if not isinstance(block, Thought)]))
 
 
 def label_system_messages(request: TurnRequest) -> TurnRequest:
@@ -403,7 +404,7 @@ def _filled(message: Message) -> Message:
         content += (Text(SEE_IMAGE if Image in kinds else CONTINUE),)
     else:
         content = (Text(" "), *content)
-    return message if content == message.content else replace(message, content=content)
+    return message if content == message.content else Message(message.role, content)
 
 
 def _full(message: Message) -> bool:
@@ -484,7 +485,7 @@ def _described(tool: Tool, most: int) -> tuple[Tool, tuple[Text, ...]]:
         description = f'The description is in the system prompt, under "{title}".'
     # A name can be of any length too, and both sentences hold it.
     description = _utf8(description)[:most].decode("utf-8", "ignore")
-    return (tool if description == tool.description else replace(tool, description=description)), moved
+    return (tool if description == tool.description else Tool(tool.name, description, tool.schema)), moved
 
 
 def repair_schemas(request: TurnRequest) -> TurnRequest:
@@ -497,7 +498,7 @@ def repair_schemas(request: TurnRequest) -> TurnRequest:
 
 def _schema_repaired(tool: Tool) -> Tool:
     schema = repair_schema(tool.schema)
-    return tool if schema == tool.schema else replace(tool, schema=schema)
+    return tool if schema == tool.schema else Tool(tool.name, tool.description, schema)
 
 
 CONVERSATION_RULES: Final[tuple[Rule, ...]] = (
@@ -560,7 +561,7 @@ class _Link(NamedTuple):
 
     given: tuple[str, ...]
     called: tuple[str, ...]
-    names: frozenset[str]
+    names: tuple[str, ...]
     images: int
 
 
@@ -577,7 +578,7 @@ def _converses(request: TurnRequest) -> bool:
     calls = images = 0
     for message in request.messages:
         link = _link(message)
-        if link is None or message.role is not speaker or link.given != due or not link.names <= known:
+        if link is None or message.role is not speaker or link.given != due or not known.issuperset(link.names):
             return False
         speaker = Role.ASSISTANT if speaker is Role.USER else Role.USER
         due = link.called
@@ -589,9 +590,10 @@ def _converses(request: TurnRequest) -> bool:
 
 def _link(message: Message) -> _Link | None:
     """None where something may have to be done to the message, whatever stands around it."""
-    if _LINK not in message.kept:
-        message.kept[_LINK] = _linked(message)
-    link: _Link | None = message.kept[_LINK]
+    kept = message.kept
+    if _LINK not in kept:
+        kept[_LINK] = _linked(message)
+    link: _Link | None = kept[_LINK]
     return link
 
 
@@ -599,35 +601,50 @@ _LINK: Final = "rules.link"
 
 
 def _linked(message: Message) -> _Link | None:
+    if message.role is Role.SYSTEM:
+        return None
     users = message.role is Role.USER
-    said = False
+    leads, says = True, False  # whether only results were seen, and anything that says something
     given: list[str] = []
     called: list[str] = []
-    names: set[str] = set()
-    images: list[Image] = []
-    for at, block in enumerate(message.content):
+    names: list[str] = []
+    images = 0
+    for block in message.content:
+        if isinstance(block, ToolResult):
+            if not users or not leads:
+                return None
+            full = False
+            for part in block.content:
+                if isinstance(part, Text):
+                    if part.empty:
+                        return None
+                    full = True
+                elif isinstance(part, Image):
+                    if _readable(part) is not part:
+                        return None
+                    images += 1
+            if not full:
+                return None
+            given.append(block.call_id)
+            says = True
+            continue
+        leads = False
         if isinstance(block, Text):
             if block.empty:
                 return None
-            said = True
+            says = True
         elif isinstance(block, ToolCall):
             if users or not _WIRE_ID.fullmatch(block.id) or not block.arguments.startswith(b"{"):
                 return None
             called.append(block.id)
-            names.add(block.name.lower())
-        elif isinstance(block, ToolResult):
-            if not users or at != len(given) or not _is_full(block):
-                return None
-            given.append(block.call_id)
-            images += [part for part in block.content if isinstance(part, Image)]
-            said = True
+            names.append(block.name.lower())
         elif isinstance(block, Image) and users:
-            images.append(block)
+            if _readable(block) is not block:
+                return None
+            images += 1
         else:
             return None
-    if not said or message.role is Role.SYSTEM or any(_readable(image) is not image for image in images):
-        return None
-    return _Link(tuple(given), tuple(called), frozenset(names), len(images))
+    return _Link(tuple(given), tuple(called), tuple(names), images) if says else None
 
 
 def _fitted(tool: Tool) -> Tool | None:

@@ -57,7 +57,7 @@ ABSENT: Final = msgspec.Raw()
 """A raw field that is not there; a null reads the same by `given`."""
 
 
-class Wire(msgspec.Struct, rename="camel", omit_defaults=True):
+class Wire(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     """Fields as section 2.2 lists them. Unknown ones are allowed; absent and null are the same."""
 
 
@@ -257,17 +257,14 @@ class _Body:
 
     def _join(self, texts: Sequence[Text]) -> Any:
         """Paragraphs: a str, or JSON where all were read as JSON. They go out as they came in."""
-        literals = [text.literal for text in texts if text.literal is not None]
-        if not literals or len(literals) < len(texts) or self._clean:
-            return self._text("\n\n".join([text.text for text in texts if not text.empty]))
+        literals: list[RawJson] = []
+        for text in texts:
+            if text.literal is None or self._clean:
+                return self._text("\n\n".join([text.text for text in texts if not text.empty]))
+            literals.append(text.literal)
         if len(literals) == 1:
             return _literal(literals[0])
-        return _literal(b'"%b"' % b"\\n\\n".join([literal[1:-1] for literal in literals]))
-
-    def _said(self, text: Text) -> Any:
-        if text.literal is None or self._clean:
-            return self._text(text.text)
-        return _literal(text.literal)
+        return _literal(b'"%b"' % b"\\n\\n".join([literal[1:-1] for literal in literals])) if literals else ""
 
     def _entry(self, message: Message) -> msgspec.Raw:
         kept: tuple[str, Sequence[tuple[str, str]], msgspec.Raw] | None = message.kept.get(_WRITTEN)
@@ -277,11 +274,9 @@ class _Body:
                 return written
         names = []
         if message.role is Role.ASSISTANT:
-            calls = [block for block in message.content if isinstance(block, ToolCall)]
-            names = [(call.name, self._names.wire(call.name)) for call in calls]
-            written = _raw(Entry(assistant_response_message=self._assistant(message, calls)))
+            written = _raw(Entry(None, self._assistant(message, names)))
         else:
-            written = _raw(Entry(user_input_message=self._user(message)))
+            written = _raw(Entry(self._user(message)))
         if not self._clean:
             message.kept[_WRITTEN] = (self._origin, names, written)
         return written
@@ -292,34 +287,43 @@ class _Body:
         lifted: list[Image] = []
         results: list[ToolUseResult] = []
         for block in message.content:
-            match block:
-                case Text():
-                    texts.append(block)
-                case ToolResult(content=content):
-                    results.append(self._result(block))
-                    lifted += [part for part in content if isinstance(part, Image)]
-                case Image():
-                    images.append(block)
-                case _:
-                    pass  # what the rules leave in no user's message
+            if isinstance(block, ToolResult):
+                said: list[ResultContent] = []
+                for part in block.content:
+                    if isinstance(part, Text):
+                        said.append(ResultContent(self._join((part,))))
+                    elif isinstance(part, Image):
+                        lifted.append(part)
+                status = "error" if block.is_error else "success"
+                results.append(ToolUseResult(self._text(block.call_id), said, status))
+            elif isinstance(block, Text):
+                texts.append(block)
+            elif isinstance(block, Image):
+                images.append(block)
+            # The rules leave nothing else in a user's message.
+        images += lifted
         return UserInputMessage(
             self._join(texts),
-            origin=self._origin,
-            images=[_image(image) for image in (*images, *lifted)] or None,
-            user_input_message_context=UserContext(results) if results else None,
+            None,
+            self._origin,
+            None,
+            [_image(image) for image in images] if images else None,
+            UserContext(results) if results else None,
         )
 
-    def _assistant(self, message: Message, calls: Sequence[ToolCall]) -> AssistantResponseMessage:
-        content = self._join([block for block in message.content if isinstance(block, Text)])
-        return AssistantResponseMessage(content, tool_uses=[self._call(call) for call in calls] or None)
-
-    def _call(self, call: ToolCall) -> ToolUse:
-        name = self._text(self._names.wire(call.name))
-        return ToolUse(self._text(call.id), name, msgspec.Raw(call.arguments or b"{}"))
-
-    def _result(self, result: ToolResult) -> ToolUseResult:
-        content = [ResultContent(self._said(part)) for part in result.content if isinstance(part, Text)]
-        return ToolUseResult(self._text(result.call_id), content, "error" if result.is_error else "success")
+    def _assistant(self, message: Message, names: list[tuple[str, str]]) -> AssistantResponseMessage:
+        """What an assistant said; `names` takes the names of the tools it called, and those on the wire."""
+        texts: list[Text] = []
+        calls: list[ToolUse] = []
+        for block in message.content:
+            if isinstance(block, Text):
+                texts.append(block)
+            elif isinstance(block, ToolCall):
+                name = self._names.wire(block.name)
+                names.append((block.name, name))
+                arguments = msgspec.Raw(block.arguments or b"{}")
+                calls.append(ToolUse(self._text(block.id), self._text(name), arguments))
+        return AssistantResponseMessage(self._join(texts), None, calls or None)
 
     def _tool(self, tool: Tool) -> msgspec.Raw:
         name = self._names.wire(tool.name)
