@@ -12,6 +12,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -145,6 +146,60 @@ static const uint8_t *json_string(const uint8_t *at, const uint8_t *end, unsigne
     return NULL;
 }
 
+/* Where the long strings of a text are: noted by who goes over it first, so that nobody has to look for their ends
+ * again. They stand in their order. */
+#define JSON_LONG 64
+
+typedef struct {
+    const uint8_t *at; /* behind the opening quote */
+    const uint8_t *end; /* behind the closing one */
+    unsigned holds;
+} json_long;
+
+typedef struct {
+    json_long *notes;
+    size_t count, room;
+    int failed; /* no memory: what is noted is not all */
+} json_notes;
+
+static void json_note(json_notes *notes, const uint8_t *at, const uint8_t *end, unsigned holds) {
+    if (notes->count == notes->room) {
+        size_t room = notes->room ? 2 * notes->room : 64;
+        json_long *grown = notes->failed ? NULL : realloc(notes->notes, room * sizeof(json_long));
+        if (!grown) {
+            notes->failed = 1;
+            return;
+        }
+        notes->notes = grown;
+        notes->room = room;
+    }
+    notes->notes[notes->count++] = (json_long){at, end, holds};
+}
+
+/* The text that is gone over, and what is known of it. */
+typedef struct {
+    const uint8_t *end;
+    json_notes *taken; /* where long strings are noted; NULL: nowhere */
+    const json_long *next, *last; /* those that were noted before, from the next one on; the same: none */
+} json_text;
+
+/* The same as `json_string`. */
+static inline const uint8_t *json_known_string(json_text *text, const uint8_t *at, unsigned *holds) {
+    const uint8_t *behind;
+    unsigned these = 0;
+    while (text->next != text->last && text->next->at < at)
+        text->next++;
+    if (text->next != text->last && text->next->at == at) {
+        *holds |= text->next->holds;
+        return text->next->end;
+    }
+    behind = json_string(at, text->end, &these);
+    *holds |= these;
+    if (text->taken && behind && behind - at > JSON_LONG)
+        json_note(text->taken, at, behind, these);
+    return behind;
+}
+
 static inline const uint8_t *json_digits(const uint8_t *at) {
     if (*at < '0' || *at > '9')
         return NULL;
@@ -178,12 +233,12 @@ static const uint8_t *json_modest_number(const uint8_t *at) {
 }
 
 /* Past a value of any kind, which is nested no deeper than `depth`, with no number but `modest` ones. */
-static const uint8_t *json_value(const uint8_t *at, const uint8_t *end, int depth, int modest) {
+static const uint8_t *json_value(json_text *text, const uint8_t *at, int depth, int modest) {
     unsigned holds = 0;
     uint8_t close;
     switch (*at) {
     case '"':
-        return json_string(at + 1, end, &holds);
+        return json_known_string(text, at + 1, &holds);
     case 't':
         return json_word(at, "true");
     case 'f':
@@ -203,14 +258,14 @@ static const uint8_t *json_value(const uint8_t *at, const uint8_t *end, int dept
         return at + 1;
     for (;;) {
         if (close == '}') {
-            if (*at != '"' || !(at = json_string(at + 1, end, &holds)))
+            if (*at != '"' || !(at = json_known_string(text, at + 1, &holds)))
                 return NULL;
             at = json_space(at);
             if (*at != ':')
                 return NULL;
             at = json_space(at + 1);
         }
-        if (!(at = json_value(at, end, depth, modest)))
+        if (!(at = json_value(text, at, depth, modest)))
             return NULL;
         at = json_space(at);
         if (*at == close)

@@ -3,25 +3,37 @@
 Each says what its twin in Python would say, or None where that has to look.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
-from kirostream.turn.request import Message, RawJson, Tool
+from kirostream.turn.request import ContentBlock, Image, Message, RawJson, Tool, ToolCall
 
-def split(body: bytes, names: tuple[bytes, ...]) -> tuple[bytes, dict[bytes, list[RawJson]]] | None:
-    """A body without its long lists: the same JSON, in which the arrays of these members of the root are empty.
+def split(body: bytes) -> Split | None:
+    """A body of the Messages API in its parts.
 
-    It is JSON in UTF-8, without a byte order mark and half surrogate pairs, and no value of the root, nor an item of
-    the lists, is nested deeper than `dialects.jsontext.MAX_DEPTH`.
-
-    Returns:
-        the body, and of each array its items as they stand in the body; None where one of this does not hold.
+    None where it is not JSON in UTF-8, or has a byte order mark or half a surrogate pair; where a value of the root or an
+    item of the lists is nested deeper than `dialects.jsontext.MAX_DEPTH`; where anything about its members is unusual.
     """
+
+class Split:
+    """A body without its long lists.
+
+    Attributes:
+        rest: the same JSON, in which the arrays ``messages`` and ``tools`` are empty.
+        lists: by name, the items of these arrays as they stand in the body. One that is no array, or not there, is not.
+    """
+
+    rest: Final[bytes]
+    lists: Final[Mapping[bytes, Sequence[RawJson]]]
+
+    def message(self, index: int) -> Message | None:
+        """The same as `read_message` of this item."""
+
+    def tool(self, index: int) -> Tool | None:
+        """A tool that a client runs itself, with a schema of its own; None for any other."""
 
 def read_message(raw: bytes) -> Message | None:
     """A message of the Messages API, of the usual form: `dialects.anthropic.usual` knows which that is."""
-
-def read_tool(raw: bytes) -> Tool | None:
-    """A tool of the Messages API that a client runs itself, with a schema of its own."""
 
 class Fitter:
     """Tells schemas with nothing to repair, as `filters.tool_schemas.Fit` does.
@@ -31,5 +43,27 @@ class Fitter:
     """
 
     def __init__(self, keywords: Mapping[str, str]) -> None: ...
-    def __call__(self, raw: RawJson) -> RawJson | None:
-        """The schema without its ``$schema``; the same bytes where it has none."""
+    def __call__(self, raw: RawJson) -> RawJson | Literal[False] | None:
+        """The schema without its ``$schema``; the same bytes where it has none. False where it surely does not fit."""
+
+def outline(
+    content: tuple[ContentBlock, ...], users: bool
+) -> tuple[tuple[str, ...], tuple[ToolCall, ...], tuple[Image, ...]] | None:
+    """The same as `filters.outline.outline_in_python`."""
+
+def write_user(content: tuple[ContentBlock, ...], origin: str) -> RawJson | None:
+    """An entry of Kiro's history, as `dialects.kiro.request` writes it; None where a text is not at hand as JSON.
+
+    Raises:
+        UnicodeEncodeError: half a surrogate pair.
+    """
+
+def write_assistant(
+    content: tuple[ContentBlock, ...], names: dict[str, str], used: list[tuple[str, str]]
+) -> RawJson | None:
+    """The same for the assistant's; also None where a call is of a tool that is not in `names`.
+
+    Args:
+        names: on the wire, by the client's.
+        used: takes those of them that are in the entry.
+    """

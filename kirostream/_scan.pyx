@@ -17,6 +17,7 @@ another function has looked at before.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 import msgspec
@@ -27,15 +28,31 @@ cdef extern from "_json.h" nogil:
     enum:
         JSON_ESCAPES
         JSON_FOREIGN
+    ctypedef struct json_long:
+        const uint8_t* at
+    ctypedef struct json_notes:
+        json_long* notes
+        size_t count
+    ctypedef struct json_text:
+        const uint8_t* end
+        json_notes* taken
+        const json_long* next
+        const json_long* last
     const uint8_t* json_space(const uint8_t* at)
+    const uint8_t* json_plain(const uint8_t* at, const uint8_t* end)
     const uint8_t* json_string(const uint8_t* at, const uint8_t* end, unsigned* holds)
-    const uint8_t* json_value(const uint8_t* at, const uint8_t* end, int depth, bint modest)
+    const uint8_t* json_known_string(json_text* text, const uint8_t* at, unsigned* holds)
+    const uint8_t* json_value(json_text* text, const uint8_t* at, int depth, bint modest)
     const uint8_t* json_modest_number(const uint8_t* at)
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         object (*tp_new)(PyTypeObject*, object, void*)
     int PyObject_GenericSetAttr(object of, object name, object value) except -1
+    object PyObject_GenericGetAttr(object of, object name)
+    void PyObject_GC_UnTrack(void* of)
+    bint PyUnicode_IS_ASCII(object text)
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 cdef enum:
     DEPTH = 100  # jsontext.MAX_DEPTH
@@ -46,6 +63,9 @@ ctypedef struct Span:
     unsigned holds  # of a string: see _json.h
 
 cdef object decode_text = msgspec.json.Decoder(str).decode
+cdef object encode_text = msgspec.json.Encoder().encode
+cdef object TEXT_BLOCK = Text, IMAGE = Image, CALL = ToolCall, RESULT = ToolResult, THOUGHT = Thought
+cdef object MESSAGE = Message, TOOL = Tool
 cdef object USER = Role.USER, ASSISTANT = Role.ASSISTANT, SYSTEM = Role.SYSTEM
 cdef str PLACEHOLDER = "DeferredToolPlaceholder"
 
@@ -64,6 +84,15 @@ cdef inline object new(object kind):
 cdef inline void put(object of, str name, object value) except *:
     """Set a field, as the constructor of a frozen class does it."""
     PyObject_GenericSetAttr(of, name, value)
+
+
+cdef inline object settled(object made):
+    """A block that is whole. It holds nothing that could lead back to it, so the collector need not go over it.
+
+    There are some thousands in a request, and they stay for minutes where there is a memory.
+    """
+    PyObject_GC_UnTrack(<void*>made)
+    return made
 
 
 cdef inline bint is_string(const Span* span) noexcept nogil:
@@ -95,38 +124,47 @@ cdef object make_text(const Span* span):
     cdef object made
     if span.holds & JSON_FOREIGN:
         return Text(text_of(span))
-    made = new(Text)
+    made = new(TEXT_BLOCK)
     put(made, "phase", "")
     put(made, "literal", cut(span.at, span.end))
-    return made
+    return settled(made)
 
 
 cdef object make_thought(str text, str signature, str redacted):
-    cdef object made = new(Thought)
+    cdef object made = new(THOUGHT)
     put(made, "text", text)
     put(made, "signature", signature)
     put(made, "redacted", redacted)
-    return made
+    return settled(made)
 
 
 cdef object make_call(const Span* call_id, const Span* name, const Span* arguments):
-    cdef object made = new(ToolCall)
+    cdef object made = new(CALL)
     put(made, "id", text_of(call_id))
     put(made, "name", text_of(name))
     put(made, "arguments", cut(arguments.at, arguments.end))
-    return made
+    return settled(made)
 
 
 cdef object make_result(const Span* call_id, tuple content, bint is_error):
-    cdef object made = new(ToolResult)
+    cdef object made = new(RESULT)
     put(made, "call_id", text_of(call_id))
     put(made, "content", content)
     put(made, "is_error", is_error)
+    return settled(made)
+
+
+cdef object make_tool(str name, str description, bytes schema):
+    cdef object made = new(TOOL)
+    put(made, "name", name)
+    put(made, "description", description)
+    put(made, "schema", schema)
+    put(made, "kept", {})
     return made
 
 
 cdef object make_message(object role, tuple content):
-    cdef object made = new(Message)
+    cdef object made = new(MESSAGE)
     put(made, "role", role)
     put(made, "content", content)
     put(made, "kept", {})
@@ -195,13 +233,13 @@ cdef int member(const uint8_t* at, Py_ssize_t size) noexcept nogil:
     return OTHER
 
 
-cdef const uint8_t* key(const uint8_t* at, const uint8_t* end, Span* found) noexcept nogil:
+cdef const uint8_t* key(json_text* text, const uint8_t* at, Span* found) noexcept nogil:
     """To the value of the member whose key begins at `at`; NULL if it is none, or has an escape."""
     found.at = at
     found.holds = 0
     if at[0] != c'"':
         return NULL
-    at = json_string(at + 1, end, &found.holds)
+    at = json_string(at + 1, text.end, &found.holds)
     if at == NULL or found.holds & JSON_ESCAPES:
         return NULL
     found.end = at
@@ -209,10 +247,10 @@ cdef const uint8_t* key(const uint8_t* at, const uint8_t* end, Span* found) noex
     return json_space(at + 1) if at[0] == c":" else NULL
 
 
-cdef inline const uint8_t* known(const uint8_t* at, const uint8_t* end, Span* found, int* which) noexcept nogil:
+cdef inline const uint8_t* known(json_text* text, const uint8_t* at, Span* found, int* which) noexcept nogil:
     """The same, telling which member it is. NULL also if it was `found` before."""
     cdef Span name
-    at = key(at, end, &name)
+    at = key(text, at, &name)
     if at != NULL:
         which[0] = member(name.at + 1, name.end - name.at - 2)
         if which[0] != OTHER and found[which[0]].at != NULL:
@@ -220,14 +258,14 @@ cdef inline const uint8_t* known(const uint8_t* at, const uint8_t* end, Span* fo
     return at
 
 
-cdef inline const uint8_t* value(const uint8_t* at, const uint8_t* end, Span* into) noexcept nogil:
+cdef inline const uint8_t* value(json_text* text, const uint8_t* at, Span* into) noexcept nogil:
     """Past a value, which is noted."""
     into.at = at
     into.holds = 0
     if at[0] == c'"':
-        into.end = json_string(at + 1, end, &into.holds)
+        into.end = json_known_string(text, at + 1, &into.holds)
     else:
-        into.end = json_value(at, end, DEPTH, False)
+        into.end = json_value(text, at, DEPTH, False)
     return into.end
 
 
@@ -240,7 +278,7 @@ cdef inline const uint8_t* onward(const uint8_t* at, uint8_t close, bint* ends) 
     return json_space(at + 1) if at[0] == c"," else NULL
 
 
-cdef const uint8_t* members(const uint8_t* at, const uint8_t* end, Span* found) noexcept nogil:
+cdef const uint8_t* members(json_text* text, const uint8_t* at, Span* found) noexcept nogil:
     """Past the object at `at`, noting the values of members that are known. NULL for one without members too."""
     cdef int which = OTHER
     cdef Span rest
@@ -250,10 +288,10 @@ cdef const uint8_t* members(const uint8_t* at, const uint8_t* end, Span* found) 
         return NULL
     at = json_space(at + 1)
     while not ends:
-        at = known(at, end, found, &which)
+        at = known(text, at, found, &which)
         if at == NULL:
             return NULL
-        at = value(at, end, &rest if which == OTHER else &found[which])
+        at = value(text, at, &rest if which == OTHER else &found[which])
         if at == NULL:
             return NULL
         at = onward(at, c"}", &ends)
@@ -264,7 +302,7 @@ cdef const uint8_t* members(const uint8_t* at, const uint8_t* end, Span* found) 
 
 # --- A message --------------------------------------------------------------------------------------------------------
 
-cdef const uint8_t* blocks(const uint8_t* at, const uint8_t* end, list into, bint inner) except? NULL:
+cdef const uint8_t* blocks(json_text* text, const uint8_t* at, list into, bint inner) except? NULL:
     """Past the array of blocks at `at`, which are made. NULL where one is not usual."""
     cdef bint ends
     at = json_space(at + 1)
@@ -272,7 +310,7 @@ cdef const uint8_t* blocks(const uint8_t* at, const uint8_t* end, list into, bin
         return at + 1
     ends = False
     while not ends:
-        at = block(at, end, into, inner)
+        at = block(text, at, into, inner)
         if at == NULL:
             return NULL
         at = onward(at, c"]", &ends)
@@ -281,7 +319,7 @@ cdef const uint8_t* blocks(const uint8_t* at, const uint8_t* end, list into, bin
     return at
 
 
-cdef const uint8_t* block(const uint8_t* at, const uint8_t* end, list into, bint inner) except? NULL:
+cdef const uint8_t* block(json_text* text, const uint8_t* at, list into, bint inner) except? NULL:
     """The same for one block. `inner` is one of a result: a text or an image."""
     cdef Span found[MEMBERS]
     cdef Span source[MEMBERS]
@@ -295,18 +333,18 @@ cdef const uint8_t* block(const uint8_t* at, const uint8_t* end, list into, bint
         return NULL
     at = json_space(at + 1)
     while not ends:
-        at = known(at, end, found, &which)
+        at = known(text, at, found, &which)
         if at == NULL:
             return NULL
         if which == CONTENT and at[0] == c"[" and not inner:
             found[CONTENT].at = at
             parts = []
-            at = blocks(at, end, parts, True)
+            at = blocks(text, at, parts, True)
         elif which == SOURCE and at[0] == c"{":
             found[SOURCE].at = at
-            at = members(at, end, source)
+            at = members(text, at, source)
         else:
-            at = value(at, end, &rest if which == OTHER else &found[which])
+            at = value(text, at, &rest if which == OTHER else &found[which])
         if at == NULL:
             return NULL
         at = onward(at, c"}", &ends)
@@ -370,9 +408,8 @@ cdef bint is_picture(const Span* source) noexcept nogil:
     return is_string(data) and data.end - data.at > 2
 
 
-def read_message(bytes raw not None):
-    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(raw)
-    cdef const uint8_t* end = at + PyBytes_GET_SIZE(raw)
+cdef object message(json_text* text, const uint8_t* at, const uint8_t* end):
+    """The message from `at` to `end`, None if it is not usual."""
     cdef Span found[MEMBERS]
     cdef Span rest
     cdef int which = OTHER
@@ -383,14 +420,14 @@ def read_message(bytes raw not None):
         return None
     at = json_space(at + 1)
     while not ends:
-        at = known(at, end, found, &which)
+        at = known(text, at, found, &which)
         if at == NULL:
             return None
         if which == CONTENT and at[0] == c"[":
             found[CONTENT].at = at
-            at = blocks(at, end, content, False)
+            at = blocks(text, at, content, False)
         else:
-            at = value(at, end, &rest if which == OTHER else &found[which])
+            at = value(text, at, &rest if which == OTHER else &found[which])
         if at == NULL:
             return None
         at = onward(at, c"}", &ends)
@@ -410,12 +447,11 @@ def read_message(bytes raw not None):
     return make_message(SYSTEM, tuple(content)) if says(&found[ROLE], b"system", 6) else None
 
 
-def read_tool(bytes raw not None):
-    cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(raw)
-    cdef const uint8_t* end = at + PyBytes_GET_SIZE(raw)
+cdef object tool(json_text* text, const uint8_t* at, const uint8_t* end):
+    """The tool from `at` to `end`, None if it is not usual."""
     cdef Span found[MEMBERS]
     cdef str name, description
-    if members(at, end, found) != end:
+    if members(text, at, found) != end:
         return None
     if not is_string(&found[NAME]) or found[NAME].end - found[NAME].at == 2 or not is_flag(&found[DEFER_LOADING]):
         return None
@@ -429,62 +465,344 @@ def read_tool(bytes raw not None):
     if name == PLACEHOLDER:
         return None
     description = text_of(&found[DESCRIPTION]) if is_string(&found[DESCRIPTION]) else ""
-    return Tool(name, description, cut(found[INPUT_SCHEMA].at, found[INPUT_SCHEMA].end))
+    return make_tool(name, description, cut(found[INPUT_SCHEMA].at, found[INPUT_SCHEMA].end))
+
+
+cdef inline const uint8_t* open_text(json_text* text, bytes raw) noexcept:
+    """Where it begins."""
+    memset(text, 0, sizeof(json_text))
+    text.end = <const uint8_t*>PyBytes_AS_STRING(raw) + PyBytes_GET_SIZE(raw)
+    return <const uint8_t*>PyBytes_AS_STRING(raw)
+
+
+def read_message(bytes raw not None):
+    cdef json_text text
+    cdef const uint8_t* at = open_text(&text, raw)
+    return message(&text, at, text.end)
 
 
 # --- A body -----------------------------------------------------------------------------------------------------------
 
-def split(bytes body not None, tuple names not None):
-    cdef const uint8_t* begin = <const uint8_t*>PyBytes_AS_STRING(body)
-    cdef const uint8_t* end = begin + PyBytes_GET_SIZE(body)
+ctypedef struct Item:
+    const uint8_t* at
+    const uint8_t* end
+    size_t noted  # how many long strings stand before its end
+
+
+cdef class Split:
+    """A body, and where its items and its long strings are."""
+
+    cdef bytes body
+    cdef json_notes notes
+    cdef Item* spans
+    cdef size_t count, room
+    cdef dict begins  # by the name of a list: which of the spans is its first
+    cdef readonly bytes rest
+    cdef readonly dict lists
+
+    def __dealloc__(self):
+        free(self.notes.notes)
+        free(self.spans)
+
+    cdef int add(self, const uint8_t* at, const uint8_t* end) except -1:
+        cdef Item* grown
+        if self.count == self.room:
+            self.room = 2 * self.room or 64
+            grown = <Item*>realloc(self.spans, self.room * sizeof(Item))
+            if grown == NULL:
+                raise MemoryError
+            self.spans = grown
+        self.spans[self.count] = Item(at, end, self.notes.count)
+        self.count += 1
+        return 0
+
+    cdef const Item* item(self, bytes name, Py_ssize_t index, json_text* text) except NULL:
+        """An item of a list, and the text prepared for reading it."""
+        cdef Py_ssize_t at
+        if not 0 <= index < len(self.lists[name]):
+            raise IndexError(index)
+        at = self.begins[name] + index
+        text.end = <const uint8_t*>PyBytes_AS_STRING(self.body) + PyBytes_GET_SIZE(self.body)
+        text.taken = NULL
+        text.last = self.notes.notes + self.spans[at].noted
+        text.next = self.notes.notes + (self.spans[at - 1].noted if at > 0 else 0)
+        return &self.spans[at]
+
+    def message(self, Py_ssize_t index):
+        cdef json_text text
+        cdef const Item* item = self.item(MESSAGES, index, &text)
+        return message(&text, item.at, item.end)
+
+    def tool(self, Py_ssize_t index):
+        cdef json_text text
+        cdef const Item* item = self.item(TOOLS, index, &text)
+        return tool(&text, item.at, item.end)
+
+
+cdef bytes MESSAGES = b"messages", TOOLS = b"tools"
+
+
+def split(bytes body not None):
+    cdef Split parts = Split.__new__(Split)
+    cdef json_text text
+    cdef const uint8_t* begin = open_text(&text, body)
     cdef const uint8_t* at = begin
-    cdef const uint8_t* item
     cdef const uint8_t* copied = begin
+    cdef const uint8_t* item
     cdef Span name
     cdef bint ends = False, last
     cdef list rest = [], items
-    cdef dict taken = {}
     cdef set seen = set()
+    parts.body = body
+    parts.lists = {}
+    parts.begins = {}
+    text.taken = &parts.notes
     if at[0] != c"{":
         return None
     at = json_space(at + 1)
     while not ends:
-        at = key(at, end, &name)
+        at = key(&text, at, &name)
         if at == NULL:
             return None
-        said = cut(name.at + 1, name.end - 1)
-        if said in names:
+        said = MESSAGES if says(&name, b"messages", 8) else TOOLS if says(&name, b"tools", 5) else None
+        if said is not None:
             if said in seen:
                 return None
             seen.add(said)
-        if said in seen and at[0] == c"[":
-            taken[said] = items = []
+        if said is None or at[0] != c"[":
+            at = json_value(&text, at, DEPTH, False)
+            if at == NULL:
+                return None
+        else:
+            parts.lists[said] = items = []
+            parts.begins[said] = parts.count
             at = json_space(at + 1)
             rest.append(cut(copied, at))
-            last = at[0] == c"]"
             copied = at
+            last = at[0] == c"]"
             while not last:
                 item = at
-                at = json_value(at, end, DEPTH, False)
+                at = json_value(&text, at, DEPTH, False)
                 if at == NULL:
                     return None
                 items.append(cut(item, at))
+                parts.add(item, at)
                 copied = json_space(at)
                 at = onward(at, c"]", &last)
                 if at == NULL:
                     return None
             at = copied + 1
-        else:
-            at = json_value(at, end, DEPTH, False)
-            if at == NULL:
-                return None
         at = onward(at, c"}", &ends)
         if at == NULL:
             return None
-    if json_space(at) != end:
+    if json_space(at) != text.end:
         return None
-    rest.append(cut(copied, end))
-    return b"".join(rest), taken
+    rest.append(cut(copied, text.end))
+    parts.rest = b"".join(rest)
+    return parts
+
+
+# --- What stands in a message -----------------------------------------------------------------------------------------
+
+cdef bint is_empty(object text) except -1:
+    """`Text.empty`."""
+    return PyObject_GenericGetAttr(text, "literal") is None and not text.text
+
+
+def outline(tuple content not None, bint users):
+    cdef list given = [], called = [], names = [], images = []
+    cdef bint leads = True, says_something = False, full
+    cdef str name
+    for block in content:
+        if type(block) is RESULT:
+            if not users or not leads:
+                return None
+            full = False
+            for part in <tuple?>block.content:
+                if type(part) is TEXT_BLOCK:
+                    if is_empty(part):
+                        return None
+                    full = True
+                elif type(part) is IMAGE:
+                    images.append(part)
+            if not full:
+                return None
+            given.append(block.call_id)
+            says_something = True
+            continue
+        leads = False
+        if type(block) is TEXT_BLOCK:
+            if is_empty(block):
+                return None
+            says_something = True
+        elif type(block) is CALL:
+            if users:
+                return None
+            called.append(block)
+        elif type(block) is IMAGE and users:
+            images.append(block)
+        else:
+            return None
+    return (tuple(given), tuple(called), tuple(images)) if says_something else None
+
+
+# --- A message for Kiro -----------------------------------------------------------------------------------------------
+
+cdef class Buffer:
+    """Bytes that grow."""
+
+    cdef char* bytes
+    cdef Py_ssize_t size, room
+
+    def __dealloc__(self):
+        free(self.bytes)
+
+    cdef int add(self, const char* more, Py_ssize_t size) except -1:
+        cdef char* grown
+        if size > self.room - self.size:
+            self.room = 2 * self.room + size + 1024
+            grown = <char*>realloc(self.bytes, self.room)
+            if grown == NULL:
+                raise MemoryError
+            self.bytes = grown
+        memcpy(self.bytes + self.size, more, size)
+        self.size += size
+        return 0
+
+    cdef int put(self, bytes more) except -1:
+        return self.add(PyBytes_AS_STRING(more), PyBytes_GET_SIZE(more))
+
+    cdef int string(self, str text) except -1:
+        """A string, as JSON."""
+        cdef Py_ssize_t size = 0
+        cdef const char* at
+        cdef const uint8_t* plain
+        if PyUnicode_IS_ASCII(text):
+            at = PyUnicode_AsUTF8AndSize(text, &size)
+            plain = <const uint8_t*>at
+            while plain < <const uint8_t*>at + size:
+                plain = json_plain(plain, <const uint8_t*>at + size)
+                if plain < <const uint8_t*>at + size:
+                    if plain[0] < 0x20 or plain[0] == c'"' or plain[0] == c"\\":
+                        return self.put(encode_text(text))
+                    plain += 1
+            self.add(b'"', 1)
+            self.add(at, size)
+            return self.add(b'"', 1)
+        return self.put(encode_text(text))
+
+    cdef int paragraphs(self, list texts) except -1:
+        """Texts that are all JSON, with an empty line between them."""
+        cdef bint first = True
+        cdef bytes literal
+        self.add(b'"', 1)
+        for literal in texts:
+            if not first:
+                self.add(b"\\n\\n", 4)
+            first = False
+            self.add(PyBytes_AS_STRING(literal) + 1, PyBytes_GET_SIZE(literal) - 2)
+        return self.add(b'"', 1)
+
+
+cdef bint user_entry(Buffer out, tuple content, bytes origin) except -1:
+    """Write what a user said; whether all of it is known."""
+    cdef list texts = [], images = [], lifted = []
+    cdef Buffer results = Buffer.__new__(Buffer)
+    cdef bint first
+    for block in content:
+        if type(block) is RESULT:
+            results.put(b',{"toolUseId":' if results.size else b'{"toolUseId":')
+            results.string(block.call_id)
+            results.put(b',"content":[')
+            first = True
+            for part in <tuple?>block.content:
+                if type(part) is TEXT_BLOCK:
+                    literal = PyObject_GenericGetAttr(part, "literal")
+                    if literal is None:
+                        return False
+                    results.put(b'{"text":' if first else b',{"text":')
+                    results.put(literal)
+                    results.put(b"}")
+                    first = False
+                elif type(part) is IMAGE:
+                    lifted.append(part)
+            results.put(b'],"status":"error"}' if block.is_error else b'],"status":"success"}')
+        elif type(block) is TEXT_BLOCK:
+            literal = PyObject_GenericGetAttr(block, "literal")
+            if literal is None:
+                return False
+            texts.append(literal)
+        elif type(block) is IMAGE:
+            images.append(block)
+    out.put(b'{"userInputMessage":{"content":')
+    out.paragraphs(texts)
+    out.put(b',"origin":')
+    out.put(origin)
+    images += lifted
+    if images:
+        first = True
+        for image in images:
+            out.put(b',"images":[{"format":' if first else b',{"format":')
+            out.string((<str?>image.media_type).removeprefix("image/"))
+            out.put(b',"source":{"bytes":')
+            out.string(image.data)
+            out.put(b"}}")
+            first = False
+        out.put(b"]")
+    if results.size:
+        out.put(b',"userInputMessageContext":{"toolResults":[')
+        out.add(results.bytes, results.size)
+        out.put(b"]}")
+    out.put(b"}}")
+    return True
+
+
+cdef bint assistant_entry(Buffer out, tuple content, dict names, list used) except -1:
+    """Write what an assistant said, and note the names it used; whether all of it is known."""
+    cdef list texts = [], calls = []
+    cdef bint first = True
+    for block in content:
+        if type(block) is TEXT_BLOCK:
+            literal = PyObject_GenericGetAttr(block, "literal")
+            if literal is None:
+                return False
+            texts.append(literal)
+        elif type(block) is CALL:
+            calls.append(block)
+    out.put(b'{"assistantResponseMessage":{"content":')
+    out.paragraphs(texts)
+    for call in calls:
+        name = call.name
+        wire = names.get(name)
+        if wire is None or not call.arguments:
+            return False
+        used.append((name, wire))
+        out.put(b',"toolUses":[{"toolUseId":' if first else b',{"toolUseId":')
+        first = False
+        out.string(call.id)
+        out.put(b',"name":')
+        out.string(wire)
+        out.put(b',"input":')
+        out.put(call.arguments)
+        out.put(b"}")
+    if calls:
+        out.put(b"]")
+    out.put(b"}}")
+    return True
+
+
+def write_user(tuple content not None, str origin not None):
+    cdef Buffer out = Buffer.__new__(Buffer)
+    if not user_entry(out, content, encode_text(origin)):
+        return None
+    return PyBytes_FromStringAndSize(out.bytes, out.size)
+
+
+def write_assistant(tuple content not None, dict names not None, list used not None):
+    cdef Buffer out = Buffer.__new__(Buffer)
+    if not assistant_entry(out, content, names, used):
+        return None
+    return PyBytes_FromStringAndSize(out.bytes, out.size)
 
 
 # --- A tool's schema --------------------------------------------------------------------------------------------------
@@ -526,6 +844,7 @@ cdef struct Keyword:
 cdef class Fitter:
     cdef Keyword keywords[MOST_KEYWORDS]
     cdef int count
+    cdef bint sure  # that a schema does not fit
 
     def __init__(self, table):
         cdef bytes name
@@ -550,37 +869,40 @@ cdef class Fitter:
                 return &self.keywords[i]
         return NULL
 
-    cdef const uint8_t* fit(self, const uint8_t* at, const uint8_t* end, int kind, int depth) noexcept nogil:
+    cdef const uint8_t* fit(self, json_text* text, const uint8_t* at, int kind, int depth) noexcept nogil:
         """Past a value of this kind, NULL if it is none."""
         cdef unsigned holds = 0
         if kind == ANY:
-            return json_value(at, end, depth, True)
+            return json_value(text, at, depth, True)
+        if at[0] == c"n":
+            self.sure = True
+            return NULL
         if at[0] == c'"':
-            return json_string(at + 1, end, &holds) if kind == STRING or kind == WORDS else NULL
+            return json_string(at + 1, text.end, &holds) if kind == STRING or kind == WORDS else NULL
         if at[0] == c"t" or at[0] == c"f":
-            return json_value(at, end, depth, True) if kind == FLAG or kind == SCHEMA else NULL
+            return json_value(text, at, depth, True) if kind == FLAG or kind == SCHEMA else NULL
         if kind == NUMBER:
             return json_modest_number(at)
         if depth <= 0:
             return NULL
         if at[0] == c"{":
             if kind == SCHEMA:
-                return self.schema(at, end, depth - 1)
-            return self.map(at, end, depth - 1) if kind == SCHEMA_MAP else NULL
+                return self.schema(text, at, depth - 1)
+            return self.map(text, at, depth - 1) if kind == SCHEMA_MAP else NULL
         if at[0] != c"[":
             return NULL
         if kind == STRINGS or kind == WORDS:
-            return self.array(at, end, STRING, depth - 1)
-        return self.array(at, end, SCHEMA, depth - 1) if kind == SCHEMAS else NULL
+            return self.array(text, at, STRING, depth - 1)
+        return self.array(text, at, SCHEMA, depth - 1) if kind == SCHEMAS else NULL
 
-    cdef const uint8_t* array(self, const uint8_t* at, const uint8_t* end, int kind, int depth) noexcept nogil:
+    cdef const uint8_t* array(self, json_text* text, const uint8_t* at, int kind, int depth) noexcept nogil:
         cdef bint ends
         at = json_space(at + 1)
         ends = at[0] == c"]"
         if ends:
             return at + 1
         while not ends:
-            at = self.fit(at, end, kind, depth)
+            at = self.fit(text, at, kind, depth)
             if at == NULL:
                 return NULL
             at = onward(at, c"]", &ends)
@@ -588,7 +910,7 @@ cdef class Fitter:
                 return NULL
         return at
 
-    cdef const uint8_t* map(self, const uint8_t* at, const uint8_t* end, int depth) noexcept nogil:
+    cdef const uint8_t* map(self, json_text* text, const uint8_t* at, int depth) noexcept nogil:
         """Past an object whose members are all schemas, under names of any kind."""
         cdef unsigned holds = 0
         cdef bint ends
@@ -599,13 +921,13 @@ cdef class Fitter:
         while not ends:
             if at[0] != c'"':
                 return NULL
-            at = json_string(at + 1, end, &holds)
+            at = json_string(at + 1, text.end, &holds)
             if at == NULL:
                 return NULL
             at = json_space(at)
             if at[0] != c":":
                 return NULL
-            at = self.fit(json_space(at + 1), end, SCHEMA, depth)
+            at = self.fit(text, json_space(at + 1), SCHEMA, depth)
             if at == NULL:
                 return NULL
             at = onward(at, c"}", &ends)
@@ -613,7 +935,7 @@ cdef class Fitter:
                 return NULL
         return at
 
-    cdef const uint8_t* schema(self, const uint8_t* at, const uint8_t* end, int depth) noexcept nogil:
+    cdef const uint8_t* schema(self, json_text* text, const uint8_t* at, int depth) noexcept nogil:
         """Past a subschema that fits."""
         cdef Span name
         cdef const Keyword* keyword
@@ -623,13 +945,14 @@ cdef class Fitter:
         if ends:
             return at + 1
         while not ends:
-            at = key(at, end, &name)
+            at = key(text, at, &name)
             if at == NULL:
                 return NULL
             keyword = self.find(&name)
             if keyword == NULL:
+                self.sure = True
                 return NULL
-            at = self.fit(at, end, keyword.kind, depth)
+            at = self.fit(text, at, keyword.kind, depth)
             if at == NULL:
                 return NULL
             at = onward(at, c"}", &ends)
@@ -638,8 +961,14 @@ cdef class Fitter:
         return at
 
     def __call__(self, bytes raw not None):
-        cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(raw)
-        cdef const uint8_t* end = at + PyBytes_GET_SIZE(raw)
+        self.sure = False
+        fitting = self.fitting(raw)
+        return False if fitting is None and self.sure else fitting
+
+    cdef object fitting(self, bytes raw):
+        cdef json_text given
+        cdef json_text* text = &given
+        cdef const uint8_t* at = open_text(text, raw)
         cdef const uint8_t* begin
         cdef Span name
         cdef const Keyword* keyword
@@ -651,7 +980,7 @@ cdef class Fitter:
             return None
         at = json_space(at + 1)
         while not ends:
-            at = key(at, end, &name)
+            at = key(text, at, &name)
             if at == NULL:
                 return None
             begin = at
@@ -659,22 +988,25 @@ cdef class Fitter:
                 if dialect:
                     return None
                 dialect = True
-                at = json_value(at, end, DEPTH, True)
+                at = json_value(text, at, DEPTH, True)
             else:
                 keyword = self.find(&name)
-                if keyword == NULL or seen[keyword - self.keywords]:
+                if keyword == NULL:
+                    self.sure = True
+                    return None
+                if seen[keyword - self.keywords]:
                     return None
                 seen[keyword - self.keywords] = True
                 if says(&name, b"type", 4):
                     typed = True
-                    at = json_value(at, end, 0, True)
+                    at = json_value(text, at, 0, True)
                     if at == NULL or at - begin != 8 or memcmp(begin, b'"object"', 8) != 0:
                         return None
                 elif says(&name, b"properties", 10):
                     mapped = begin[0] == c"{"
-                    at = self.fit(at, end, keyword.kind, DEPTH)
+                    at = self.fit(text, at, keyword.kind, DEPTH)
                 else:
-                    at = self.fit(at, end, keyword.kind, DEPTH)
+                    at = self.fit(text, at, keyword.kind, DEPTH)
             if at == NULL:
                 return None
             if begin - name.end == 1:
@@ -686,6 +1018,6 @@ cdef class Fitter:
             at = onward(at, c"}", &ends)
             if at == NULL:
                 return None
-        if at != end or not typed or not mapped:
+        if at != text.end or not typed or not mapped:
             return None
         return b"{%b}" % b",".join(parts) if dialect else raw

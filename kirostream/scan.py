@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING
 from kirostream.evstream import CORE
 
 if TYPE_CHECKING:
-    from kirostream._scan import Fitter, read_message, read_tool, split
+    from kirostream._scan import Fitter, Split, outline, read_message, split, write_assistant, write_user
 else:
     try:
         if CORE != "compiled":
             raise ModuleNotFoundError(name="kirostream._scan")
-        from kirostream._scan import Fitter, read_message, read_tool, split
+        from kirostream._scan import Fitter, Split, outline, read_message, split, write_assistant, write_user
     except ModuleNotFoundError as missing:
         if missing.name != "kirostream._scan":
             raise
-        read_message = read_tool = split = lambda *_: None
+        Split = outline = None
+        read_message = split = write_assistant = write_user = lambda *_: None
 
         def Fitter(_):  # noqa: N802
             return lambda _: None
 
 
-__all__ = ["Fitter", "read_message", "read_tool", "split"]
+__all__ = ["Fitter", "Split", "outline", "read_message", "split", "write_assistant", "write_user"]

@@ -26,20 +26,31 @@ from kirostream.dialects.dialect import Stamp
 from kirostream.dialects.jsontext import MAX_DEPTH, decode
 from kirostream.dialects.kiro import request as kiro
 from kirostream.errors import MalformedRequest
-from kirostream.filters import tool_schemas
+from kirostream.filters import request_rules, tool_schemas
+from kirostream.filters.outline import outline_in_python
 from kirostream.filters.request_rules import apply_rules
 from kirostream.turn.memory import FORGETFUL
 from kirostream.turn.model import Model
-from kirostream.turn.request import Message, Role, Text, Tool, ToolResult, TurnRequest
+from kirostream.turn.request import (
+    ContentBlock,
+    Image,
+    Message,
+    Role,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+    ToolResult,
+    TurnRequest,
+)
 from kirostream.turn.tokens import estimate
 
 STAMP = Stamp(Model("claude-sonnet-4.5"), "conversation", "continuation", "arn:x", "AI_EDITOR")
-LISTS = (b"messages", b"tools")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled() -> None:
-    if scan.split(b'{"a":1}', ()) is None:
+    if scan.split(b'{"a":1}') is None:
         pytest.skip("the scanner is not built, or not wanted (KIROSTREAM_CORE)")
 
 
@@ -47,8 +58,9 @@ def _compiled() -> None:
 def unscanned() -> Iterator[None]:
     """Without the scanner, as on a machine that has no compiler."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("split", "read_message", "read_tool"):
+        for name in ("split", "read_message", "write_user", "write_assistant"):
             patch.setattr(scan, name, lambda *_: None)
+        patch.setattr(request_rules, "outline", outline_in_python)
         patch.setattr(tool_schemas, "_seen_to_fit", lambda _: None)
         yield
 
@@ -110,10 +122,10 @@ def objects(draw: st.DrawFn) -> bytes:
 @example(b"[]")
 @example(b"{}x")
 def test_a_body_is_split_as_the_decoder_splits_it(body: bytes) -> None:
-    found = scan.split(body, LISTS)
+    found = scan.split(body)
     if found is None:
         return
-    rest, lists = found
+    rest, lists = found.rest, found.lists
     assert body.isascii() or body.decode()
     members = decode(body, dict[str, Raw])
     left = decode(rest, dict[str, Raw])
@@ -131,17 +143,17 @@ def test_a_body_is_split_as_the_decoder_splits_it(body: bytes) -> None:
 def test_usual_bodies_are_split(body: bytes) -> None:
     if body.startswith(b" "):
         body = body[1:]
-    found = scan.split(body, LISTS)
+    found = scan.split(body)
     assert found is not None
-    assert found[1] == {b"messages": [b"1", b"2"], b"tools": []}
-    assert json.loads(found[0]) == {"messages": [], "tools": []}
+    assert found.lists == {b"messages": [b"1", b"2"], b"tools": []}
+    assert json.loads(found.rest) == {"messages": [], "tools": []}
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH, MAX_DEPTH + 1])
 def test_what_is_nested_too_deeply_is_not_split(depth: int) -> None:
     deep = b"[" * depth + b"]" * depth
-    assert (scan.split(b'{"messages":[%b]}' % deep, LISTS) is None) == (depth > MAX_DEPTH)
-    assert (scan.split(b'{"a":%b}' % deep, LISTS) is None) == (depth > MAX_DEPTH)
+    assert (scan.split(b'{"messages":[%b]}' % deep) is None) == (depth > MAX_DEPTH)
+    assert (scan.split(b'{"a":%b}' % deep) is None) == (depth > MAX_DEPTH)
 
 
 @settings(max_examples=300, deadline=None)
@@ -162,7 +174,7 @@ def test_captured_bodies_come_out_the_same() -> None:
             with unscanned():
                 expected, asked = converted(raw), anthropic.read_request(raw, ())
             assert converted(raw) == expected
-            assert scan.split(raw, LISTS) is not None
+            assert scan.split(raw) is not None
             again = anthropic.read_request(raw, ())
             assert estimate(again) == estimate(asked)
             assert again == asked
@@ -255,17 +267,18 @@ def test_usual_messages_are_read(role: Role, block: dict[str, Any]) -> None:
 @example(b'{"name":"a","name":"b","input_schema":{}}')
 @example(b'{"name":"a","input_schema":{},"description":"\\u00e9"}')
 def test_a_tool_is_read_as_in_full(raw: bytes) -> None:
-    read = scan.read_tool(raw)
-    if read is None:
+    parts = scan.split(b'{"tools":[%b]}' % raw)
+    if parts is None or len(parts.lists[b"tools"]) != 1 or (read := parts.tool(0)) is None:
         return
     decode(raw, Raw)
-    with unscanned():
-        assert anthropic._read_tools([raw], FORGETFUL)[0] == (read,)
+    assert anthropic._read_tools([raw], FORGETFUL, None)[0] == (read,)
 
 
 def test_usual_tools_are_read() -> None:
     raw = b'{"name":"a","description":"b\\n","input_schema":{"type": "object"},"cache_control":{"type":"ephemeral"}}'
-    assert scan.read_tool(raw) == Tool("a", "b\n", b'{"type": "object"}')
+    parts = scan.split(b'{"tools":[%b]}' % raw)
+    assert parts is not None
+    assert parts.tool(0) == Tool("a", "b\n", b'{"type": "object"}')
 
 
 # A schema
@@ -316,7 +329,7 @@ def glanced(raw: bytes) -> bytes | None:
 @example(b'{"properties":{}}')
 def test_a_schema_fits_where_the_twin_says_so(raw: bytes) -> None:
     fitted = tool_schemas._seen_to_fit(raw)
-    assert fitted is None or fitted == glanced(raw)
+    assert fitted is None or (fitted or None) == glanced(raw)
 
 
 def test_usual_schemas_fit() -> None:
@@ -393,3 +406,68 @@ def test_texts_of_json_are_written_as_any_other(said: list[str], dice: Any) -> N
         return kiro.write_request(request, STAMP)
 
     assert asked([text(word) for word in said]) == asked([Text(word) for word in said])
+
+
+# What stands in a message, and its entry for Kiro
+
+BLOCK = st.recursive(
+    st.one_of(
+        st.sampled_from(["", "a", "b\n\u2028\x1b", "é"]).map(Text),
+        st.sampled_from([b'"a"', b'"b\\n\xc3\xa9"']).map(Text.of_literal),
+        st.builds(Image, st.sampled_from(["image/png", "image/é", "png"]), st.sampled_from(["YQ==", "", 'a"'])),
+        st.builds(Thought, st.just("t")),
+        st.builds(ToolCall, st.sampled_from(["c1", "é", '"']), st.sampled_from("nm"), st.sampled_from([b"{}", b"", b"[]"])),
+    ),
+    lambda inner: st.builds(
+        ToolResult,
+        st.sampled_from(["c1", "c2\n"]),
+        st.lists(inner.filter(lambda block: isinstance(block, Text | Image)), max_size=2).map(tuple),
+        st.booleans(),
+    ),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(BLOCK, max_size=4).map(tuple), st.booleans())
+def test_the_outline_is_the_one_of_its_twin(content: tuple[ContentBlock, ...], users: bool) -> None:
+    assert scan.outline(content, users) == outline_in_python(content, users)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(BLOCK, max_size=4).map(tuple), st.sampled_from([Role.USER, Role.ASSISTANT, Role.SYSTEM]))
+def test_an_entry_is_written_as_by_the_writer(content: tuple[ContentBlock, ...], role: Role) -> None:
+    messages = (Message(role, content), Message(Role.USER, (Text("end"),)))
+    request = TurnRequest(model="m", messages=messages, tools=(Tool("n", "", b"{}"), Tool("m" * 70, "", b"{}")))
+    written = kiro.write_request(request, STAMP)
+    fresh = replace(request, messages=tuple(replace(message) for message in messages))
+    with unscanned():
+        assert kiro.write_request(fresh, STAMP) == written
+
+
+def test_half_a_character_is_cleaned_wherever_it_stands() -> None:
+    """Also where the scanner meets it: in the name of a tool, or an id."""
+    for half in ("\ud83d", "a\ude00"):
+        call, result = ToolCall(half, half, b"{}"), ToolResult(half, (Text.of_literal(b'"a"'),))
+        said = (Message(Role.ASSISTANT, (Text.of_literal(b'"a"'), call)), Message(Role.USER, (result,)))
+        request = TurnRequest(model="m", messages=(*said, *said), tools=(Tool(half, half, b"{}"),))
+        written = kiro.write_request(request, STAMP)
+        assert json.loads(written)
+        with unscanned():
+            fresh = replace(request, messages=tuple(replace(message) for message in request.messages))
+            assert kiro.write_request(fresh, STAMP) == written
+
+
+def test_usual_entries_are_written() -> None:
+    """Else the tests above would say nothing."""
+    text, result = Text.of_literal(b'"a"'), ToolResult("c", (Text.of_literal(b'"b"'),), is_error=True)
+    used: list[tuple[str, str]] = []
+    call = ToolCall("c", "n", b'{"x":1}')
+    assert scan.write_assistant((text, call), {"n": "N"}, used) == (
+        b'{"assistantResponseMessage":{"content":"a","toolUses":[{"toolUseId":"c","name":"N","input":{"x":1}}]}}'
+    )
+    assert used == [("n", "N")]
+    assert scan.write_user((result, text, text), "O") == (
+        b'{"userInputMessage":{"content":"a\\n\\na","origin":"O","userInputMessageContext":{"toolResults":'
+        b'[{"toolUseId":"c","content":[{"text":"b"}],"status":"error"}]}}}'
+    )

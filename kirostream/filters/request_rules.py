@@ -31,9 +31,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
+
+import msgspec
 
 from kirostream.errors import ContextOverflow
+from kirostream.filters.outline import outline
 from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
 from kirostream.filters.websearch import as_calls
 from kirostream.turn.request import (
@@ -525,7 +528,7 @@ RULES: Final = CONVERSATION_RULES + TOOL_RULES
 
 def apply_rules(request: TurnRequest) -> TurnRequest:
     """The request after every rule. Applied twice, it is the same as once."""
-    alone = _each_message(request, _repaired_alone)
+    alone = _each_message(request, lambda message: message if _link(message) else _repaired_alone(message))
     if _converses(alone):
         request = alone
     else:
@@ -546,10 +549,10 @@ def apply_rules(request: TurnRequest) -> TurnRequest:
 @_once
 def _repaired_alone(message: Message) -> Message:
     """What may be done to any message at any time: it has no thoughts, and nothing empty."""
-    return message if _link(message) is not None else _filled(_without_thoughts(message))
+    return _filled(_without_thoughts(message))
 
 
-class _Link(NamedTuple):
+class _Link(msgspec.Struct, frozen=True, gc=False):
     """How a message that nothing is wrong with hangs together with the others.
 
     Attributes:
@@ -603,48 +606,19 @@ _LINK: Final = "rules.link"
 def _linked(message: Message) -> _Link | None:
     if message.role is Role.SYSTEM:
         return None
-    users = message.role is Role.USER
-    leads, says = True, False  # whether only results were seen, and anything that says something
-    given: list[str] = []
-    called: list[str] = []
-    names: list[str] = []
-    images = 0
-    for block in message.content:
-        if isinstance(block, ToolResult):
-            if not users or not leads:
-                return None
-            full = False
-            for part in block.content:
-                if isinstance(part, Text):
-                    if part.empty:
-                        return None
-                    full = True
-                elif isinstance(part, Image):
-                    if _readable(part) is not part:
-                        return None
-                    images += 1
-            if not full:
-                return None
-            given.append(block.call_id)
-            says = True
-            continue
-        leads = False
-        if isinstance(block, Text):
-            if block.empty:
-                return None
-            says = True
-        elif isinstance(block, ToolCall):
-            if users or not _WIRE_ID.fullmatch(block.id) or not block.arguments.startswith(b"{"):
-                return None
-            called.append(block.id)
-            names.append(block.name.lower())
-        elif isinstance(block, Image) and users:
-            if _readable(block) is not block:
-                return None
-            images += 1
-        else:
+    seen = outline(message.content, message.role is Role.USER)
+    if seen is None:
+        return None
+    given, calls, images = seen
+    for call in calls:
+        if not _WIRE_ID.fullmatch(call.id) or not call.arguments.startswith(b"{"):
             return None
-    return _Link(tuple(given), tuple(called), tuple(names), images) if says else None
+    for image in images:
+        if _readable(image) is not image:
+            return None
+    if not calls:
+        return _Link(given, (), (), len(images))
+    return _Link(given, tuple([call.id for call in calls]), tuple([call.name.lower() for call in calls]), len(images))
 
 
 def _fitted(tool: Tool) -> Tool | None:
@@ -665,6 +639,7 @@ _FITTED: Final = "rules.fitted"
 
 
 _MAGIC: Final = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
+_BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BASE64_DIRT = re.compile(r"[\s=]+")
 
 
@@ -678,6 +653,8 @@ def image_format(data: bytes) -> str:
 def _readable(image: Image) -> Text | Image:
     """The image under its true type, in clean base64; a sentence where it cannot be sent."""
     data = image.data
+    if image.media_type == f"image/{_sound(data)}":
+        return image
     try:
         raw = binascii.a2b_base64(data, strict_mode=True)
     except ValueError:
@@ -696,6 +673,18 @@ def _readable(image: Image) -> Text | Image:
     if data == image.data and image.media_type == f"image/{name}":
         return image
     return Image(f"image/{name}", data)
+
+
+def _sound(data: str) -> str:
+    """The format of an image that nothing is wrong with; empty where another look is needed."""
+    size = len(data)
+    if size % 4 or not 16 <= size <= MAX_IMAGE_BYTES or not data.isascii():
+        return ""
+    text = data.encode()
+    padding = 2 if text.endswith(b"==") else text.endswith(b"=")
+    if text[: size - padding].translate(None, _BASE64):
+        return ""
+    return image_format(binascii.a2b_base64(text[:16]))
 
 
 # Shared

@@ -31,7 +31,8 @@ _DATA: Final = frozenset(("const", "default", "enum", "examples"))
 _DROPPED: Final = frozenset(("$schema", "$id", "$defs", "definitions", "$anchor", "$dynamicAnchor", "$comment"))
 
 
-_SPECIAL: Final = _SCHEMA_KEYS | _SCHEMA_LISTS | _SCHEMA_MAPS | _DATA | _DROPPED | {"required"}
+_REFERENCES: Final = frozenset(("$ref", "$dynamicRef"))
+_SPECIAL: Final = _SCHEMA_KEYS | _SCHEMA_LISTS | _SCHEMA_MAPS | _DATA | _DROPPED | _REFERENCES | {"required"}
 """Keywords that are looked at; what any other holds stays as it is."""
 
 
@@ -96,7 +97,7 @@ def repair_schema(raw: RawJson) -> RawJson:
 def _fitting(raw: RawJson) -> RawJson | None:
     """The schema without its ``$schema``; None where it may need more than that."""
     if (fitting := _seen_to_fit(raw)) is not None:
-        return fitting
+        return fitting or None
     try:
         if _fit(raw).dialect is msgspec.UNSET:
             return raw
@@ -163,6 +164,8 @@ class _Repair:
             return schema if isinstance(schema, bool) else {}
         if self._nodes > MAX_SCHEMA_NODES or len(within) > MAX_SCHEMA_DEPTH:
             return {}
+        if _SPECIAL.isdisjoint(schema) and None not in schema.values():
+            return schema
         reference = schema.get("$ref", schema.get("$dynamicRef"))
         if isinstance(reference, str):
             target = self._target(reference) if reference not in within else None

@@ -264,7 +264,8 @@ def read_request(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> T
 
 def read_in_steps(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> Steps:
     """The same, a message a step. The first two go over the whole body, and look into nothing."""
-    wire, extras, messages, tools = _read_body(body)
+    parts = scan.split(body)
+    wire, extras, messages, tools = _read_body(body, parts)
     yield len(body)
     if wire.thread and bytes(wire.thread) != b"null":
         raise MalformedRequest(
@@ -285,14 +286,19 @@ def read_in_steps(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> 
     thinking = _read_thinking(extras)
     if silent and betas_ask_for_thinking(headers):
         thinking = Thinking(enabled=True, effort=thinking.effort)
-    known, others, search = _read_tools(tools, memory)
+    known, others, search = _read_tools(tools, memory, parts)
     if others:
         extras["tools"] = Raw(encode(others))
     user_id = _read_user(wire.metadata)
     yield len(body)
     said: list[Message] = []
     for i, text in enumerate(messages):
-        said.append(_read_known(text, memory) or _read_message(Raw(text), f"$.messages[{i}]"))
+        read: Message | None = memory.find(_MESSAGES, text)
+        if read is None:
+            read = read_usual(text) if parts is None else parts.message(i)
+            if read is not None:  # every other depends on where it stands, if only for its errors
+                memory.keep(_MESSAGES, text, read)
+        said.append(read or _read_message(Raw(text), f"$.messages[{i}]"))
         yield len(text)
     return TurnRequest(
         model=wire.model,
@@ -316,16 +322,13 @@ def read_in_steps(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> 
     )
 
 
-_LISTS: Final = (b"messages", b"tools")
-
-
-def _read_body(body: bytes) -> tuple[WireBody, dict[str, Raw], Sequence[RawJson], Sequence[RawJson]]:
+def _read_body(
+    body: bytes, parts: scan.Split | None
+) -> tuple[WireBody, dict[str, Raw], Sequence[RawJson], Sequence[RawJson]]:
     """The body, the fields that stay in `extras`, the messages and the tools."""
-    parts = scan.split(body, _LISTS)
     if parts is not None:  # the two long lists are taken out already, and empty in what is left
-        rest, lists = parts
-        wire, extras = _read_fields(rest)
-        return wire, extras, lists.get(b"messages", ()), lists.get(b"tools", ())
+        wire, extras = _read_fields(parts.rest)
+        return wire, extras, parts.lists.get(b"messages", ()), parts.lists.get(b"tools", ())
     wire, extras = _read_fields(body)
     return wire, extras, [bytes(message) for message in wire.messages], [bytes(tool) for tool in wire.tools or ()]
 
@@ -344,14 +347,6 @@ def _read_user(metadata: Raw) -> str:
     if not metadata or bytes(metadata) == b"null":
         return ""
     return part(metadata, WireMetadata, "$.metadata").user_id or ""
-
-
-def _read_known(text: bytes, memory: Memory) -> Message | None:
-    """A message of the usual form; every other depends on where it stands, if only for its errors."""
-    known: Message | None = memory.find(_MESSAGES, text)
-    if known is None and (known := read_usual(text)) is not None:
-        memory.keep(_MESSAGES, text, known)
-    return known
 
 
 def _read_message(message: Raw, at: str) -> Message:
@@ -511,7 +506,9 @@ _BLOCKS: Final[Mapping[str, Callable[[Raw, str], Iterable[ContentBlock]]]] = {
 }
 
 
-def _read_tools(tools: Sequence[RawJson], memory: Memory) -> tuple[tuple[Tool, ...], list[Raw], Search | None]:
+def _read_tools(
+    tools: Sequence[RawJson], memory: Memory, parts: scan.Split | None
+) -> tuple[tuple[Tool, ...], list[Raw], Search | None]:
     """The tools that any model can call, the ones that only this API's own upstream knows, and the web search.
 
     The search is among the second too: an upstream of this API runs it itself.
@@ -521,7 +518,7 @@ def _read_tools(tools: Sequence[RawJson], memory: Memory) -> tuple[tuple[Tool, .
     search: Search | None = None
     for i, text in enumerate(tools):
         found: Tool | None = memory.find(_TOOLS, text)
-        if found is None and (found := scan.read_tool(text)) is not None:
+        if found is None and parts is not None and (found := parts.tool(i)) is not None:
             memory.keep(_TOOLS, text, found)
         if found is not None:
             known.append(found)

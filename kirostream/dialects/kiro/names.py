@@ -25,10 +25,13 @@ class ToolNames:
     A legal name stays as it is. Any other, and one that differs from an earlier name by case only, becomes a readable
     stem with a hash behind it. Names are given out in order, legal ones first, so that a tool added at the end changes
     no name before it.
+
+    Attributes:
+        known: the names for Kiro, by the client's.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._wire: dict[str, str] = {}
+        self.known: dict[str, str] = {}
         self._any_case: dict[str, str] = {}  # the wire name by the client's in lower case
         self._client: dict[str, str] = {}  # the client's name by the wire's in lower case
         rest = []
@@ -44,13 +47,13 @@ class ToolNames:
             self._enter(name, wire)
 
     def __repr__(self) -> str:
-        changed = sum(name != wire for name, wire in self._wire.items())
-        return f"<ToolNames {len(self._wire)}, {changed} of them changed>"
+        changed = sum(name != wire for name, wire in self.known.items())
+        return f"<ToolNames {len(self.known)}, {changed} of them changed>"
 
     def wire(self, name: str) -> str:
         """The name for Kiro. A name of no tool in the request is made legal all the same."""
-        if name in self._wire:
-            return self._wire[name]
+        if name in self.known:
+            return self.known[name]
         if name.lower() in self._any_case:
             return self._any_case[name.lower()]
         return name if LEGAL.fullmatch(name) else _shorten(name, 0)
@@ -60,7 +63,7 @@ class ToolNames:
         return self._client.get(wire.lower(), wire)
 
     def _enter(self, name: str, wire: str) -> None:
-        self._wire[name] = wire
+        self.known[name] = wire
         self._any_case.setdefault(name.lower(), wire)
         self._client[wire.lower()] = name
 

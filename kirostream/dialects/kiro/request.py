@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kirostream import scan
 from kirostream.dialects.dialect import Headers, Stamp
 from kirostream.dialects.kiro.names import ToolNames
 from kirostream.errors import MalformedRequest
@@ -274,9 +275,11 @@ class _Body:
                 return written
         names = []
         if message.role is Role.ASSISTANT:
-            written = _raw(Entry(None, self._assistant(message, names)))
+            known = None if self._clean else scan.write_assistant(message.content, self._names.known, names)
+            written = _raw(Entry(None, self._assistant(message, names))) if known is None else msgspec.Raw(known)
         else:
-            written = _raw(Entry(self._user(message)))
+            known = None if self._clean else scan.write_user(message.content, self._origin)
+            written = _raw(Entry(self._user(message))) if known is None else msgspec.Raw(known)
         if not self._clean:
             message.kept[_WRITTEN] = (self._origin, names, written)
         return written
@@ -313,6 +316,7 @@ class _Body:
 
     def _assistant(self, message: Message, names: list[tuple[str, str]]) -> AssistantResponseMessage:
         """What an assistant said; `names` takes the names of the tools it called, and those on the wire."""
+        names.clear()
         texts: list[Text] = []
         calls: list[ToolUse] = []
         for block in message.content:
