@@ -82,20 +82,22 @@ static inline int json_unit(const uint8_t *at) {
     return unit;
 }
 
+/* What stands behind the backslash of an escape of two characters that is written so by us too. */
+static const uint8_t json_short[256] = {
+    ['"'] = 1, ['\\'] = 1, ['b'] = 1, ['f'] = 1, ['n'] = 1, ['r'] = 1, ['t'] = 1,
+};
+
 /* Past the escape at `at`. Half of a surrogate pair is not valid. */
 static const uint8_t *json_escape(const uint8_t *at, unsigned *holds) {
     int unit;
-    switch (at[1]) {
-    case '"': case '\\': case 'b': case 'f': case 'n': case 'r': case 't':
+    if (json_short[at[1]])
         return at + 2;
-    case '/':
+    if (at[1] == '/') {
         *holds |= JSON_FOREIGN;
         return at + 2;
-    case 'u':
-        break;
-    default:
-        return NULL;
     }
+    if (at[1] != 'u')
+        return NULL;
     unit = json_unit(at + 2);
     if (unit < 0)
         return NULL;
@@ -129,16 +131,18 @@ static inline const uint8_t *json_wide(const uint8_t *at) {
 
 /* From behind the opening quote to behind the closing one. What it holds is added to `holds`. */
 static const uint8_t *json_string(const uint8_t *at, const uint8_t *end, unsigned *holds) {
+    unsigned these = 0;
     while (at) {
         at = json_plain(at, end);
-        if (*at >= 0x80)
-            at = json_wide(at);
-        else if (*at == '"')
+        if (*at == '\\') { /* code and logs are full of these */
+            these |= JSON_ESCAPES;
+            at = json_short[at[1]] ? at + 2 : json_escape(at, &these);
+        } else if (*at == '"') {
+            *holds |= these;
             return at + 1;
-        else if (*at == '\\') {
-            *holds |= JSON_ESCAPES;
-            at = json_escape(at, holds);
-        } else if (*at < 0x20)
+        } else if (*at >= 0x80)
+            at = json_wide(at);
+        else if (*at < 0x20)
             return NULL;
         else
             at++;

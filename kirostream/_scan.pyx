@@ -16,6 +16,7 @@ another function has looked at before.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
@@ -51,6 +52,7 @@ cdef extern from "Python.h":
     int PyObject_GenericSetAttr(object of, object name, object value) except -1
     object PyObject_GenericGetAttr(object of, object name)
     void PyObject_GC_UnTrack(void* of)
+    int _PyBytes_Resize(PyObject** of, Py_ssize_t size) except -1
     bint PyUnicode_IS_ASCII(object text)
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
@@ -649,24 +651,39 @@ def outline(tuple content not None, bint users):
 # --- A message for Kiro -----------------------------------------------------------------------------------------------
 
 cdef class Buffer:
-    """Bytes that grow."""
+    """Bytes in the making."""
 
-    cdef char* bytes
-    cdef Py_ssize_t size, room
+    cdef object made  # bytes that nobody else has yet
+    cdef Py_ssize_t size
 
-    def __dealloc__(self):
-        free(self.bytes)
+    cdef char* room(self, Py_ssize_t size) except NULL:
+        """Where the next so many bytes go."""
+        cdef Py_ssize_t begin = self.size
+        self.size += size
+        if self.made is None:
+            self.made = PyBytes_FromStringAndSize(NULL, self.size + 1024)
+        elif self.size > PyBytes_GET_SIZE(self.made):
+            self.resize(2 * self.size)
+        return PyBytes_AS_STRING(self.made) + begin
+
+    cdef int resize(self, Py_ssize_t size) except -1:
+        cdef PyObject* made = <PyObject*>self.made
+        Py_INCREF(self.made)
+        self.made = None
+        if _PyBytes_Resize(&made, size) < 0:
+            return -1
+        self.made = <object>made
+        Py_DECREF(self.made)
+        return 0
+
+    cdef bytes whole(self):
+        """What was written. Nothing can be added to it."""
+        self.resize(self.size)
+        made, self.made = self.made, None
+        return made
 
     cdef int add(self, const char* more, Py_ssize_t size) except -1:
-        cdef char* grown
-        if size > self.room - self.size:
-            self.room = 2 * self.room + size + 1024
-            grown = <char*>realloc(self.bytes, self.room)
-            if grown == NULL:
-                raise MemoryError
-            self.bytes = grown
-        memcpy(self.bytes + self.size, more, size)
-        self.size += size
+        memcpy(self.room(size), more, size)
         return 0
 
     cdef int put(self, bytes more) except -1:
@@ -675,21 +692,21 @@ cdef class Buffer:
     cdef int string(self, str text) except -1:
         """A string, as JSON."""
         cdef Py_ssize_t size = 0
-        cdef const char* at
-        cdef const uint8_t* plain
-        if PyUnicode_IS_ASCII(text):
-            at = PyUnicode_AsUTF8AndSize(text, &size)
-            plain = <const uint8_t*>at
-            while plain < <const uint8_t*>at + size:
-                plain = json_plain(plain, <const uint8_t*>at + size)
-                if plain < <const uint8_t*>at + size:
-                    if plain[0] < 0x20 or plain[0] == c'"' or plain[0] == c"\\":
-                        return self.put(encode_text(text))
-                    plain += 1
-            self.add(b'"', 1)
-            self.add(at, size)
-            return self.add(b'"', 1)
-        return self.put(encode_text(text))
+        cdef const uint8_t* begin
+        cdef const uint8_t* at
+        cdef const uint8_t* end
+        if not PyUnicode_IS_ASCII(text):
+            return self.put(encode_text(text))
+        begin = at = <const uint8_t*>PyUnicode_AsUTF8AndSize(text, &size)
+        end = at + size
+        while at < end:
+            at = json_plain(at, end)
+            if at < end and (at[0] < 0x20 or at[0] == c'"' or at[0] == c"\\"):
+                return self.put(encode_text(text))
+            at += 1
+        self.add(b'"', 1)
+        self.add(<const char*>begin, size)
+        return self.add(b'"', 1)
 
     cdef int paragraphs(self, list texts) except -1:
         """Texts that are all JSON, with an empty line between them."""
@@ -704,68 +721,72 @@ cdef class Buffer:
         return self.add(b'"', 1)
 
 
-cdef bint user_entry(Buffer out, tuple content, bytes origin) except -1:
-    """Write what a user said; whether all of it is known."""
-    cdef list texts = [], images = [], lifted = []
-    cdef Buffer results = Buffer.__new__(Buffer)
+cdef object literal_of(object text):
+    return PyObject_GenericGetAttr(text, "literal")
+
+
+def write_user(tuple content not None, str origin not None):
+    cdef Buffer out = Buffer.__new__(Buffer)
+    cdef list texts = [], images = [], lifted = [], results = []
     cdef bint first
     for block in content:
         if type(block) is RESULT:
-            results.put(b',{"toolUseId":' if results.size else b'{"toolUseId":')
-            results.string(block.call_id)
-            results.put(b',"content":[')
-            first = True
+            results.append(block)
             for part in <tuple?>block.content:
-                if type(part) is TEXT_BLOCK:
-                    literal = PyObject_GenericGetAttr(part, "literal")
-                    if literal is None:
-                        return False
-                    results.put(b'{"text":' if first else b',{"text":')
-                    results.put(literal)
-                    results.put(b"}")
-                    first = False
-                elif type(part) is IMAGE:
+                if type(part) is IMAGE:
                     lifted.append(part)
-            results.put(b'],"status":"error"}' if block.is_error else b'],"status":"success"}')
         elif type(block) is TEXT_BLOCK:
-            literal = PyObject_GenericGetAttr(block, "literal")
+            literal = literal_of(block)
             if literal is None:
-                return False
+                return None
             texts.append(literal)
         elif type(block) is IMAGE:
             images.append(block)
     out.put(b'{"userInputMessage":{"content":')
     out.paragraphs(texts)
     out.put(b',"origin":')
-    out.put(origin)
+    out.string(origin)
     images += lifted
+    first = True
+    for image in images:
+        out.put(b',"images":[{"format":' if first else b',{"format":')
+        first = False
+        out.string((<str?>image.media_type).removeprefix("image/"))
+        out.put(b',"source":{"bytes":')
+        out.string(image.data)
+        out.put(b"}}")
     if images:
-        first = True
-        for image in images:
-            out.put(b',"images":[{"format":' if first else b',{"format":')
-            out.string((<str?>image.media_type).removeprefix("image/"))
-            out.put(b',"source":{"bytes":')
-            out.string(image.data)
-            out.put(b"}}")
-            first = False
         out.put(b"]")
-    if results.size:
-        out.put(b',"userInputMessageContext":{"toolResults":[')
-        out.add(results.bytes, results.size)
-        out.put(b"]}")
-    out.put(b"}}")
-    return True
+    first = True
+    for result in results:
+        out.put(b',"userInputMessageContext":{"toolResults":[{"toolUseId":' if first else b',{"toolUseId":')
+        out.string(result.call_id)
+        out.put(b',"content":[')
+        first = True
+        for part in <tuple?>result.content:
+            if type(part) is TEXT_BLOCK:
+                literal = literal_of(part)
+                if literal is None:
+                    return None
+                out.put(b'{"text":' if first else b',{"text":')
+                out.put(literal)
+                out.put(b"}")
+                first = False
+        out.put(b'],"status":"error"}' if result.is_error else b'],"status":"success"}')
+        first = False
+    out.put(b"]}}}" if results else b"}}")
+    return out.whole()
 
 
-cdef bint assistant_entry(Buffer out, tuple content, dict names, list used) except -1:
-    """Write what an assistant said, and note the names it used; whether all of it is known."""
+def write_assistant(tuple content not None, dict names not None, list used not None):
+    cdef Buffer out = Buffer.__new__(Buffer)
     cdef list texts = [], calls = []
     cdef bint first = True
     for block in content:
         if type(block) is TEXT_BLOCK:
-            literal = PyObject_GenericGetAttr(block, "literal")
+            literal = literal_of(block)
             if literal is None:
-                return False
+                return None
             texts.append(literal)
         elif type(block) is CALL:
             calls.append(block)
@@ -775,7 +796,7 @@ cdef bint assistant_entry(Buffer out, tuple content, dict names, list used) exce
         name = call.name
         wire = names.get(name)
         if wire is None or not call.arguments:
-            return False
+            return None
         used.append((name, wire))
         out.put(b',"toolUses":[{"toolUseId":' if first else b',{"toolUseId":')
         first = False
@@ -785,24 +806,8 @@ cdef bint assistant_entry(Buffer out, tuple content, dict names, list used) exce
         out.put(b',"input":')
         out.put(call.arguments)
         out.put(b"}")
-    if calls:
-        out.put(b"]")
-    out.put(b"}}")
-    return True
-
-
-def write_user(tuple content not None, str origin not None):
-    cdef Buffer out = Buffer.__new__(Buffer)
-    if not user_entry(out, content, encode_text(origin)):
-        return None
-    return PyBytes_FromStringAndSize(out.bytes, out.size)
-
-
-def write_assistant(tuple content not None, dict names not None, list used not None):
-    cdef Buffer out = Buffer.__new__(Buffer)
-    if not assistant_entry(out, content, names, used):
-        return None
-    return PyBytes_FromStringAndSize(out.bytes, out.size)
+    out.put(b"]}}" if calls else b"}}")
+    return out.whole()
 
 
 # --- A tool's schema --------------------------------------------------------------------------------------------------
