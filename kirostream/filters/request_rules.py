@@ -393,36 +393,33 @@ def fill_empty_contents(request: TurnRequest) -> TurnRequest:
 
 @_once
 def _filled(message: Message) -> Message:
-    if _full(message):
-        return message
-    content = tuple(
-        _filled_result(block) if isinstance(block, ToolResult) else block
-        for block in message.content
-        if not (isinstance(block, Text) and block.empty)
-    )
-    kinds = {type(block) for block in content}
-    if Text in kinds or (message.role is Role.USER and ToolResult in kinds):
-        pass
-    elif message.role is Role.USER:
-        content += (Text(SEE_IMAGE if Image in kinds else CONTINUE),)
-    else:
-        content = (Text(" "), *content)
-    return message if content == message.content else Message(message.role, content)
-
-
-def _full(message: Message) -> bool:
-    """Whether nothing in it is empty, nor the message itself."""
-    said = False
-    for block in message.content:
+    users = message.role is Role.USER
+    content = message.content
+    says = hollow = False
+    for block in content:
         if isinstance(block, Text):
             if block.empty:
-                return False
-            said = True
+                hollow = True
+            else:
+                says = True
         elif isinstance(block, ToolResult):
-            if not _is_full(block):
-                return False
-            said = said or message.role is Role.USER
-    return said
+            hollow = hollow or not _is_full(block)
+            says = says or users
+    if hollow:
+        full = (_filled_result(block) if isinstance(block, ToolResult) else block for block in content)
+        content = tuple([block for block in full if not (isinstance(block, Text) and block.empty)])
+    elif says:
+        return message
+    if not says and users:
+        content += (_SEE_IMAGE if any(isinstance(block, Image) for block in content) else _CONTINUE,)
+    elif not says:
+        content = (_BLANK, *content)
+    return Message(message.role, content)
+
+
+_SEE_IMAGE: Final = Text.of(SEE_IMAGE)
+_CONTINUE: Final = Text.of(CONTINUE)
+_BLANK: Final = Text.of(" ")
 
 
 def _is_full(result: ToolResult) -> bool:
@@ -440,7 +437,7 @@ def end_with_user(request: TurnRequest) -> TurnRequest:
     """A conversation that ends with the assistant (a prefill) goes on with ``Continue``."""
     if request.messages and request.messages[-1].role is Role.USER:
         return request
-    return replace(request, messages=(*request.messages, Message(Role.USER, (Text(CONTINUE),))))
+    return replace(request, messages=(*request.messages, Message(Role.USER, (_CONTINUE,))))
 
 
 def limit_messages(request: TurnRequest) -> TurnRequest:

@@ -175,29 +175,24 @@ class _Repair:
             return self._subschema(own, within)
         repaired = {}
         for key, value in schema.items():
-            if key in _SPECIAL:
-                if self._stays(key, value):
-                    repaired[key] = self._value(key, value, within)
-            elif value is not None:
+            if key not in _SPECIAL:
+                if value is not None:
+                    repaired[key] = value
+            elif key in _SCHEMA_MAPS and isinstance(value, dict):
+                repaired[key] = {name: self._subschema(one, within) for name, one in value.items()}
+            elif key == "properties":
+                repaired[key] = {}
+            elif key in _DATA:
+                repaired[key] = value
+            elif value is None or key in _DROPPED or (key == "required" and not isinstance(value, list)):
+                continue
+            elif key in _SCHEMA_LISTS and isinstance(value, list):
+                repaired[key] = [self._subschema(one, within) for one in value]
+            elif key in _SCHEMA_KEYS:
+                repaired[key] = self._subschema(value, within)
+            else:
                 repaired[key] = value
         return repaired
-
-    @staticmethod
-    def _stays(key: str, value: Any) -> bool:
-        if key in _DROPPED or (key == "required" and not isinstance(value, list)):
-            return False
-        return value is not None or key in _DATA or key == "properties"
-
-    def _value(self, key: str, value: Any, within: tuple[str, ...]) -> Any:
-        if key == "properties" and not isinstance(value, dict):
-            return {}
-        if key in _SCHEMA_MAPS and isinstance(value, dict):
-            return {name: self._subschema(one, within) for name, one in value.items()}
-        if key in _SCHEMA_LISTS and isinstance(value, list):
-            return [self._subschema(one, within) for one in value]
-        if key in _SCHEMA_KEYS:
-            return self._subschema(value, within)
-        return value
 
     def _target(self, reference: str) -> Any:
         """What a local reference (``#/$defs/x``, RFC 6901) points to; None for any other."""

@@ -56,6 +56,13 @@ class Text:
         object.__setattr__(made, "literal", literal)
         return made
 
+    @classmethod
+    def of(cls, text: str) -> Text:
+        """A text that is said often, with its literal."""
+        made = cls(text)
+        object.__setattr__(made, "literal", json.dumps(text, ensure_ascii=False).encode())
+        return made
+
     @property
     def empty(self) -> bool:
         """Whether it says nothing. Asking this decodes nothing."""
