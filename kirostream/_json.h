@@ -150,12 +150,12 @@ static const uint8_t *json_string(const uint8_t *at, const uint8_t *end, unsigne
     return NULL;
 }
 
-/* Where the long strings of a text are: noted by who goes over it first, so that nobody has to look for their ends
- * again. They stand in their order. */
+/* Where the long strings of a text are, and the long arrays and objects near its root: noted by who goes over it first,
+ * so that nobody has to look for their ends again. They stand in the order in which they begin. */
 #define JSON_LONG 64
 
 typedef struct {
-    const uint8_t *at; /* behind the opening quote */
+    const uint8_t *at; /* behind the opening quote or bracket */
     const uint8_t *end; /* behind the closing one */
     unsigned holds;
 } json_long;
@@ -166,34 +166,41 @@ typedef struct {
     int failed; /* no memory: what is noted is not all */
 } json_notes;
 
-static void json_note(json_notes *notes, const uint8_t *at, const uint8_t *end, unsigned holds) {
+static int json_note(json_notes *notes, const uint8_t *at, const uint8_t *end, unsigned holds) {
     if (notes->count == notes->room) {
         size_t room = notes->room ? 2 * notes->room : 64;
         json_long *grown = notes->failed ? NULL : realloc(notes->notes, room * sizeof(json_long));
         if (!grown) {
             notes->failed = 1;
-            return;
+            return 0;
         }
         notes->notes = grown;
         notes->room = room;
     }
     notes->notes[notes->count++] = (json_long){at, end, holds};
+    return 1;
 }
 
 /* The text that is gone over, and what is known of it. */
 typedef struct {
     const uint8_t *end;
-    json_notes *taken; /* where long strings are noted; NULL: nowhere */
+    json_notes *taken; /* where notes go; NULL: nowhere */
+    int shallow; /* arrays and objects with room for more levels than this are noted too */
     const json_long *next, *last; /* those that were noted before, from the next one on; the same: none */
 } json_text;
+
+/* Whether what begins at `at` was noted; then it is the next. */
+static inline int json_noted(json_text *text, const uint8_t *at) {
+    while (text->next != text->last && text->next->at < at)
+        text->next++;
+    return text->next != text->last && text->next->at == at;
+}
 
 /* The same as `json_string`. */
 static inline const uint8_t *json_known_string(json_text *text, const uint8_t *at, unsigned *holds) {
     const uint8_t *behind;
     unsigned these = 0;
-    while (text->next != text->last && text->next->at < at)
-        text->next++;
-    if (text->next != text->last && text->next->at == at) {
+    if (json_noted(text, at)) {
         *holds |= text->next->holds;
         return text->next->end;
     }
@@ -236,27 +243,12 @@ static const uint8_t *json_modest_number(const uint8_t *at) {
     return behind && behind - at <= 15 && !memchr(at, 'e', behind - at) && !memchr(at, 'E', behind - at) ? behind : NULL;
 }
 
-/* Past a value of any kind, which is nested no deeper than `depth`, with no number but `modest` ones. */
-static const uint8_t *json_value(json_text *text, const uint8_t *at, int depth, int modest) {
+/* Past the array or object at `at`, whose members are nested no deeper than `depth`. */
+static const uint8_t *json_value(json_text *text, const uint8_t *at, int depth, int modest);
+
+static const uint8_t *json_members(json_text *text, const uint8_t *at, int depth, int modest) {
     unsigned holds = 0;
-    uint8_t close;
-    switch (*at) {
-    case '"':
-        return json_known_string(text, at + 1, &holds);
-    case 't':
-        return json_word(at, "true");
-    case 'f':
-        return json_word(at, "false");
-    case 'n':
-        return json_word(at, "null");
-    case '{': case '[':
-        break;
-    default:
-        return modest ? json_modest_number(at) : json_number(at);
-    }
-    if (depth-- <= 0)
-        return NULL;
-    close = *at == '{' ? '}' : ']';
+    uint8_t close = *at == '{' ? '}' : ']';
     at = json_space(at + 1);
     if (*at == close)
         return at + 1;
@@ -278,6 +270,47 @@ static const uint8_t *json_value(json_text *text, const uint8_t *at, int depth, 
             return NULL;
         at = json_space(at + 1);
     }
+}
+
+/* The same, noted where it is long. */
+static const uint8_t *json_noted_members(json_text *text, const uint8_t *at, int depth) {
+    json_notes *taken = text->taken;
+    size_t note = taken->count;
+    const uint8_t *behind;
+    if (!json_note(taken, at + 1, NULL, 0))
+        return json_members(text, at, depth, 0);
+    behind = json_members(text, at, depth, 0);
+    if (behind && behind - at > JSON_LONG)
+        taken->notes[note].end = behind;
+    else
+        taken->count = note; /* nothing in it is long either */
+    return behind;
+}
+
+/* Past a value of any kind, which is nested no deeper than `depth`, with no number but `modest` ones. */
+static const uint8_t *json_value(json_text *text, const uint8_t *at, int depth, int modest) {
+    unsigned holds = 0;
+    switch (*at) {
+    case '"':
+        return json_known_string(text, at + 1, &holds);
+    case 't':
+        return json_word(at, "true");
+    case 'f':
+        return json_word(at, "false");
+    case 'n':
+        return json_word(at, "null");
+    case '{': case '[':
+        break;
+    default:
+        return modest ? json_modest_number(at) : json_number(at);
+    }
+    if (depth <= 0)
+        return NULL;
+    if (!modest && json_noted(text, at + 1))
+        return text->next->end;
+    if (text->taken && depth > text->shallow)
+        return json_noted_members(text, at, depth - 1);
+    return json_members(text, at, depth - 1, modest);
 }
 
 #endif

@@ -37,6 +37,7 @@ cdef extern from "_json.h" nogil:
     ctypedef struct json_text:
         const uint8_t* end
         json_notes* taken
+        int shallow
         const json_long* next
         const json_long* last
     const uint8_t* json_space(const uint8_t* at)
@@ -58,6 +59,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     DEPTH = 100  # jsontext.MAX_DEPTH
+    NEAR = 4  # levels: an item, its list of blocks, a block, the input of a call
 
 ctypedef struct Span:
     const uint8_t* at  # the first byte of a value; NULL: it is not there
@@ -559,6 +561,7 @@ def split(bytes body not None):
     parts.lists = {}
     parts.begins = {}
     text.taken = &parts.notes
+    text.shallow = DEPTH - NEAR
     if at[0] != c"{":
         return None
     at = json_space(at + 1)
