@@ -11,8 +11,8 @@ from kirostream.turn.request import ContentBlock, Image, Message, RawJson, Tool,
 def split(body: bytes) -> Split | None:
     """A body of the Messages API in its parts.
 
-    None where it is not JSON in UTF-8, or has a byte order mark or half a surrogate pair; where a value of the root or an
-    item of the lists is nested deeper than `dialects.jsontext.MAX_DEPTH`; where anything about its members is unusual.
+    None where it is not JSON in UTF-8, or has a byte order mark or half a surrogate pair; where a value of the root,
+    or an item of the lists, is nested deeper than `dialects.jsontext.MAX_DEPTH`; where its members are unusual.
     """
 
 class Split:

@@ -7,8 +7,16 @@ begins and ends. Objects are made of what is usual, with their texts as JSON.
 
 **Nothing is decided here.** Each function says what its twin in Python would say, or None: then the twin has to look,
 which knows every other form, and words every refusal. So what is rare need not be known here (a key with an escape in
-it, a member that is there twice), and a doubt is answered with None. The twins are the oracle in the tests:
-`dialects/jsontext.py` and `dialects/anthropic/request.py`.
+it, a member that is there twice), and a doubt is answered with None. The twins are the oracle in the tests: the readers
+of `dialects/anthropic/request.py`, `Fit` in `filters/tool_schemas.py`, `filters/outline.py`, the writer of
+`dialects/kiro/request.py`.
+
+**A text stays JSON** (`Text.literal`) where its escapes are the ones that our own writer, msgspec's, would choose. Then
+what goes upstream is the same as if it had been decoded and encoded again, and takes one `memcpy`. Others are decoded.
+
+**Nothing long is gone over twice.** `split` has to see every byte, to know that this is JSON and where the messages end.
+On its way it notes the ends of long strings, and of arrays and objects near the root (`json_notes`): who reads a
+message of it later jumps.
 
 **Memory safety.** The text is a bytes object, which ends with a NUL (see `_json.h`). Nothing is taken for granted that
 another function has looked at before.

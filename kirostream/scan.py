@@ -1,7 +1,7 @@
 """The compiled scanner of requests: `_scan.pyi` documents it.
 
-``KIROSTREAM_CORE`` decides as it does for the codec (`evstream.py`). Where it is not built, or not wanted, all four say
-None: nothing is usual, and the ways in Python do everything. They say the same.
+``KIROSTREAM_CORE`` decides as it does for the codec (`evstream.py`). Where it is not built, or not wanted (`BUILT` is
+False), what it would say is None: nothing is usual, and the ways in Python do everything. They say the same.
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ from kirostream.evstream import CORE
 
 if TYPE_CHECKING:
     from kirostream._scan import Fitter, Split, outline, read_message, split, write_assistant, write_user
+
+    BUILT: bool
 else:
     try:
         if CORE != "compiled":
             raise ModuleNotFoundError(name="kirostream._scan")
         from kirostream._scan import Fitter, Split, outline, read_message, split, write_assistant, write_user
+
+        BUILT = True
     except ModuleNotFoundError as missing:
         if missing.name != "kirostream._scan":
             raise
-        Split = outline = None
-        read_message = split = write_assistant = write_user = lambda *_: None
+        BUILT = False
+        Split = None
+        outline = read_message = split = write_assistant = write_user = lambda *_: None
 
         def Fitter(_):  # noqa: N802
             return lambda _: None
 
 
-__all__ = ["Fitter", "Split", "outline", "read_message", "split", "write_assistant", "write_user"]
+__all__ = ["BUILT", "Fitter", "Split", "outline", "read_message", "split", "write_assistant", "write_user"]

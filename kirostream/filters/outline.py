@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from kirostream import scan
@@ -56,4 +55,4 @@ def outline_in_python(content: tuple[ContentBlock, ...], users: bool) -> Outline
     return (tuple(given), tuple(called), tuple(images)) if says_something else None
 
 
-outline: Final[Callable[[tuple[ContentBlock, ...], bool], Outline | None]] = scan.outline or outline_in_python
+outline: Final = scan.outline if scan.BUILT else outline_in_python
