@@ -51,10 +51,10 @@ from kirostream.gateway.responses import Responses
 from kirostream.gateway.responses_store import ResponseStore
 from kirostream.gateway.routes import make_router, refuse
 from kirostream.gateway.sse import Heartbeats
-from kirostream.net import hub
 from kirostream.net.client import HttpClient
 from kirostream.net.door import ExchangeRecord
 from kirostream.net.exchange import Handler, Headers, HttpRequest
+from kirostream.net.hub import opened
 from kirostream.providers.kiro import KiroProvider
 from kirostream.providers.kiro_management import AccountUsage
 from kirostream.relay.archive import open_archive
@@ -117,7 +117,7 @@ class Gateway:
 
     `url` has no slash at its end; `more_urls` are those of ``[[listen]]``. `key` is what clients send; `new_key` says
     whether it was made just now. `using` says which credential is used, `notes` what a person should know of it.
-    `closed` is set once no door serves any more.
+    `closed` is set once no door serves any more. `hub` says whether there is one (`net.hub`).
     """
 
     url: str
@@ -135,6 +135,7 @@ class Gateway:
     logs: LogFiles | None
     steering: Steering
     closed: trio.Event
+    hub: bool
 
 
 def faults_to(recorder: Recorder, where: str) -> Callable[[HttpRequest | None, Exception], None]:
@@ -225,7 +226,7 @@ async def open_gateway(
     steering = Steering(settings, sources, recorder)
     key, new_key = (settings.server.key, False) if settings.server.key else load_or_make_key(data_dir)
     async with AsyncExitStack() as owners:
-        owners.enter_context(hub.opened(wanted=settings.upstream.hub))
+        hub = owners.enter_context(opened(wanted=settings.upstream.hub))
         logs = await owners.enter_async_context(open_log_files(data_dir / LOGS, settings.log, recorder.record))
         if logs is not None:
             owners.enter_context(recorder.adding(logs.take))
@@ -501,6 +502,7 @@ async def open_gateway(
             logs=logs,
             steering=steering,
             closed=closed,
+            hub=hub is not None,
         )
         for owner in (serving, turns, keeping):
             owner.cancel_scope.cancel()

@@ -151,7 +151,8 @@ def _announce(gateway: Gateway, folder: Path) -> None:
         f"  upstream: {gateway.using}",
         *(f"  note:     {note}" for note in gateway.notes),
         f"  key:      {gateway.key if shown else f'in {folder / KEY_FILE}'}",
-        f"  core:     {CORE}" + ("" if CORE == "compiled" else " (slow: no C compiler was found at installation)"),
+        f"  core:     {CORE}, {'a hub for all streams' if gateway.hub else 'a task for each stream'}"
+        + ("" if CORE == "compiled" else " (slow: no C compiler was found at installation)"),
         "",
         "Try it:",
         "",
