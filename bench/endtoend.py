@@ -1,4 +1,8 @@
-"""The whole way, simulator to gateway to clients, each a process of its own, beside a gateway written the usual way.
+"""The whole way, simulator to gateway to clients: every answer parsed whole, and how soon an upstream is let go.
+
+What a gateway costs is measured by `gateways`, whose ends are quicker. Here both ends are strict: the simulator checks
+each request as the real service does, and the clients parse each answer as JSON, event by event. Each is a process of
+its own, beside a gateway written the usual way.
 
 Rows:
 
@@ -47,7 +51,7 @@ DIRECT, REFERENCE, OURS = "direct", "reference", "kirostream, messages"
 SPREAD = 0.008
 """Seconds between two requests of a crowd on average: twice what a usual gateway needs for one."""
 DEADLINE = 90.0
-PACED, UNPACED = "1x50,16x50,128x20,128x50", "1,16,128"
+PACED, UNPACED = "16x50", "16"
 WARM_UP = 5
 AT_REST = 0.3
 """Seconds after its first answer when a gateway has imported whatever it imports, and is at rest."""
@@ -87,9 +91,6 @@ class Goal:
 
 
 GOALS = (
-    Goal("128 x 50 tokens/s, CPU of the gateway a token", "us", 72, ("paced", "128x50", OURS, "cpu_us")),
-    Goal("128 x 50 tokens/s, added latency, median", "us", 120, ("paced", "128x50", OURS, "added_p50_us")),
-    Goal("first token over direct, idle", "ms", 0.5, ("short", OURS, "first_token_added_ms")),
     Goal("cancel while text streams, slowest", "ms", 100, ("cancel", "kirostream", "streaming", "max_ms")),
     Goal("cancel while the model is silent, slowest", "ms", 100, ("cancel", "kirostream", "silent", "max_ms")),
 )
@@ -483,20 +484,13 @@ def longest(times: Sequence[float | None]) -> dict[str, Any]:
 
 
 def judge(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The goals, and whether they were met. What was not asked for is no goal.
-
-    No figure meets nothing, and neither does that of a row that was behind: it takes less because it waits.
-    """
+    """The goals, and whether they were met. No figure meets nothing."""
     out = []
     for goal in GOALS:
-        if goal.figure[0] == "paced" and goal.figure[1] not in results["paced"]:
-            continue
         value: Any = results
-        for name in goal.figure[:-1]:
+        for name in goal.figure:
             value = value[name]
-        behind = value.get("behind", 0)
-        value = value[goal.figure[-1]]
-        met = value is not None and value <= goal.most and not behind
+        met = value is not None and value <= goal.most
         out.append({"goal": f"{goal.what}: at most {goal.most:g} {goal.unit}", "measured": value, "met": met})
     return out
 
@@ -602,10 +596,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--unpaced", default=UNPACED, help="streams at once (default %(default)s)", type=Crowd.unpaced)
     add("--seconds", type=float, default=1.5, help="measured of a paced crowd (default %(default)g)")
     add("--settle", type=float, default=0.4, help="before it is, and after (default %(default)g)")
-    add("--rounds", type=int, default=3, help="rounds (default %(default)s)")
+    add("--rounds", type=int, default=2, help="rounds (default %(default)s)")
     add("--words", type=int, default=2000, help="most words of an unpaced stream (default %(default)s)")
     add("--requests", type=int, default=50, help="short requests a round (default %(default)s)")
-    add("--starts", type=int, default=3, help="starts of each gateway (default %(default)s)")
+    add("--starts", type=int, default=1, help="starts of each gateway (default %(default)s)")
     add("--cancels", type=int, default=20, help="cancelled streams of each kind (default %(default)s)")
     add("--seed", type=int, default=1, help="of the order and of the streams' beginnings (default %(default)s)")
     add("--pin", action="store_true", help="keep the gateways on the last core, and all else off it (Linux)")

@@ -440,6 +440,7 @@ def run(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     if options.quick:
         vars(options).update(QUICK)
+        options.rows = [kind for kind in options.rows if kind != "memory"]
         options.peers = options.peers or [way.name for way in WAYS if way.name not in NOT_QUICK]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

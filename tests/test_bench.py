@@ -252,14 +252,9 @@ def test_crowds_are_named_as_they_are_given() -> None:
         endtoend.Crowd.unpaced("8x50")
 
 
-def test_a_figure_that_is_missing_or_late_meets_no_goal() -> None:
-    row = {endtoend.OURS: {"cpu_us": None, "added_p50_us": 119.0, "first_token_added_ms": 0.6}}
+def test_a_figure_that_is_missing_meets_no_goal() -> None:
     cancels = {"streaming": {"max_ms": 5.0}, "silent": {"max_ms": None}}
-    results = {"paced": {"128x50": row}, "short": row, "cancel": {"kirostream": cancels}}
-    assert [goal["met"] for goal in endtoend.judge(results)] == [False, True, False, True, False]
-    assert len(endtoend.judge({**results, "paced": {}})) == 3
-    late = {endtoend.OURS: {"cpu_us": 1.0, "added_p50_us": 1.0, "behind": 1}}
-    assert [goal["met"] for goal in endtoend.judge({**results, "paced": {"128x50": late}})][:2] == [False, False]
+    assert [goal["met"] for goal in endtoend.judge({"cancel": {"kirostream": cancels}})] == [True, False]
 
 
 def test_medians_and_ratios_are_of_the_same_round() -> None:
