@@ -46,6 +46,8 @@ from kirostream.doors import Doors, Places, check_exposure
 from kirostream.errors import LocalProtocolError, SettingsError, ShuttingDown
 from kirostream.gateway.callers import Callers, load_or_make_key
 from kirostream.gateway.cors import Cors
+from kirostream.gateway.key_book import KeyBook
+from kirostream.gateway.keys import KeyFile
 from kirostream.gateway.media import Media
 from kirostream.gateway.responses import Responses
 from kirostream.gateway.responses_store import ResponseStore
@@ -134,6 +136,7 @@ class Gateway:
     ledger: Ledger | None
     logs: LogFiles | None
     steering: Steering
+    book: KeyBook
     closed: trio.Event
     hub: bool
 
@@ -332,6 +335,12 @@ async def open_gateway(
             )
             await keeping.start(guest_keeper.run)
             guests = Guests(guest_keeper, clients, catalogues, settings.pool, settings.guests)
+
+        async def spent(name: str, since: float) -> float:
+            return 0.0 if ledger is None else (await ledger.totals(name, since)).credits
+
+        book = KeyBook(KeyFile(data_dir, time.time), spent, recorder.record)
+        await book.load()
         relay = Relay(
             turns,
             pool=pool,
@@ -346,10 +355,12 @@ async def open_gateway(
             archive=archive,
             captures=Captures(data_dir / "captures", settings.relay.captures, time.time),
             guests=guests,
+            gate=book,
         )
         heartbeats = Heartbeats(settings.server.stream.heartbeat, settings.server.stream.hold_head)
         callers = Callers(
             [key],
+            book=book,
             in_query=settings.server.key_in_query,
             internal=settings.guests.key,
             admit=guests.admit if guests is not None else None,
@@ -413,6 +424,7 @@ async def open_gateway(
         serving = await owners.enter_async_context(trio.open_nursery())
         serving.start_soon(heartbeats.run)
         serving.start_soon(relay.directory.run)
+        serving.start_soon(book.run, settings.pool.sync)
         if find is not None:
             roster = Roster(accounts_dir, SealedStore(accounts_dir / "sealed"))
             serving.start_soon(house.run, roster, find, lambda: tuple(relay.directory), settings.pool.sync)
@@ -501,6 +513,7 @@ async def open_gateway(
             ledger=ledger,
             logs=logs,
             steering=steering,
+            book=book,
             closed=closed,
             hub=hub is not None,
         )

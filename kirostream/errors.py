@@ -13,7 +13,9 @@
     │   ├── KeyReused                422       an idempotency key that came before with another body
     │   ├── MethodNotAllowed         405       the path exists, the method does not
     │   ├── RequestTooSlow           408       head or body did not arrive within the deadline
-    │   └── RequestTooLarge          413       head or body over the limit
+    │   ├── RequestTooLarge          413       head or body over the limit
+    │   └── CallerThrottled          429       the key is over a limit of its own
+    │       └── BudgetSpent          429       its credits of the period are spent
     ├── UpstreamError                UPSTREAM  the other side failed, or said no
     │   ├── UpstreamDown             502       cannot connect, or the answer is no answer
     │   ├── UpstreamFault            502       it reports a failure of its own
@@ -177,6 +179,16 @@ class RequestTooLarge(RequestError):
     """The head or the body (after decompression) is over the limit."""
 
     status = 413
+
+
+class CallerThrottled(RequestError):
+    """The key is over one of its limits until `retry_after`; `reason` names the limit. No account is to blame."""
+
+    status = 429
+
+
+class BudgetSpent(CallerThrottled):
+    """The key has spent the credits that it has for a day or a month."""
 
 
 class UpstreamError(KirostreamError):

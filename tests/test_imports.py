@@ -103,6 +103,7 @@ PURE_FILES: Final = (
     "accounts/oidc.py",
     "accounts/strategies.py",
     "accounts/terms.py",
+    "gateway/limits.py",
     "relay/failover.py",
     "relay/resolver.py",
     "simulator/directives.py",
@@ -120,7 +121,7 @@ ONE_SITE: Final = {
     "prometheus_client": {"telemetry/metrics.py"},
     "typer": {
         f"commands/{name}.py"
-        for name in ("accounts", "admin", "app", "login", "logs", "serve", "settings", "usage", "watch")
+        for name in ("accounts", "admin", "app", "keys", "login", "logs", "serve", "settings", "usage", "watch")
     },
 }
 

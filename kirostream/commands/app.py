@@ -7,6 +7,7 @@ import typer
 from kirostream._version import __version__
 from kirostream.commands.accounts import accounts
 from kirostream.commands.admin import admin
+from kirostream.commands.keys import keys
 from kirostream.commands.login import login
 from kirostream.commands.logs import logs
 from kirostream.commands.serve import serve, simulate
@@ -40,5 +41,6 @@ app.command()(watch)
 app.command()(usage)
 app.command()(logs)
 app.add_typer(accounts)
+app.add_typer(keys)
 app.add_typer(settings)
 app.add_typer(admin)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import field
 from typing import Protocol, TypeAlias
 
 from kirostream.dataclass import dataclass
@@ -50,11 +51,14 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """An upstream's error body, as its wire words it. Empty strings where it says nothing."""
+    """An upstream's error body, as its wire words it. Empty strings where it says nothing.
+
+    An upstream may quote what it was sent, a token too; so what it says is not shown.
+    """
 
     code: str = ""
     reason: str = ""
-    message: str = ""
+    message: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from kirostream.dialects.dialect import Headers
-from kirostream.errors import ContextOverflow, KirostreamError, MethodNotAllowed, NoAccount, QuotaSpent
+from kirostream.errors import BudgetSpent, ContextOverflow, KirostreamError, MethodNotAllowed, NoAccount, QuotaSpent
 
 LONG_WAIT: Final = 120.0
 """Seconds. OpenAI's SDKs do not wait longer, Anthropic's wait for as long as told (client-apis.md section 0.6)."""
@@ -106,7 +106,7 @@ def retry_headers(error: KirostreamError) -> list[tuple[bytes, bytes]]:
             fields.append((b"retry-after-ms", b"%d" % math.ceil(wait * 1000)))
     hopeless = (
         error.status in (401, 403)
-        or isinstance(error, QuotaSpent)
+        or isinstance(error, QuotaSpent | BudgetSpent)
         or (wait is not None and wait > LONG_WAIT)
         or (wait is None and isinstance(error, NoAccount))
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
-from kirostream.accounts.sources.headers import names_account
+from kirostream.accounts.sources.headers import is_guest, names_account
 from kirostream.dataclass import dataclass
 from kirostream.errors import KeyRejected, NotAllowed
 from kirostream.net.exchange import Headers, HttpRequest
@@ -25,6 +25,8 @@ SCOPES: Final = frozenset({"api", "watch", "admin"})
 """What a key may do: ask, and see its own turns; see the turns of every key; operate the gateway."""
 OWN: Final = "default"
 """The name and the id of the gateway's own key."""
+INTERNAL: Final = "internal"
+"""The name of the key of a front (`guests.key`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,14 @@ class Caller:
     def owner(self) -> str:
         """Whose turns, answers and conversations they are: those of two owners have nothing to do with each other."""
         return self.account or self.key_id
+
+    def sees(self, owner: str) -> bool:
+        """Whether the turns of `owner` may be watched: one's own, and with the scope ``watch`` those of all keys."""
+        return owner == self.owner or ("watch" in self.scopes and not self.account and not is_guest(owner))
+
+    def rules(self, owner: str) -> bool:
+        """Whether the turns of `owner` may be ended: one's own, and with the scope ``admin`` those of all keys."""
+        return owner == self.owner or ("admin" in self.scopes and not self.account and not is_guest(owner))
 
 
 def load_or_make_key(data_dir: Path) -> tuple[str, bool]:
@@ -66,6 +76,17 @@ def load_or_make_key(data_dir: Path) -> tuple[str, bool]:
     return key, True
 
 
+class Book(Protocol):
+    """The keys that the operator has given out (`gateway.key_book`)."""
+
+    def find(self, offered: Sequence[bytes]) -> Caller | None:
+        """Whose key was offered; None: nobody's.
+
+        Raises:
+            KeyRejected: it is one of ours, and no good any more.
+        """
+
+
 class Callers:
     """Checks keys. Several keys may be valid at once; all comparisons take the same time.
 
@@ -74,6 +95,7 @@ class Callers:
         in_query: also take a key from ``?key=``.
         internal: the key of a front that may bring an account with a request (`sources.headers`); empty: none may.
         admit: takes in the account that a request of that front brings, and gives its id.
+        book: the other keys.
     """
 
     def __init__(
@@ -83,11 +105,13 @@ class Callers:
         in_query: bool = False,
         internal: str = "",
         admit: Callable[[Headers], str] | None = None,
+        book: Book | None = None,
     ) -> None:
         self._keys = tuple(key.encode() for key in keys if key)
         self.in_query = in_query
         self._internal = internal.encode() if admit is not None else b""
         self._admit = admit
+        self._book = book
 
     def __repr__(self) -> str:
         return f"<Callers {len(self._keys)} keys>"
@@ -115,13 +139,14 @@ class Callers:
             )
         trusted = _matches((self._internal,) if self._internal else (), offered)
         own = _matches(self._keys, offered)
-        if not own | trusted:
+        given = self._book.find(offered) if not own | trusted and self._book is not None else None
+        if given is None and not own | trusted:
             raise KeyRejected(
                 "Incorrect API key provided: it is not the key of this gateway. "
                 f"Its key is in the file `{KEY_FILE}` of the data directory, or in PROXY_API_KEY."
             )
         if not names_account(request.headers):
-            return self._allowed(_INTERNAL if trusted and not own else _OWN, scopes)
+            return self._allowed(given or (_INTERNAL if trusted and not own else _OWN), scopes)
         if self._admit is None or not self._internal:
             raise NotAllowed(
                 "The request brings an account, in X-Kiro headers, and this gateway takes none. "
@@ -145,7 +170,7 @@ class Callers:
 
 
 _OWN: Final = Caller(OWN, OWN, "", SCOPES)
-_INTERNAL: Final = Caller("internal", OWN, "", frozenset({"api"}))
+_INTERNAL: Final = Caller(INTERNAL, OWN, "", frozenset({"api"}))
 """Whoever has the key of the front (`guests.key`)."""
 
 

@@ -33,7 +33,7 @@ from kirostream.gateway.media import Media
 from kirostream.gateway.responses_ws import SocketSettings
 from kirostream.gateway.sockets import SocketSession
 from kirostream.gateway.turns import JSON, GatewaySettings, new_request_id
-from kirostream.gateway.watch import Languages, describe, place_behind
+from kirostream.gateway.watch import WATCH, Languages, describe, place_behind
 from kirostream.net.exchange import Exchange, HttpRequest
 from kirostream.net.messages import MessageSocket, text_frame
 from kirostream.net.websocket import UpgradeRequired, accept
@@ -206,7 +206,7 @@ class StreamSocket:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one connection."""
-        caller = self.callers.check(exchange.request)
+        caller = self.callers.check(exchange.request, *WATCH)
         try:
             if not self.settings.enabled:
                 raise UpgradeRequired("WebSocket connections are switched off here. Use POST, and GET /v1/turns.")
@@ -259,11 +259,12 @@ class _Session(SocketSession):
                 case "stop":
                     (await self._of(op)).stop()
                 case "cancel":
-                    live = await self._find(op.turn)
+                    caller = self._server.callers.check(self._request, "api", "admin")
+                    live = await self._server.relay.directory.find(op.turn, caller.rules)
                     live.cancel()
                     await self._say({"op": "cancelled", "ref": ref, "turn": op.turn})
                 case "list":
-                    turns = [Raw(describe(each)) for each in self._server.relay.directory.of(self._caller.owner)]
+                    turns = [Raw(describe(each)) for each in self._server.relay.directory.of(self._caller.sees)]
                     await self._say({"op": "turns", "ref": ref, "data": turns})
         except KirostreamError as error:
             await self._refuse(error, ref, op)
@@ -340,7 +341,7 @@ class _Session(SocketSession):
     # Words
 
     async def _find(self, turn: str) -> LiveTurn:
-        return await self._server.relay.directory.find(turn, self._caller.owner)
+        return await self._server.relay.directory.find(turn, self._caller.sees)
 
     async def _of(self, op: WireOp) -> Watched:
         dialect = op.dialect or (await self._find(op.turn)).request.spoken_in

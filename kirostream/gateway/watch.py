@@ -31,6 +31,8 @@ from kirostream.turn.request import RawJson
 from kirostream.turn.wire import dump
 
 PATH: Final = "/v1/turns"
+WATCH: Final = ("api", "watch")
+"""Scopes of which one is enough to watch."""
 LONGEST_PLACE: Final = 20
 """Characters of a place behind the turn's id: no log has that many events, and a longer number need not be read."""
 CANONICAL: Final = "canonical"
@@ -138,9 +140,9 @@ class Watch:
         router.add("POST", f"{PATH}/{{id}}/cancel", self.cancel)
 
     async def turns(self, exchange: Exchange) -> None:
-        """``GET /v1/turns``: the caller's turns, those in flight first."""
-        caller = self._callers.check(exchange.request).owner
-        listed = b",".join(describe(live) for live in self._relay.directory.of(caller))
+        """``GET /v1/turns``: the turns that the caller sees, those in flight first."""
+        caller = self._callers.check(exchange.request, *WATCH)
+        listed = b",".join(describe(live) for live in self._relay.directory.of(caller.sees))
         await _reply(exchange, b'{"object":"list","data":[%b]}' % listed)
 
     async def turn(self, exchange: Exchange, id: str) -> None:  # noqa: A002  the name of the path's segment
@@ -149,7 +151,8 @@ class Watch:
 
     async def cancel(self, exchange: Exchange, id: str) -> None:  # noqa: A002
         """``POST /v1/turns/{id}/cancel``. One that is over stays as it is."""
-        live = await self._found(exchange.request, id)
+        caller = self._callers.check(exchange.request, "api", "admin")
+        live = await self._relay.directory.find(id, caller.rules)
         live.cancel()
         await _reply(exchange, describe(live))
 
@@ -171,7 +174,7 @@ class Watch:
             await Pump(exchange, live.log, rendering, at=at, follows=True).run(headers, self._heartbeats)
 
     async def _found(self, request: HttpRequest, turn: str) -> LiveTurn:
-        return await self._relay.directory.find(turn, self._callers.check(request).owner)
+        return await self._relay.directory.find(turn, self._callers.check(request, *WATCH).sees)
 
 
 def describe(live: LiveTurn) -> RawJson:

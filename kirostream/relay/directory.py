@@ -7,7 +7,7 @@ forgotten after `replay` seconds, or sooner where all of them together take more
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import field
 
 import trio
@@ -124,19 +124,19 @@ class Directory:
     def _drop(self) -> None:
         self._size -= self._over.popitem(last=False)[1][0].log.size
 
-    async def find(self, turn: str, caller: str) -> LiveTurn:
-        """The turn of this id.
+    async def find(self, turn: str, sees: Callable[[str], bool]) -> LiveTurn:
+        """The turn of this id, where one sees the turns of who asked for it.
 
         Raises:
-            NoSuchTurn: there is none, or it is not this caller's.
+            NoSuchTurn: there is none, or one does not.
             StoreError: it may be on disk, and cannot be read.
         """
         live = self._in_flight.get(turn)
         if live is None and (kept := self._over.get(turn)) is not None:
             live = kept[0]
         if live is None and self._archive is not None:
-            live = await self._archive.find(turn, caller)
-        if live is None or live.caller != caller:
+            live = await self._archive.find(turn, sees)
+        if live is None or not sees(live.caller):
             raise NoSuchTurn(
                 f"There is no turn {turn!r}. Turns that are over are kept for {self.settings.replay:g} s "
                 "(relay.turns.replay)."
@@ -152,7 +152,7 @@ class Directory:
         """The turns of all callers, for the operator: those in flight first, each part newest first."""
         return [*reversed(self._in_flight.values()), *(live for live, _ in reversed(self._over.values()))]
 
-    def of(self, caller: str) -> list[LiveTurn]:
-        """The turns of one caller, those in flight first, each part oldest first."""
+    def of(self, sees: Callable[[str], bool]) -> list[LiveTurn]:
+        """The turns of whom one sees, those in flight first, each part oldest first."""
         known = [*self._in_flight.values(), *(live for live, _ in self._over.values())]
-        return [live for live in known if live.caller == caller]
+        return [live for live in known if sees(live.caller)]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import islice
+from typing import TypeAlias
 
 import trio
 
@@ -24,6 +25,9 @@ from kirostream.turn.events import BlockDelta, TurnEnded, TurnFailed
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
 from kirostream.turn.tokens import BYTES_PER_TOKEN
+
+Settle: TypeAlias = Callable[[int, float], None]
+"""Told, once a turn is over, how many tokens it took, prompt and answer, and how many credits."""
 
 
 class LiveTurn:
@@ -71,6 +75,8 @@ class LiveTurn:
         self.linger = linger
         # A whole answer is folded at its end, and one that nobody waits for has no reader that could hold it back.
         self.log = TurnLog(WINDOW if request.stream and attended else sys.maxsize, cap)
+        self.settle: Settle | None = None
+        """Told what the turn took, where its key has limits."""
         self.attempts = 0
         self.account = ""
         """The label of the account that was asked last."""

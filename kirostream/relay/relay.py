@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import field
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -48,7 +48,7 @@ from kirostream.relay.directory import Directory, TurnsSettings
 from kirostream.relay.failover import FailoverSettings
 from kirostream.relay.fleet import Fleet
 from kirostream.relay.guests import Guests
-from kirostream.relay.live import LiveTurn
+from kirostream.relay.live import LiveTurn, Settle
 from kirostream.relay.log import TurnLog
 from kirostream.relay.refusals import Captures, CaptureSettings, Refusals
 from kirostream.relay.resolver import ModelSettings, Names, fallbacks_of, no_such_model, resolve
@@ -61,6 +61,7 @@ from kirostream.turn.events import TurnEnded, TurnEvent, TurnFailed
 from kirostream.turn.model import Model
 from kirostream.turn.request import Message, Role, Text, TurnRequest
 from kirostream.turn.result import TurnResult, fold, unfold
+from kirostream.turn.tokens import estimate
 from kirostream.turn.usage import Usage
 
 
@@ -88,6 +89,18 @@ class RelaySnapshot:
     left: int
 
 
+class Gate(Protocol):
+    """Judges whether a key may have one turn more."""
+
+    async def admit(self, key: str, request: TurnRequest) -> Settle | None:
+        """Let a turn begin. What comes back is called once, when it is over, however it ends.
+
+        Raises:
+            CallerThrottled: not now.
+            KeyRejected: the key is no good any more.
+        """
+
+
 class Relay:
     """Owns the turns."""
 
@@ -107,10 +120,12 @@ class Relay:
         captures: Captures | None = None,
         archive: Archive | None = None,
         guests: Guests | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._nursery = nursery
         self._house = Fleet(pool, keeper, catalogues)
         self._guests = guests
+        self._gate = gate
         self.provider = provider
         self._client_of = client_of
         self._recorder = recorder
@@ -222,6 +237,7 @@ class Relay:
         Entering raises:
             UnknownModel: the request names no model. One that the upstream does not have fails the turn.
             NoAccount: as for `fleet`.
+            CallerThrottled, KeyRejected: as for `Gate`.
         """
         return _Attended(
             partial(self.begin, request, request_id=request_id, scope=scope, key=key, attended=True, linger=linger)
@@ -245,9 +261,30 @@ class Relay:
             linger: seconds that it goes on with no watcher.
 
         Raises:
-            UnknownModel, NoAccount: as for `turn`.
+            UnknownModel, NoAccount, CallerThrottled, KeyRejected: as for `turn`.
         """
         fleet = self.fleet(scope)
+        settle = await self._gate.admit(key, request) if self._gate is not None else None
+        try:
+            live = await self._begin(request, fleet, request_id, scope, key, attended=attended, linger=linger)
+            live.settle = settle
+        except BaseException:
+            if settle is not None:
+                settle(0, 0.0)
+            raise
+        return live
+
+    async def _begin(
+        self,
+        request: TurnRequest,
+        fleet: Fleet,
+        request_id: str,
+        scope: str,
+        key: str,
+        *,
+        attended: bool,
+        linger: float,
+    ) -> LiveTurn:
         known = await fleet.catalogues.models()
         named = self._names.resolve(request.model, known.models)
         if named.wishes and ("thinking" in named.wishes or named.effort):
@@ -299,6 +336,8 @@ class Relay:
                     self._recorder.record(faulted("relay", error))
                     live.log.append([TurnFailed(LocalProtocolError("The gateway failed while it read the answer."))])
         finally:
+            if live.settle is not None:
+                live.settle(*_took(live))
             if self._truncations is not None:
                 self._truncations.learn(ids[0], live.request, live.log.events, trio.current_time())
             self._settle(live, trio.current_time() - began)
@@ -466,6 +505,14 @@ class Relay:
                 own_token=live.log.spent.token,
             )
         )
+
+
+def _took(live: LiveTurn) -> tuple[int, float]:
+    """Tokens and credits of a turn that is over: as the upstream counted, or, where its client left, as estimated."""
+    last = live.log.events[-1] if live.log.events else None
+    if isinstance(last, TurnEnded):
+        return last.usage.total_tokens, last.usage.credits or 0.0
+    return (estimate(live.request) + live.tokens if live.first_event is not None else 0), 0.0
 
 
 class _Attended(AbstractAsyncContextManager[LiveTurn]):

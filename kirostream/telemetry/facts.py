@@ -218,6 +218,24 @@ class SinkRecovered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRefused:
+    """A key was over one of its limits: a turn of it may begin after `seconds`."""
+
+    level: ClassVar[Level] = "info"
+    key: str
+    limit: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysTroubled:
+    """The list of keys, or what they have spent, cannot be read. What was known goes on acting."""
+
+    level: ClassVar[Level] = "error"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsReloaded:
     """The settings were read again: those in `now` act from now on, those in `waiting` after a restart."""
 
@@ -262,6 +280,8 @@ Fact: TypeAlias = (
     | BaseUrlMended
     | SinkTroubled
     | SinkRecovered
+    | KeyRefused
+    | KeysTroubled
     | SettingsReloaded
     | SettingsRefused
     | Faulted

@@ -18,6 +18,8 @@ from kirostream.errors import (
     AccountSuspended,
     AccountThrottled,
     AnswerTooLarge,
+    BudgetSpent,
+    CallerThrottled,
     ContextOverflow,
     CredentialRejected,
     FormRefused,
@@ -68,6 +70,8 @@ TABLE: Final = [
     (MethodNotAllowed("M", allowed=("POST",)), 405, "invalid_request_error", 405, "invalid_request_error", "method_not_allowed"),
     (RequestTooSlow("M"), 408, "timeout_error", 408, "invalid_request_error", "request_timeout"),
     (RequestTooLarge("M"), 413, "request_too_large", 413, "invalid_request_error", "request_too_large"),
+    (CallerThrottled("M"), 429, "rate_limit_error", 429, "rate_limit_error", "rate_limit_exceeded"),
+    (BudgetSpent("M"), 429, "billing_error", 429, "rate_limit_error", "insufficient_quota"),
     (UpstreamDown("M"), 502, "api_error", 502, "server_error", "upstream_error"),
     (UpstreamFault("M"), 502, "api_error", 502, "server_error", "upstream_error"),
     (UpstreamOverloaded("M"), 529, "overloaded_error", 503, "server_error", "server_is_overloaded"),
@@ -172,6 +176,8 @@ def test_litellm_knows_a_wrong_key_by_its_words() -> None:
 def test_whether_to_repeat_is_said(name: str) -> None:
     assert (b"x-should-retry", b"false") in reply(name, KeyRejected("No."))[0].headers
     assert (b"retry-after-ms", b"1500") in reply(name, AccountThrottled("No.", retry_after=1.5))[0].headers
+    assert (b"retry-after", b"2") in reply(name, CallerThrottled("No.", retry_after=1.5))[0].headers
+    assert (b"x-should-retry", b"false") in reply(name, BudgetSpent("No.", retry_after=60.0))[0].headers
 
 
 # An upstream's errors

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kirostream.errors import KeyRejected, NotAllowed, StoreError
-from kirostream.gateway.callers import SCOPES, Callers, load_or_make_key
+from kirostream.gateway.callers import SCOPES, Caller, Callers, load_or_make_key
 from kirostream.net.exchange import HttpRequest
 
 CALLERS = Callers(["ks-right", "ks-other"])
@@ -115,6 +115,23 @@ def test_what_a_key_may_do() -> None:
     assert (callers.check(front).name, callers.check(front).owner) == ("internal", "default")
     with pytest.raises(NotAllowed, match="'internal' may not do this: it takes a key with the scope admin"):
         callers.check(front, "admin")
+
+
+def test_whose_turns_a_key_sees_and_ends() -> None:
+    def caller(*scopes: str, account: str = "") -> Caller:
+        return Caller("ci", "key-1", account, frozenset(scopes))
+
+    for owner, scopes, sees, rules in [
+        ("key-1", ["api"], True, True),
+        ("key-2", ["api"], False, False),
+        ("key-2", ["watch"], True, False),
+        ("key-2", ["admin"], False, True),
+        ("default", ["api", "watch", "admin"], True, True),
+        ("guest-1", ["api", "watch", "admin"], False, False),
+    ]:
+        assert (caller(*scopes).sees(owner), caller(*scopes).rules(owner)) == (sees, rules), (owner, scopes)
+    guest = caller("api", "watch", account="guest-1")
+    assert (guest.sees("guest-1"), guest.sees("guest-2"), guest.sees("key-2")) == (True, False, False)
 
 
 def test_who_brings_an_account_owns_what_comes_of_it() -> None:

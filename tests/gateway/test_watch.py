@@ -246,7 +246,7 @@ async def test_a_turn_of_somebody_else_is_not_there_and_no_key_opens_nothing() -
     stage = Stage()
     with pytest.raises(NoSuchTurn):
         await stage.call(f"/v1/turns/{'f' * 32}")
-    stage.live.caller = "somebody else"
+    stage.live.caller = "guest-of-somebody"  # the gateway's own key sees those of every key, and of no guest
     with pytest.raises(NoSuchTurn):
         await stage.call(f"/v1/turns/{TURN}/events")
     assert json.loads((await stage.call("/v1/turns")).sent)["data"] == []

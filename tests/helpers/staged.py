@@ -37,7 +37,7 @@ from kirostream.relay.attempt import Deadlines
 from kirostream.relay.catalogue import Catalogues
 from kirostream.relay.failover import FailoverSettings
 from kirostream.relay.live import LiveTurn
-from kirostream.relay.relay import Relay, RelaySettings
+from kirostream.relay.relay import Gate, Relay, RelaySettings
 from kirostream.telemetry.facts import Fact, TurnFinished
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.events import (
@@ -264,6 +264,7 @@ async def stage(
     settings: RelaySettings = SETTINGS,
     accounts: Sequence[str] = ("a",),
     pool_settings: PoolSettings | None = None,
+    gate: Gate | None = None,
 ) -> AsyncIterator[Stage]:
     """A relay that is given the scripted answers in order; no turn is left of it, and no lease."""
     facts: list[Fact] = []
@@ -289,6 +290,7 @@ async def stage(
             recorder=recorder,
             settings=settings,
             clock=lambda: 1_000_000.0,
+            gate=gate,
         )
         yield Stage(relay, client, keeper, provider, facts, pool)
         assert relay.snapshot().in_flight == 0

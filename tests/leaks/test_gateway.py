@@ -23,7 +23,7 @@ from kirostream.telemetry.facts import AttemptFailed, ExchangeFinished, TokenRef
 
 from . import sinks
 from .plants import MARK, SAID, SOURCES, secret, shows
-from .world import INTERNAL, KEY, World, world
+from .world import GIVEN, INTERNAL, KEY, World, world
 
 PROMPT = f"{SAID * 4} and more"
 PATHS = {name: dialect.path for name, dialect in DIALECTS.items() if dialect.path}
@@ -73,6 +73,8 @@ async def ask_everything(there: World) -> None:
             await there.ask("POST", path, bad.replace(MARK, SAID).encode())
         status, _ = await there.ask("POST", path, body(dialect, PROMPT, False), key=secret("wrong"))
         assert status == 401
+        given = [(await there.ask("POST", path, body(dialect, PROMPT, False), key=GIVEN))[0] for _ in range(5)]
+        assert given[-1] == 429
         status, _ = await there.ask("POST", f"{path}?key={KEY}", body(dialect, PROMPT, False), key="")
         assert status == 200
     for key in ("x-api-key", "api-key"):
@@ -170,7 +172,14 @@ def hear_files(there: World) -> None:
     for where, held in sinks.files(there.data):
         there.ear.hear(where, held, *((MARK,) if where.startswith(kept) else (MARK, SAID)))
         heard |= {where} | ({"a conversation"} if shows(held, SAID) else set())
-    assert {"a conversation", "table responses", "table pool_accounts", "table usage", "table usage_days"} <= heard
+    assert {
+        "a conversation",
+        "table responses",
+        "table pool_accounts",
+        "table usage",
+        "table usage_days",
+        "file keys.json",
+    } <= heard
     assert any(where.startswith("file captures/") for where in heard)
     assert any(where.startswith("file sealed/") for where in heard)
     assert any(where.startswith("file logs/") for where in heard)

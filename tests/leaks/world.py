@@ -19,6 +19,7 @@ from kirostream.accounts.discovery import Found, discover, from_environment
 from kirostream.accounts.oidc import AuthHosts
 from kirostream.app import Gateway, open_gateway
 from kirostream.commands.account_admin import open_account_admin
+from kirostream.gateway.limits import Limits
 from kirostream.net.exchange import Exchange
 from kirostream.net.http1 import Http1Door
 from kirostream.relay.failover import FailoverSettings
@@ -34,6 +35,7 @@ from .plants import MARK, SAID, SOURCES, Place, imports, mark_what_is_issued, se
 
 KEY = secret("ks-", "key")
 INTERNAL = secret("ki-", "internal")
+GIVEN = secret("ks-", "given")
 PROXY = f"http://person:{secret('', 'proxy')}@127.0.0.1:9"
 MOST_LOOKS = 4
 """At each occasion: one costs a tenth of a second."""
@@ -200,6 +202,8 @@ async def world(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wor
             open_gateway(settings, found, data_dir=data, recorder=Recorder(ear.facts.append)) as gateway,
             httpx.AsyncClient(timeout=20) as client,
         ):
+            await gateway.book.file.add("given", limits=Limits(requests=4), secret=GIVEN)
+            await gateway.book.load()
             gc.collect()
             yield World(gateway, simulator, settings, ear, data, found, client)
         nursery.cancel_scope.cancel()

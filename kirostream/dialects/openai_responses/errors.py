@@ -15,6 +15,8 @@ from kirostream.dialects.openai_chat import response as chat
 from kirostream.dialects.openai_responses.wire import WireError
 from kirostream.errors import (
     AccountThrottled,
+    BudgetSpent,
+    CallerThrottled,
     ContextOverflow,
     KirostreamError,
     ModelNotOnAccount,
@@ -33,6 +35,8 @@ _CODES: Final[Sequence[tuple[type[KirostreamError], str]]] = (
     (AccountThrottled, "rate_limit_exceeded"),
     (UpstreamOverloaded, "server_is_overloaded"),
     (NoAccount, "server_is_overloaded"),
+    (BudgetSpent, "insufficient_quota"),
+    (CallerThrottled, "rate_limit_exceeded"),
     (RequestError, "invalid_prompt"),
     (ModelNotOnAccount, "invalid_prompt"),
     (UpstreamRefused, "invalid_prompt"),
@@ -55,7 +59,7 @@ class _Said(msgspec.Struct):
 def error_words(error: KirostreamError) -> str:
     """The message for a client; where it makes sense to wait, with the words from which Codex takes how long."""
     message = msgspec.json.decode(chat.write_error(error, "").body, type=_Said).error.message or error.message
-    if isinstance(error, AccountThrottled) and error.retry_after is not None:
+    if isinstance(error, AccountThrottled | CallerThrottled) and error.retry_after is not None:
         message += f" Please try again in {max(error.retry_after, 0.0):.3g}s."
     return message
 
