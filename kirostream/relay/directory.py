@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import field
+from typing import Final
 
 import trio
 
@@ -17,6 +18,10 @@ from kirostream.errors import NoSuchTurn
 from kirostream.relay.archive import Archive, ArchiveSettings
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import CAP
+
+
+HELD: Final = 4 << 10
+"""Bytes that a turn which is over takes beside its log, about: most of it, where the answer was short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +115,7 @@ class Directory:
             return
         live.slim()
         self._over[turn] = live, trio.current_time() + self.settings.replay
-        self._size += live.log.size
+        self._size += HELD + live.log.size
         while self._size > self.settings.total:
             self._drop()
             self._dropped += 1
@@ -122,7 +127,7 @@ class Directory:
             self._drop()
 
     def _drop(self) -> None:
-        self._size -= self._over.popitem(last=False)[1][0].log.size
+        self._size -= HELD + self._over.popitem(last=False)[1][0].log.size
 
     async def find(self, turn: str, sees: Callable[[str], bool]) -> LiveTurn:
         """The turn of this id, where one sees the turns of who asked for it.

@@ -12,7 +12,7 @@ import trio.testing
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading, Writer
 from kirostream.errors import AnswerTooLarge, NoSuchTurn, TurnCancelled
-from kirostream.relay.directory import Directory, TurnsSettings
+from kirostream.relay.directory import HELD, Directory, TurnsSettings
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import WEIGH, TurnLog
 from kirostream.turn.events import BlockDelta, BlockKind, BlockStarted, Stop, TurnEnded, TurnFailed, TurnStarted
@@ -163,12 +163,14 @@ async def test_a_turn_that_was_broken_off_cannot_be_replayed() -> None:
 
 
 async def test_the_oldest_goes_first_where_there_is_too_much() -> None:
-    directory = Directory(TurnsSettings(total=2_000))
+    total = 3 * HELD  # of short answers, most is not their log
+    directory = Directory(TurnsSettings(total=total))
     lives = [over(a_turn(number), BlockDelta.of(0, "x" * 500)) for number in range(5)]
     for live in lives:
         directory.add(live)
         directory.close(live)
     snapshot = directory.snapshot()
-    assert 0 < snapshot.size <= 2_000
+    assert 2 * HELD < snapshot.size <= total
+    assert snapshot.over == 2
     assert snapshot.over + snapshot.dropped == 5
     assert directory.of("me".__eq__) == lives[-snapshot.over :]

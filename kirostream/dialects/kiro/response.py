@@ -99,6 +99,9 @@ More: TypeAlias = Callable[[Sequence[bytes]], list[TurnEvent]]
 """What takes more pieces of the open block."""
 
 
+_NO_CALLS: Final[frozenset[str]] = frozenset()
+
+
 class Reader(RunReader):
     """Reads one answer. See the module's docstring, and `dialect.Reader`."""
 
@@ -114,7 +117,7 @@ class Reader(RunReader):
         self._half_of: More = _ignore  # where it belongs
         self._call = ""  # the id of the open call, empty between calls
         self._arguments: list[bytes] = []  # of the open call
-        self._calls: frozenset[str] = frozenset()  # the ids of all calls so far
+        self._calls = _NO_CALLS  # the ids of all calls so far
         self._broken = False  # a call came whose arguments are no object
         self._said = False  # something of the turn itself came
         # What is known of the end and the cost, by source; see `_why` and `_usage`.
