@@ -65,8 +65,10 @@ class Goal:
 
 GOALS = (
     Goal("126 B, 16 KiB reads", "kirostream", ratio=50),
-    Goal("126 B, one frame a read", "kirostream", ratio=45),
-    Goal("126 B, 16 KiB reads", "kirostream, fused to SSE", nanoseconds=150),
+    Goal("126 B, 16 KiB reads", "kirostream", nanoseconds=300),
+    Goal("126 B, one frame a read", "kirostream", ratio=50),
+    Goal("126 B, one frame a read", "kirostream", nanoseconds=300),
+    Goal("126 B, 16 KiB reads", "kirostream, fused to SSE", nanoseconds=100),
 )
 
 
