@@ -18,6 +18,7 @@ from bench import (
     memory,
     page,
     pool,
+    recorder,
     start,
     upstream,
 )
@@ -34,6 +35,7 @@ SUITES: dict[str, ModuleType] = {
     "ledger": ledger,
     "memory": memory,
     "pool": pool,
+    "recorder": recorder,
     "start": start,
     "upstream": upstream,
     "guard": guard,

@@ -121,7 +121,19 @@ ONE_SITE: Final = {
     "prometheus_client": {"telemetry/metrics.py"},
     "typer": {
         f"commands/{name}.py"
-        for name in ("accounts", "admin", "app", "keys", "login", "logs", "serve", "settings", "usage", "watch")
+        for name in (
+            "accounts",
+            "admin",
+            "app",
+            "keys",
+            "login",
+            "logs",
+            "report",
+            "serve",
+            "settings",
+            "usage",
+            "watch",
+        )
     },
 }
 

@@ -10,6 +10,7 @@ from kirostream.commands.admin import admin
 from kirostream.commands.keys import keys
 from kirostream.commands.login import login
 from kirostream.commands.logs import logs
+from kirostream.commands.report import report
 from kirostream.commands.serve import serve, simulate
 from kirostream.commands.settings import settings
 from kirostream.commands.usage import usage
@@ -40,6 +41,7 @@ app.command()(login)
 app.command()(watch)
 app.command()(usage)
 app.command()(logs)
+app.command()(report)
 app.add_typer(accounts)
 app.add_typer(keys)
 app.add_typer(settings)

@@ -103,3 +103,25 @@ def test_what_cannot_be_read(running: tuple[Path, str], tmp_path: Path) -> None:
     assert "no logs" in nothing.stderr
     assert logs(running[0], "--level", "loud").returncode == 2
     assert logs(running[0], "--since", "soon").returncode == 2
+
+
+def test_a_report_has_what_a_bug_needs_and_nothing_that_was_said(running: tuple[Path, str]) -> None:
+    tmp, url = running
+    ask(url, "[[error:VALIDATION]] a secret plan")
+    time.sleep(1.2)
+    file = tmp / "report.json"
+    command = [sys.executable, "-m", "kirostream", "report"]
+    env = clean_env(tmp, PROXY_API_KEY=KEY, KIROSTREAM_LOG_LEVEL="debug")
+    done = subprocess.run([*command, str(file)], env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    text = file.read_text()
+    said = json.loads(text)
+    assert {"kirostream", "core", "python", "system", "settings", "log", "captures"} <= set(said)
+    assert said["settings"]["log.level"] == {"value": "debug", "from": "KIROSTREAM_LOG_LEVEL"}
+    assert any(line["event"] == "attempt failed" for line in said["log"])
+    assert len(said["captures"]) == 1
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert KEY not in text
+    assert "a secret plan" not in text
+    shown = subprocess.run([*command, "-"], env=env, capture_output=True, text=True, timeout=30, check=True)
+    assert json.loads(shown.stdout)["kirostream"] == said["kirostream"]

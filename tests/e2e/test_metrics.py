@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kirostream.app import Gateway, open_gateway
 from kirostream.settings import load
+from kirostream.telemetry.facts import Fact
 from kirostream.telemetry.recorder import Recorder
 
 KEY = {"x-api-key": "k"}
@@ -24,11 +25,14 @@ PATHS = ("/v1/messages", "/v1/chat/completions", "/v1/responses")
 
 
 @asynccontextmanager
-async def running(tmp: Path, **arguments: object) -> AsyncIterator[tuple[Gateway, dict[str, str]]]:
-    """A gateway with a simulator behind it, and the address of each door."""
+async def running(
+    tmp: Path, *, folder: Path | None = None, facts: list[Fact] | None = None, **arguments: Any
+) -> AsyncIterator[tuple[Gateway, dict[str, str]]]:
+    """A gateway with a simulator behind it, and the address of each door; `folder` is its data directory."""
     given = {"server.port": 0, "server.key": "k", "listen": [{"port": 0, "door": "asgi"}], **arguments}
     settings = load({"KIROSTREAM_CONFIG_DIR": str(tmp)}, arguments=given)
-    async with open_gateway(settings, None, data_dir=tmp, recorder=Recorder()) as gateway:
+    recorder = Recorder(*([] if facts is None else [facts.append]))
+    async with open_gateway(settings, None, data_dir=folder or tmp, recorder=recorder) as gateway:
         yield gateway, dict(zip(DOORS, (gateway.url, *gateway.more_urls), strict=True))
 
 
@@ -133,7 +137,8 @@ async def test_an_answer_says_where_the_time_went(door: str, path: str, stream: 
 
 async def test_it_can_be_left_out(tmp_path: Path) -> None:
     with trio.fail_after(30):
-        async with running(tmp_path, **{"server.timing": False}) as (_, urls), httpx.AsyncClient(timeout=20) as client:
+        off: dict[str, Any] = {"server.timing": False}
+        async with running(tmp_path, **off) as (_, urls), httpx.AsyncClient(timeout=20) as client:
             answer = await client.post(
                 f"{urls['http1']}/v1/messages", json=ask("/v1/messages", "hi", stream=False), headers=KEY
             )

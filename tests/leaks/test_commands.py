@@ -66,6 +66,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "settings check": [[]],
     "settings docs": [[]],
     "settings set": [["server.grace", "5"], ["guests.key"], ["server.grace", "long"]],
+    "report": [["-"], ["{home}/report.json"]],
     "simulate": [["--port", "nonsense"]],
     "usage": [[], ["--by", "account"], ["--turns"], ["--turns", "--json"], ["--json"], ["--csv"], ["--only", "key=x"]],
     "watch": [["--url", "http://127.0.0.1:9"], ["0123", "--json", "--url", "http://127.0.0.1:9"]],
