@@ -11,7 +11,7 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -24,6 +24,8 @@ from kirostream.relay.live import Settle
 from kirostream.telemetry.facts import Fact, KeyRefused, KeysTroubled
 from kirostream.turn.request import TurnRequest
 from kirostream.turn.tokens import estimate
+
+T = TypeVar("T")
 
 Spent = Callable[[str, float], Awaitable[float]]
 """Credits that the key of this name has spent since a moment, in unix seconds."""
@@ -101,6 +103,16 @@ class KeyBook:
             self._troubled(error)
         else:
             self._trouble = ""
+
+    async def changed(self, change: Awaitable[T]) -> T:
+        """Do a change of the list, as ``book.file.add("ci")``, and take it in at once.
+
+        Raises:
+            SettingsError, StoreError: as the change has it.
+        """
+        done = await change
+        await self.load()
+        return done
 
     def adopt(self, keys: Iterable[Key]) -> None:
         """Go by these keys from now on. Turns in flight end as they would have."""

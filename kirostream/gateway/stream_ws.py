@@ -206,12 +206,12 @@ class StreamSocket:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one connection."""
-        caller = self.callers.check(exchange.request, *WATCH)
+        self.callers.check(exchange.request, *WATCH)
         try:
             if not self.settings.enabled:
                 raise UpgradeRequired("WebSocket connections are switched off here. Use POST, and GET /v1/turns.")
             async with accept(exchange, self.settings.connection) as socket:
-                await _Session(self, socket, exchange.request, caller).run()
+                await _Session(self, socket, exchange.request).run()
         except UpgradeRequired as error:
             upgrade = (b"connection", b"upgrade"), (b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")
             body = encode({"error": {"type": "UpgradeRequired", "message": error.message}})
@@ -229,11 +229,10 @@ class StreamSocket:
 class _Session(SocketSession):
     """One connection."""
 
-    def __init__(self, server: StreamSocket, socket: MessageSocket, request: HttpRequest, caller: Caller) -> None:
+    def __init__(self, server: StreamSocket, socket: MessageSocket, request: HttpRequest) -> None:
         super().__init__(socket, life=server.settings.life, most=MOST_AT_ONCE, stopping=server.stopping)
         self._server = server
         self._request = request
-        self._caller = caller
         self._watched: dict[tuple[str, str], Watched] = {}
 
     async def farewell(self, why: str) -> None:
@@ -264,7 +263,7 @@ class _Session(SocketSession):
                     live.cancel()
                     await self._say({"op": "cancelled", "ref": ref, "turn": op.turn})
                 case "list":
-                    turns = [Raw(describe(each)) for each in self._server.relay.directory.of(self._caller.sees)]
+                    turns = [Raw(describe(each)) for each in self._server.relay.directory.of(self._watcher().sees)]
                     await self._say({"op": "turns", "ref": ref, "data": turns})
         except KirostreamError as error:
             await self._refuse(error, ref, op)
@@ -341,7 +340,11 @@ class _Session(SocketSession):
     # Words
 
     async def _find(self, turn: str) -> LiveTurn:
-        return await self._server.relay.directory.find(turn, self._caller.sees)
+        return await self._server.relay.directory.find(turn, self._watcher().sees)
+
+    def _watcher(self) -> Caller:
+        """Who is at the other end, whose key is still good."""
+        return self._server.callers.check(self._request, *WATCH)
 
     async def _of(self, op: WireOp) -> Watched:
         dialect = op.dialect or (await self._find(op.turn)).request.spoken_in

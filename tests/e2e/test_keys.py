@@ -15,6 +15,7 @@ import httpx
 import openai
 import pytest
 import trio
+import trio_websocket
 
 from e2e.conftest import clean_env
 from e2e.test_faults import until
@@ -220,6 +221,29 @@ async def test_turns_of_two_keys_have_nothing_to_do_with_each_other(tmp_path: Pa
         assert (await on.get("eye", "/v1/models")).status_code == 403
         assert (await on.get("boss", "/v1/turns")).status_code == 403
         assert (await on.ask("boss")).status_code == 403
+
+
+async def test_a_socket_is_only_as_good_as_its_key(tmp_path: Path) -> None:
+    async with place(tmp_path) as on:
+        await on.key("ann")
+        await on.key("eye", NONE, "watch")
+        await on.ask("ann")
+        url = on.gateway.url.replace("http", "ws") + "/v1/stream"
+        headers = [(b"x-api-key", on.secrets["eye"].encode())]
+        async with trio_websocket.open_websocket_url(url, extra_headers=headers) as socket:
+
+            async def said(**op: object) -> dict[str, Any]:
+                await socket.send_message(json.dumps(op))
+                found: dict[str, Any] = json.loads(await socket.get_message())
+                return found
+
+            (turn,) = (await said(op="list"))["data"]
+            asked = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+            for op in ({"op": "start", "dialect": "anthropic", "request": asked}, {"op": "cancel", "turn": turn["id"]}):
+                assert (await said(**op))["error"]["type"] == "NotAllowed"
+            await on.gateway.book.changed(on.file.remove("eye"))
+            for op in ({"op": "list"}, {"op": "watch", "turn": turn["id"]}):
+                assert (await said(**op))["error"]["type"] == "KeyRejected"
 
 
 async def test_a_stored_answer_belongs_to_its_key(tmp_path: Path) -> None:
