@@ -22,8 +22,9 @@ run: $(BYTECODE)        ## install, compile, and start the gateway with the buil
 test: $(DEV)            ## install what tests need, and run the whole suite
 	$(BIN)/python -m pytest
 
-js:             ## install the JavaScript SDKs that tests/e2e/js drives; without them those tests are skipped
+js:             ## install the JavaScript that tests/e2e/js and bench/js drive; without it those parts are skipped
 	cd tests/e2e/js && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+	cd bench/js && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 
 lint: $(DEV)            ## style and format
 	$(BIN)/ruff check .
