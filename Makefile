@@ -22,7 +22,7 @@ run: $(BYTECODE)        ## install, compile, and start the gateway with the buil
 test: $(DEV)            ## install what tests need, and run the whole suite
 	$(BIN)/python -m pytest
 
-js:             ## install the JavaScript that tests/e2e/js and bench/js drive; without it those parts are skipped
+js:             ## install the npm packages that tests/e2e and the bench drive; without them those are skipped
 	cd tests/e2e/js && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	cd bench/js && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 

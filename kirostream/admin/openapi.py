@@ -104,7 +104,9 @@ def _responses(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
     failure = {"content": {"application/json": {"schema": schema_of[Failure]}}}
     good: dict[str, Any] = {"description": route.summary}
     if route.media:
-        good["content"] = {media: {"schema": {"type": "string"}} for media in route.media}
+        good["content"] = {
+            media: {"schema": {} if media == "application/json" else {"type": "string"}} for media in route.media
+        }
     if route.gives is not None:
         good.setdefault("content", {})["application/json"] = {"schema": schema_of[route.gives]}
     statuses = {400, 401, 500, *route.refuses}

@@ -77,7 +77,7 @@ class Recent:
                 self._minutes.append(Minute(at))
             self._minutes[-1].add(fact)
             self.total.add(fact)
-        elif isinstance(fact, AttemptFailed | RefreshFailed):
+        elif isinstance(fact, RefreshFailed) or (isinstance(fact, AttemptFailed) and fact.blame != "client"):
             self._troubles[fact.account] = Trouble(self._clock(), fact.message)
             self._troubles.move_to_end(fact.account)
             if len(self._troubles) > TROUBLES:

@@ -10,12 +10,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import pytest
 import trio
 
 from helpers.operating import KEY, Place, place
+from kirostream.accounts.formats import FORMATS
 from kirostream.accounts.health import State
-from kirostream.admin.pages.accounts import StateName
+from kirostream.admin.pages.accounts import Import, StateName
 from kirostream.admin.settings import AdminSettings
 from kirostream.turn.events import BlockDelta, TurnEnded
 from kirostream.turn.wire import load
@@ -102,6 +104,11 @@ async def test_the_light_goes_red_without_accounts(tmp_path: Path) -> None:
         await at.ask("POST", f"/admin/api/accounts/{account['id']}/enable")
         assert (await at.get("/admin/api/status"))["status"] == "healthy"
         assert (await at.say("hello")).status_code == 200
+
+
+def test_the_formats_are_those_that_are_known() -> None:
+    taken = msgspec.json.schema(Import)["$defs"]["Import"]["properties"]["format"]["enum"]
+    assert set(taken) == {"", *FORMATS}
 
 
 def test_the_states_are_those_of_the_pool() -> None:
@@ -390,7 +397,10 @@ async def test_a_setting_is_changed_and_acts(tmp_path: Path) -> None:
         later = (await at.ask("PUT", "/admin/api/settings/server.memory", {"value": "1000"})).json()
         assert (later["acts"], later["setting"]["waiting"]) == ("restart", True)
         assert (await at.ask("PUT", one, {"value": None})).json()["setting"]["value"] == 8
-        for name, value in [("server.most_choices", "many"), ("server.port", -1.5), ("server.nothing", 1)]:
+        near = await at.ask("GET", "/admin/api/settings/server.most_choice")
+        assert (near.status_code, "server.most_choices" in near.text) == (404, True)
+        assert (await at.ask("PUT", "/admin/api/settings/server.nothing", {"value": 1})).status_code == 404
+        for name, value in [("server.most_choices", "many"), ("server.port", -1.5)]:
             wrong = await at.ask("PUT", f"/admin/api/settings/{name}", {"value": value})
             assert (wrong.status_code, wrong.json()["error"]["type"]) == (400, "bad_value"), wrong.text
         checked = await at.ask("POST", "/admin/api/settings/check", {"changes": {"server.most_choices": "x"}})

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,14 +39,13 @@ def clean_env(tmp: Path, **more: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """`kirostream serve --demo`, until the session ends."""
-    tmp = tmp_path_factory.mktemp("gateway")
+@contextmanager
+def serving(tmp: Path, **more: str) -> Iterator[Running]:
+    """`kirostream serve --demo`, until the block ends. `more` are variables of its environment."""
     log = (tmp / "log").open("w")
     process = subprocess.Popen(
         [sys.executable, "-m", "kirostream", "serve", "--demo", "--port", "0"],
-        env=clean_env(tmp, PROXY_API_KEY=KEY, KIROSTREAM_RELAY_FAILOVER_BACKOFF="0.01"),
+        env=clean_env(tmp, PROXY_API_KEY=KEY, **more),
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
@@ -65,3 +65,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         log.close()
     assert process.returncode == 0
     assert "Traceback" not in (tmp / "log").read_text()
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A demo, until the session ends."""
+    with serving(tmp_path_factory.mktemp("gateway"), KIROSTREAM_RELAY_FAILOVER_BACKOFF="0.01") as running:
+        yield running

@@ -118,7 +118,7 @@ class Import(msgspec.Struct, forbid_unknown_fields=True):
     """Another program's file. `format` is empty where the file says so itself."""
 
     text: Annotated[str, Meta(min_length=1)]
-    format: Literal["", "account-manager", "kiro-go", "kiro-gateway", "kiro-rs", "env"] = ""
+    format: Literal["", "account-manager", "kiro-go", "kiro-gateway", "kiro-rs", "cards", "csv", "env"] = ""
 
 
 class Named(msgspec.Struct):

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from kirostream.admin.errors import Unavailable
+from kirostream.admin.errors import NotThere, Unavailable
 from kirostream.admin.route import Call, Route
 from kirostream.errors import SettingsError
 
@@ -232,14 +232,21 @@ class SettingsPage:
 
     async def show(self, call: Call) -> Setting:
         """``GET /settings/{name}``."""
-        return _said(self._there().one(call.path["name"]))
+        return _said(self._one(self._there(), call.path["name"]))
 
     async def put(self, call: Call) -> Changed:
         """``PUT /settings/{name}``."""
         editor, name = self._there(), call.path["name"]
-        editor.one(name)
+        self._one(editor, name)
         done = await editor.set(name, call.body.value)
         return Changed(_said(editor.one(name)), done.acts, done.by)
+
+    @staticmethod
+    def _one(editor: Editor, name: str) -> Shown:
+        try:
+            return editor.one(name)
+        except SettingsError as error:
+            raise NotThere(error.message) from None
 
     async def check(self, call: Call) -> Checked:
         """``POST /settings/check``."""

@@ -321,7 +321,7 @@ function importing({ close, done }) {
   const format = h(
     "select",
     {},
-    ["", "account-manager", "kiro-go", "kiro-gateway", "kiro-rs", "env"].map((each) => h("option", { value: each }, each || t("add.detect"))),
+    ["", "account-manager", "kiro-go", "kiro-gateway", "kiro-rs", "cards", "csv", "env"].map((each) => h("option", { value: each }, each || t("add.detect"))),
   );
   file.addEventListener("change", async () => {
     if (file.files[0]) text.value = await file.files[0].text();

@@ -16,6 +16,7 @@ export default function open(page) {
     h("div", { class: "watch" }, list, detail),
   );
   let chosen = "";
+  let picked = false;
   let watched = null;
   let newest = [];
 
@@ -26,7 +27,7 @@ export default function open(page) {
           turns.map((turn) =>
             h(
               "tr",
-              { class: "selectable", "aria-selected": String(turn.id === mine), "data-turn": turn.id, onclick: () => choose(turn.id) },
+              { class: "selectable", "aria-selected": String(turn.id === mine), "data-turn": turn.id, onclick: () => ((picked = true), choose(turn.id)) },
               h("td", { class: "nowrap dim" }, clock(turn.created)),
               h("td", { class: "nowrap" }, h("button", { type: "button", class: "link", "data-focus": turn.id }, turn.answered_by || turn.model)),
               h("td", { class: "dim" }, turn.key),
@@ -54,9 +55,12 @@ export default function open(page) {
   const stop = repeatedly(async (signal) => {
     newest = (await get("/turns", signal)).turns.slice(0, 100);
     rows.update({ turns: newest, chosen });
-    const first = newest.find((turn) => turn.status === "in_progress") ?? newest[0];
-    if (!chosen && first) choose(first.id);
-    const turn = newest.find((each) => each.id === chosen);
+    let turn = newest.find((each) => each.id === chosen);
+    if (!picked && turn?.status !== "in_progress") {
+      // Until somebody picks one, the page follows what happens.
+      turn = newest.find((each) => each.status === "in_progress") ?? turn ?? newest[0];
+      if (turn) choose(turn.id);
+    }
     if (turn) watched?.describe(turn);
   }, 1000);
   return () => {
