@@ -9,31 +9,29 @@ bytes, and a write that does not wait). So a task that has nothing to do but to 
 socket itself. It gives the hub a function, *come*, and sleeps until that function says that the task is needed: at the
 beginning, the end, a fault, a client that is behind.
 
-Where the time comes from: **Trio tells its instruments before it waits** (`trio.abc.Instrument.before_io_wait`), with
-the time that it is ready to wait. Nothing can be run at that moment, or Trio would not wait. So the hub waits in its
-stead, for the sockets it was given *and for everything that Trio would wait for*: Trio's epoll descriptor is one more
-descriptor in the hub's. What comes on the hub's sockets is taken there and then; once Trio has something to do (a
-socket of its own, a deadline, a thread, a signal, a task that a *come* has woken) the hub returns, and Trio's own wait
-finds it at once. A stream of tokens costs no lap at all as long as nobody needs a task. ::
+Where the time comes from: **the hub stands where Trio's epoll stood**. Trio calls `poll` when it has run what can be
+run, with the time that it is ready to wait. The hub waits, for the sockets it was given *and for everything that Trio
+would wait for*: Trio's own epoll descriptor is one more descriptor in the hub's. What comes on the hub's sockets is
+taken there and then; once Trio has something to do (a socket of its own, a deadline, a thread, a signal, a task that a
+*come* has woken) the hub returns. A stream of tokens costs no lap at all as long as nobody needs a task. ::
 
-    Trio: run what can be run --> before_io_wait --> wait --> run ...
-                                        |
-                                        +-- hub: wait for both; come, come, come; until Trio has something
+    Trio: run what can be run --> poll --> run ...
+                                   |
+                                   +-- hub: wait for both; come, come, come; until Trio has something
 
 What stays as it is: there is one thread, so nothing needs a lock; a task owns its stream, and cancelling the task takes
 the stream off the hub; deadlines are Trio's, for the hub waits no longer than Trio would. A *come* must not wait, and
 what it does is what a task does between two checkpoints.
 
-The time that Trio is ready to wait was computed before the hub took it. So where the hub has used it up, or a *come*
-has woken a task, it wakes Trio's wait (`force_wakeup`). A deadline that a *come* brings forward is seen after the one
-that stood, not before: those that are moved here are moved back (`relay.attempt`).
+A deadline that a *come* brings forward is seen after the one that stood, not before: those that are moved here are
+moved back (`relay.attempt`).
 
 While nothing but tokens of one block come, not even *come* is called: a *track* takes them to the client in compiled
 code (`_wire.pyx`, `relay.lane`).
 
-Some of this is Trio's own business: its epoll, what can be run, `force_wakeup`. It is looked for when the hub is
-opened; where something is not found, or there is no epoll (macOS, Windows) or no compiled core, there is no hub, and
-each task waits for its socket by itself. That is the plain way: the same functions, called by the same tasks.
+Some of this is Trio's own business: its epoll, and what can be run. It is looked for when the hub is opened; where
+something is not found, or there is no epoll (macOS, Windows) or no compiled core, there is no hub, and each task waits
+for its socket by itself. That is the plain way: the same functions, called by the same tasks.
 `tests/net/test_each.py` runs both.
 """
 
@@ -63,24 +61,29 @@ class HasFileno(Protocol):
         """Its descriptor."""
 
 
-class Hub(trio.abc.Instrument):
-    """Waits in Trio's stead. Made by `opened`, in the thread of its run."""
+class Hub:
+    """Waits in the place of Trio's epoll, which does everything else. Made by `opened`, in the thread of its run."""
 
     def __init__(self, runner: Any, trio_epoll: select.epoll) -> None:
         from kirostream.net._wire import Poller, Watch
 
         self._watch = Watch
         self._runner = runner
+        self._trio = trio_epoll
+        # What else Trio asks of its epoll.
+        self.register, self.modify, self.unregister = trio_epoll.register, trio_epoll.modify, trio_epoll.unregister
         self._epoll = select.epoll()
         self._epoll.register(trio_epoll.fileno(), select.EPOLLIN)
         self._watches: dict[int, Watch] = {}
         self._poller: Poller = Poller(self._epoll.fileno(), trio_epoll.fileno(), self._watches, self._ended)
+        runner.io_manager._epoll = self  # noqa: SLF001  see the theory
 
     def __repr__(self) -> str:
         return f"<Hub of {len(self._watches)} sockets>"
 
     def close(self) -> None:
-        """Give up the descriptor. Nothing may be on the hub any more."""
+        """Give Trio its epoll back. Nothing may be on the hub any more."""
+        self._runner.io_manager._epoll = self._trio  # noqa: SLF001
         self._epoll.close()
 
     async def each(self, sock: HasFileno, come: Come, secret: Secret | None = None) -> None:
@@ -115,14 +118,15 @@ class Hub(trio.abc.Instrument):
         if watch is not None:
             self._ended(watch, trio.ClosedResourceError("another task closed this socket"))
 
-    def before_io_wait(self, timeout: float) -> None:
-        """Trio is about to wait, for `timeout` seconds at most."""
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        """Wait until there is something for Trio, `timeout` seconds at most. Gives what is up with its descriptors."""
         if self._watches:
             runner = self._runner
             # A test that waits until nothing happens, or whose clock jumps then: what is nothing, Trio sees itself.
             watched = runner.waiting_for_idle or runner.clock_autojump_threshold != math.inf
             if self._poller.wait(timeout, bool(watched), runner.runq):
-                runner.io_manager.force_wakeup()
+                timeout = 0.0
+        return self._trio.poll(timeout, most)
 
     def _ended(self, watch: Watch, error: BaseException | None) -> None:
         """Take a socket off the hub, and wake its task."""
@@ -145,18 +149,16 @@ def current_hub() -> Hub | None:
 @contextmanager
 def opened(*, wanted: bool = True) -> Iterator[Hub | None]:
     """Have a hub in this run of Trio, where there can be one and it is `wanted`; `None` where not."""
-    hub = _make() if wanted else None
-    if hub is None:
-        yield None
-        return
-    trio.lowlevel.add_instrument(hub)
     before = _HUB.get()
+    hub = _make() if wanted and before is None else None
+    if hub is None:
+        yield before
+        return
     _HUB.set(hub)
     try:
         yield hub
     finally:
-        _HUB.set(before)
-        trio.lowlevel.remove_instrument(hub)
+        _HUB.set(None)
         hub.close()
 
 
@@ -170,7 +172,7 @@ def _make() -> Hub | None:
 
         runner: Any = GLOBAL_RUN_CONTEXT.runner
         epoll = runner.io_manager._epoll  # noqa: SLF001  see the theory
-        known = (runner.runq, runner.waiting_for_idle, runner.clock_autojump_threshold, runner.io_manager.force_wakeup)
+        known = (runner.runq, runner.waiting_for_idle, runner.clock_autojump_threshold)
     except (ImportError, AttributeError):
         return None
-    return Hub(runner, epoll) if _wire.HAS_EPOLL and isinstance(epoll, select.epoll) and len(known) == 4 else None
+    return Hub(runner, epoll) if _wire.HAS_EPOLL and isinstance(epoll, select.epoll) and len(known) == 3 else None
