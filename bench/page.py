@@ -1,13 +1,14 @@
 """docs/benchmarks.md and its charts, written from the newest results of each suite in ``bench/results``.
 
-Nothing is measured here. A test sees that the committed page is what this makes of the committed results.
+Nothing is measured here. A test sees that the committed page is what this makes of the results that it names.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ SUITES = {
     "counting": "Long token counts",
     "pool": "Leases of accounts",
     "ledger": "The usage ledger",
+    "recorder": "What recording a turn takes",
     "start": "Start and memory at rest",
     "memory": "Memory of connections and streams",
     "endtoend": "Letting go of an upstream",
@@ -35,19 +37,25 @@ SUITES = {
 """What has a place on the page, and its heading."""
 
 
-def newest(results: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The newest result of each suite that has a place: the file's name and what it holds."""
+def newest(results: Path, among: Collection[str] | None = None) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The newest result of each suite that has a place: the file's name and what it holds.
+
+    Args:
+        among: files that count, by name; None: all.
+    """
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for path in sorted(results.glob("*.json")):  # a name ends with its time
+        if among is not None and path.name not in among:
+            continue
         said = json.loads(path.read_text())
         if said["suite"] in SUITES:
             found[said["suite"]] = (path.name, said)
     return {suite: found[suite] for suite in SUITES if suite in found}
 
 
-def files(results: Path) -> dict[Path, str]:
-    """The page and its charts, by path."""
-    known = newest(results)
+def files(results: Path, among: Collection[str] | None = None) -> dict[Path, str]:
+    """The page and its charts, by path. Arguments as `newest` has them."""
+    known = newest(results, among)
     drawn: dict[str, str] = {}
     text = "\n".join(_page(known, drawn))
     return {PAGE: text + "\n", **{CHARTS / f"{name}.svg": chart for name, chart in drawn.items()}}
@@ -288,7 +296,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def differing(results: Path = report.RESULTS) -> Sequence[Path]:
-    """Files of the page that are not what the results make of them."""
-    made = files(results)
+    """Files of the page that are not what the results make of them that it names."""
+    named = re.findall(r"\(\.\./bench/results/([^)]+)\)", PAGE.read_text())
+    made = files(results, named)
     here = {PAGE, *CHARTS.glob("*.svg")}
     return sorted(path for path in here | set(made) if not path.exists() or made.get(path) != path.read_text())
