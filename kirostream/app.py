@@ -11,11 +11,12 @@ their turns end with an error event that says why; what still does not end is cu
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -81,6 +82,7 @@ from kirostream.telemetry.facts import (
     PoolTroubled,
     RefreshFailed,
     ServiceChanged,
+    SinkTroubled,
     TokenRefreshed,
 )
 from kirostream.telemetry.faults import faulted
@@ -233,6 +235,7 @@ async def open_gateway(
         logs = await owners.enter_async_context(open_log_files(data_dir / LOGS, settings.log, recorder.record))
         if logs is not None:
             owners.enter_context(recorder.adding(logs.take))
+        owners.enter_context(_traced(recorder, os.environ))
         database = await owners.enter_async_context(open_database(data_dir / DATABASE))
         calibration = await owners.enter_async_context(open_calibration(database, recorder.record))
         archive = await owners.enter_async_context(
@@ -702,6 +705,29 @@ def post_by(client: HttpClient) -> Post:
 async def no_post(method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
     """For accounts that are added to a keeper without a way of their own: there are none."""
     raise LocalProtocolError("an account was added to the keeper without a way out")
+
+
+@contextmanager
+def _traced(recorder: Recorder, env: Mapping[str, str]) -> Iterator[None]:
+    """Send traces where the standard variables of OpenTelemetry name a place for them, until the context ends."""
+    places = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    if not any(env.get(name) for name in places) or env.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        yield
+        return
+    try:
+        from kirostream.telemetry.otel import open_sink
+
+        sink = open_sink()
+    except ImportError:
+        why = "OTEL_EXPORTER_OTLP_ENDPOINT is set; to send traces: pip install 'kirostream[otel]'"
+        recorder.record(SinkTroubled(sink="opentelemetry", message=why))
+        yield
+        return
+    try:
+        with recorder.adding(sink):
+            yield
+    finally:
+        sink.close()
 
 
 async def _aging(memory: Memory) -> None:

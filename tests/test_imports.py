@@ -119,6 +119,7 @@ ONE_SITE: Final = {
     "trio_websocket": {"net/websocket.py"},
     "structlog": {"telemetry/log.py"},
     "prometheus_client": {"telemetry/metrics.py"},
+    "opentelemetry": {"telemetry/otel.py"},
     "typer": {
         f"commands/{name}.py"
         for name in (

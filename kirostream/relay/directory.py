@@ -19,7 +19,6 @@ from kirostream.relay.archive import Archive, ArchiveSettings
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import CAP
 
-
 HELD: Final = 4 << 10
 """Bytes that a turn which is over takes beside its log, about: most of it, where the answer was short."""
 

@@ -49,6 +49,29 @@ def log_lines(facts: list[Fact]) -> Iterator[tuple[str, str]]:
         yield f"log as {form}", out.getvalue()
 
 
+def traces(facts: list[Fact]) -> Iterator[tuple[str, str]]:
+    """The spans and the figures that are sent for the facts, and what `/metrics` says of them."""
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from kirostream.telemetry.counts import Counts
+    from kirostream.telemetry.metrics import Metrics
+    from kirostream.telemetry.otel import OtelSink
+
+    spans, figures, counts = InMemorySpanExporter(), InMemoryMetricReader(), Counts()
+    sink = OtelSink(SimpleSpanProcessor(spans), figures)
+    for fact in facts:
+        sink(fact)
+        counts(fact)
+    for span in spans.get_finished_spans():
+        yield f"span {span.name}", span.to_json()
+    found = figures.get_metrics_data()
+    yield "figures of OpenTelemetry", found.to_json() if found is not None else ""
+    yield "metrics", Metrics(counts, list).text().decode()
+    sink.close()
+
+
 KEPT_OPEN = {"key": "the gateway's own key, which its owner has to be able to read"}
 """Files of the data folder that hold a secret as it is. docs/security.md says so."""
 

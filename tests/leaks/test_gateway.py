@@ -204,6 +204,8 @@ async def test_nothing_that_is_planted_is_ever_shown(
             hear_files(there)
     hear_files(there)
     there.ear.listen(sinks.log_lines(there.ear.facts))
+    there.ear.listen(sinks.traces(there.ear.facts))
+    assert there.ear.seen["span attempt"] > 10
     there.ear.hear("the standard log", caplog.text)
     there.ear.heard_nothing()
     # The plants were there to be found: tokens were refreshed and sent, and what was asked went through.
