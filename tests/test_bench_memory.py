@@ -41,7 +41,7 @@ def test_the_first_size_is_judged() -> None:
     assert stream["measured"] == 40
     assert stream["met"]
     assert growth["met"]
-    found["live"][0]["resident"] = [60 * MIB, 81 * MIB]  # type: ignore[index]
+    found["live"][0]["resident"] = [81 * MIB, 90 * MIB]  # type: ignore[index]
     assert [goal["met"] for goal in judge(found, 1024)] == [False, False]
 
 
