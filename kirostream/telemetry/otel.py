@@ -41,9 +41,9 @@ class OtelSink:
 
     def __init__(self, spans: SpanProcessor, metrics: MetricReader, clock: Callable[[], float] = time.time) -> None:
         resource = Resource.create({SERVICE_NAME: "kirostream", SERVICE_VERSION: __version__})
-        self._traces = TracerProvider(resource=resource)
+        self._traces = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._traces.add_span_processor(spans)
-        self._meters = MeterProvider(metric_readers=[metrics], resource=resource)
+        self._meters = MeterProvider(metric_readers=[metrics], resource=resource, shutdown_on_exit=False)
         self._tracer = self._traces.get_tracer("kirostream", __version__)
         meter = self._meters.get_meter("kirostream", __version__)
         self._seconds = meter.create_histogram("gen_ai.client.operation.duration", "s", "How long turns took.")
