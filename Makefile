@@ -50,7 +50,7 @@ guard: $(DEV)           ## instructions of the hot path beside the committed bas
 	$(BIN)/python -m bench guard
 
 clean:          ## remove what was made, the environment too
-	rm -rf $(VENV) build dist *.egg-info kirostream/*.so kirostream/*.c
+	rm -rf $(VENV) build dist *.egg-info kirostream/*.so kirostream/*/*.so kirostream/*.c kirostream/*/*.c
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
