@@ -463,6 +463,7 @@ async def open_gateway(
                     house=house,
                     clients=clients,
                     callers=callers,
+                    book=book,
                     recent=recent,
                     recorder=recorder,
                     ledger=ledger,

@@ -11,16 +11,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
+from msgspec import UNSET
 
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Pool
 from kirostream.admin.api import Admin, open_admin
 from kirostream.admin.desk import About, Desk
+from kirostream.admin.pages.keys import ChangeKey, ClientKey, GiveKey, KeyLimits
 from kirostream.admin.pages.settings import Editor
 from kirostream.commands.account_admin import AccountAdmin
 from kirostream.errors import RequestError
 from kirostream.gateway.callers import Callers
+from kirostream.gateway.key_book import KeyBook, KeyUse
+from kirostream.gateway.keys import FIGURES, amended_limits
+from kirostream.gateway.limits import NONE
 from kirostream.net.door import DoorSnapshot
 from kirostream.net.exchange import HttpRequest
 from kirostream.relay.clients import Clients
@@ -53,6 +59,65 @@ class AdminKeys:
             return ""
 
 
+class GivenKeys:
+    """The key book, as `admin.pages.keys.KeyRing` has it."""
+
+    def __init__(self, book: KeyBook) -> None:
+        self._book = book
+
+    def __repr__(self) -> str:
+        return f"<GivenKeys of {self._book!r}>"
+
+    def uses(self) -> list[ClientKey]:
+        """As `KeyRing` has it."""
+        return [_said(use) for use in self._book.uses()]
+
+    async def add(self, said: GiveKey) -> tuple[str, str]:
+        """As `KeyRing` has it."""
+        limits = amended_limits(NONE, msgspec.structs.asdict(said.limits))
+        change = self._book.file.add(said.name, scopes=said.scopes, limits=limits, expires_at=said.expires_at)
+        key, secret = await self._book.changed(change)
+        return key.id, secret
+
+    async def change(self, name: str, said: ChangeKey) -> None:
+        """As `KeyRing` has it."""
+        await self._book.changed(
+            self._book.file.change(
+                name,
+                scopes=said.scopes or None,
+                limits=msgspec.structs.asdict(said.limits) if said.limits is not UNSET else None,
+                enabled=said.enabled if said.enabled is not UNSET else None,
+                expires_at=said.expires_at if said.expires_at is not UNSET else None,
+            )
+        )
+
+    async def rotate(self, name: str, keep: float) -> str:
+        """As `KeyRing` has it."""
+        return (await self._book.changed(self._book.file.rotate(name, keep=keep)))[1]
+
+    async def remove(self, name: str) -> None:
+        """As `KeyRing` has it."""
+        await self._book.changed(self._book.file.remove(name))
+
+
+def _said(use: KeyUse) -> ClientKey:
+    key = use.key
+    return ClientKey(
+        id=key.id,
+        name=key.name,
+        hint=key.hint,
+        scopes=[scope for scope in ("api", "watch", "admin") if scope in key.scopes],
+        limits=KeyLimits(**{name: getattr(key.limits, name) for name in FIGURES}),
+        enabled=key.enabled,
+        expires_at=key.expires_at,
+        created_at=key.created_at,
+        older_until=key.older_until,
+        in_flight=use.in_flight,
+        credits_today=round(use.credits_today, 6),
+        credits_this_month=round(use.credits_this_month, 6),
+    )
+
+
 def open_operating(
     settings: Settings,
     about: About,
@@ -64,6 +129,7 @@ def open_operating(
     house: House,
     clients: Clients,
     callers: Callers,
+    book: KeyBook,
     recent: Recent,
     recorder: Recorder,
     ledger: Ledger | None,
@@ -95,6 +161,7 @@ def open_operating(
             editor=editor,
             door=door,
             keys=AdminKeys(callers),
+            key_ring=GivenKeys(book),
             nursery=nursery,
             clock=time.time,
         )

@@ -19,6 +19,7 @@ from kirostream.admin.errors import word
 from kirostream.admin.guard import Guard
 from kirostream.admin.openapi import document
 from kirostream.admin.pages.accounts import AccountsPage
+from kirostream.admin.pages.keys import KeysPage
 from kirostream.admin.pages.logins import LoginsPage
 from kirostream.admin.pages.logs import LogsPage
 from kirostream.admin.pages.models import ModelsPage
@@ -57,6 +58,7 @@ class Admin:
             TurnsPage(desk),
             LogsPage(desk),
             UsagePage(desk),
+            KeysPage(desk.key_ring),
             SettingsPage(desk.editor),
             ModelsPage(desk),
         )

@@ -19,6 +19,7 @@ from kirostream.accounts.login import Screen
 from kirostream.accounts.pool import Pool
 from kirostream.accounts.roster import Entry, Kept, Roster
 from kirostream.admin.guard import Keys
+from kirostream.admin.pages.keys import KeyRing
 from kirostream.admin.pages.settings import Editor
 from kirostream.admin.settings import AdminSettings
 from kirostream.dataclass import dataclass
@@ -140,5 +141,6 @@ class Desk:
     editor: Callable[[], Editor]
     door: Callable[[], DoorSnapshot]
     keys: Keys
+    key_ring: KeyRing
     nursery: trio.Nursery
     clock: Callable[[], float]

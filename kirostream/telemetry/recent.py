@@ -31,6 +31,10 @@ class Minute:
     first_events: float = 0.0
     heard: int = 0
     """Turns that had a first event."""
+    own: float = 0.0
+    """Seconds of the gateway's own in the times to the first event, summed up."""
+    owned: int = 0
+    """Turns of which that is known."""
 
     def add(self, turn: TurnFinished) -> None:
         """Count a turn in."""
@@ -42,6 +46,9 @@ class Minute:
         if turn.first_event is not None:
             self.first_events += turn.first_event
             self.heard += 1
+        if turn.own_first is not None:
+            self.own += turn.own_first
+            self.owned += 1
 
 
 @dataclass(frozen=True, slots=True)

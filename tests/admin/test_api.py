@@ -18,6 +18,7 @@ from helpers.operating import KEY, Place, place
 from kirostream.accounts.formats import FORMATS
 from kirostream.accounts.health import State
 from kirostream.admin.pages.accounts import Import, StateName
+from kirostream.admin.password import PasswordFile, hashed
 from kirostream.admin.settings import AdminSettings
 from kirostream.turn.events import BlockDelta, TurnEnded
 from kirostream.turn.wire import load
@@ -448,3 +449,51 @@ async def test_the_log_is_read_searched_and_followed(tmp_path: Path) -> None:
         assert b"data: {" in said
         for query in ("level=loud", "since=x", "most=0", "what=1"):
             assert (await at.ask("GET", f"/admin/api/logs?{query}")).status_code == 400
+
+
+async def test_a_key_is_given_out_limited_rotated_and_taken_back(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        assert (await at.get("/admin/api/keys"))["keys"] == []
+        given = await at.ask("POST", "/admin/api/keys", {"name": "ci", "limits": {"requests": 2}})
+        assert given.status_code == 201, given.text
+        secret = given.json()["secret"]
+        assert given.json()["key"]["scopes"] == ["api"]
+        body = {"model": "claude-sonnet-4.5", "messages": [{"role": "user", "content": "hi"}]}
+
+        async def ask(key: str) -> int:
+            return (await at.ask("POST", "/v1/chat/completions", body, key=key)).status_code
+
+        assert [await ask(secret) for _ in range(3)] == [200, 200, 429]
+        assert [turn["key"] for turn in (await at.get("/admin/api/turns"))["turns"]] == ["ci", "ci"]
+        assert (await at.ask("GET", "/admin/api/status", key=secret)).status_code == 401, "it is no admin's"
+        one = "/admin/api/keys/ci"
+        changed = (await at.ask("PATCH", one, {"scopes": ["api", "admin"], "limits": {}})).json()
+        assert (changed["scopes"], changed["limits"]["requests"]) == (["api", "admin"], 0)
+        assert await ask(secret) == 200
+        assert (await at.ask("GET", "/admin/api/status", key=secret)).status_code == 200
+        assert (await at.client.post("/admin/api/session", json={"password": secret})).json()["name"] == "ci"
+        again = (await at.ask("POST", f"{one}/rotate", {"keep": 0})).json()["secret"]
+        assert (await ask(secret), await ask(again)) == (401, 200)
+        listed = json.dumps(await at.get("/admin/api/keys"))
+        assert secret not in listed
+        assert again not in listed
+        assert (await at.ask("PATCH", one, {"enabled": False})).json()["enabled"] is False
+        assert await ask(again) == 401
+        twice = await at.ask("POST", "/admin/api/keys", {"name": "ci"})
+        assert (twice.status_code, "already" in twice.text) == (400, True)
+        for wrong in ({"name": "a b"}, {"name": "x", "scopes": []}, {"name": "x", "limits": {"tokens": -1}}):
+            assert (await at.ask("POST", "/admin/api/keys", wrong)).status_code == 400
+        assert (await at.ask("DELETE", one)).status_code == 204
+        assert (await at.ask("GET", one)).status_code == 404
+
+
+async def test_with_a_password_the_gateways_own_key_opens_nothing(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        assert (await at.client.post("/admin/api/session", json={"password": KEY})).status_code == 200
+        PasswordFile(at.data).write(hashed("correct horse battery"))
+        assert (await at.client.get("/admin/api/session")).status_code == 401, "the session is over"
+        assert (await at.ask("GET", "/admin/api/status")).status_code == 401
+        entered = await at.client.post("/admin/api/session", json={"password": "correct horse battery"})
+        assert (entered.json()["name"], entered.json()["own_password"]) == ("admin", True)
+        assert (await at.client.get("/admin/api/status")).status_code == 200
+        assert (await at.say("hello")).status_code == 200, "it goes on to ask models"

@@ -39,7 +39,7 @@ QUIET: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
-PAGES: Final = ("overview", "accounts", "turns", "logs", "usage", "settings", "setup")
+PAGES: Final = ("overview", "accounts", "turns", "logs", "usage", "keys", "settings", "setup")
 REFUSED: Final = "the server responded with a status of 401"
 
 pytestmark = [
@@ -299,6 +299,37 @@ def test_a_setting_is_changed_and_acts(browser: Any, gateway: Running) -> None:
         memory.get_by_label("memory").fill("1000000")
         memory.get_by_label("memory").press("Enter")
         expect(memory).to_contain_text("waits for a restart")
+
+
+def test_a_key_is_given_out_and_taken_back(browser: Any, gateway: Running) -> None:
+    with operating(browser, gateway) as seen:
+        page = seen.page
+        seen.visit("keys")
+        page.get_by_role("button", name="New key").click()
+        form = page.get_by_role("dialog")
+        form.get_by_label("Name").fill("laptop")
+        form.get_by_label("Requests a minute").fill("1")
+        seen.picture("key-new")
+        form.get_by_role("button", name="New key").click()
+        secret = page.locator("dialog .snippet code").inner_text()
+        laptop = Running(gateway.url, secret)
+        assert say(laptop, "hello")[0] == 200
+        assert say(laptop, "hello")[0] == 429
+        page.get_by_role("button", name="I have it").click()
+        row = page.locator('tr[data-key="laptop"]')
+        expect(row).to_contain_text("1 requests/min")
+        seen.picture("keys-given")
+        row.get_by_role("button", name="Edit").click()
+        form.get_by_label("Requests a minute").fill("0")
+        form.get_by_role("button", name="Save").click()
+        expect(row).to_contain_text("no limit")
+        assert say(laptop, "hello")[0] == 200
+        row.get_by_role("button", name="Disable").click()
+        expect(row).to_contain_text("off")
+        assert say(laptop, "hello")[0] == 401
+        row.get_by_role("button", name="Remove").click()
+        form.get_by_role("button", name="Remove").click()
+        expect(row).to_have_count(0)
 
 
 def test_what_turns_cost(browser: Any, gateway: Running) -> None:

@@ -75,6 +75,8 @@ class Totals(msgspec.Struct):
     output_tokens: int
     credits: float
     first_token: float | None
+    overhead: float | None
+    """Seconds of the gateway's own in the time to the first token, on average."""
     exchanges: int
     faults: int
 
@@ -170,6 +172,7 @@ class StatusPage:
                 output_tokens=total.output_tokens,
                 credits=round(total.credits, 6),
                 first_token=_mean(total),
+                overhead=round(total.own / total.owned, 9) if total.owned else None,
                 exchanges=door.served,
                 faults=door.faults,
             ),

@@ -5,7 +5,7 @@ import { h, icon } from "./dom.js";
 import { LANGUAGES, choose, current, keep, load, stored, t } from "./i18n.js";
 import { repeatedly, say, worded } from "./ui.js";
 
-const PAGES = ["overview", "accounts", "turns", "logs", "usage", "settings", "setup"];
+const PAGES = ["overview", "accounts", "turns", "logs", "usage", "keys", "settings", "setup"];
 const app = document.getElementById("app");
 
 let leave = () => {};
