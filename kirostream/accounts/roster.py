@@ -159,8 +159,12 @@ class Roster:
             now: unix seconds.
 
         Raises:
+            SettingsError: its token cannot be sent: a header would not hold it.
             StoreError: it cannot be kept; what was there is still there.
         """
+        for token in (credential.access_token.reveal(), credential.refresh_token.reveal()):
+            if not (token.isascii() and token.isprintable()) or " " in token:
+                raise SettingsError("The token has spaces, or characters that no token has. Paste it again, as it is.")
         digests = tuple(dict.fromkeys(_person(credential, who) for who in persons if who))
 
         def change(entries: list[Entry]) -> Kept:

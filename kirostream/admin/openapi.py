@@ -96,7 +96,8 @@ def _operation(route: Route, schema_of: dict[Any, Any], components: dict[str, An
     if parameters:
         said["parameters"] = parameters
     if route.takes is not None:
-        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema_of[route.takes]}}}
+        needed = bool(components[route.takes.__name__].get("required"))  # an empty body is an empty object
+        said["requestBody"] = {"required": needed, "content": {"application/json": {"schema": schema_of[route.takes]}}}
     return said
 
 

@@ -299,3 +299,11 @@ async def test_a_sync_from_one_program_into_another(tmp_path: Path) -> None:
         target.write_bytes(b"\xff\xfe")
         with pytest.raises(SettingsError, match="not UTF-8"):
             await at.admin.plan_sync("", target, source)
+
+
+@pytest.mark.parametrize("token", ["ksk_with a space", "ksk_\u00fcber", "ksk_two\nlines", "ksk_\x00"])
+async def test_what_no_header_can_hold_is_no_token(tmp_path: Path, token: str) -> None:
+    async with place(tmp_path) as at:
+        with pytest.raises(SettingsError, match="Paste it again"):
+            await at.admin.add_secret(token, api_key=True, region="us-east-1")
+        assert await at.admin.roster.entries() == ()
