@@ -92,12 +92,16 @@ async def attempt(
             reader = provider.dialect.reader(request, call.model)
             intake = _Intake(reader, log, filters, deadlines.idle, on_first)
             while not log.finished:
+                more = True
                 with trio.CancelScope(deadline=intake.silent_at) as intake.silence:
-                    if not await response.each(intake):
-                        intake.end()
-                        break
-                    await log.room()
-                if intake.silence.cancelled_caught and not intake.was_carried():
+                    more = await response.each(intake)
+                if not more:
+                    intake.end()
+                    break
+                if not intake.silence.cancelled_caught:
+                    await log.room()  # the client's silence, for which its own deadline is
+                    intake.listen()
+                elif not intake.was_carried():
                     raise UpstreamTimeout(
                         f"The upstream fell silent for {deadlines.idle:g} s (relay.idle).", reason="idle"
                     )
@@ -132,7 +136,7 @@ class _Intake:
         self._idle = idle
         self._slack = idle / 16
         self._move_at = 0.0
-        self._carried: tuple[object, int] = (None, 0)
+        self._carried_at = 0.0
         self.begun = False
         self.silence = trio.CancelScope()
         self.silent_at = math.inf
@@ -167,13 +171,18 @@ class _Intake:
 
     def was_carried(self) -> bool:
         """Whether a track, which moves no deadline, took something since the last call, and not too long ago."""
-        lane = self._log.lane
-        before, self._carried = self._carried, (lane, 0 if lane is None else lane.count)
-        if lane is None or before == self._carried:
+        before, self._carried_at = self._carried_at, self._log.carried_at
+        if before == self._carried_at:
             return False
-        left = self._idle - (time.monotonic() - lane.last)
+        left = self._idle - (time.monotonic() - self._carried_at)
         self._expect(trio.current_time() + left)
         return left > 0
+
+    def listen(self) -> None:
+        """From now on the upstream may be silent for as long as it may."""
+        if self.begun:
+            self._expect(trio.current_time() + self._idle)
+            self._move_at = 0.0
 
     def end(self) -> None:
         """The body is at its end."""

@@ -82,6 +82,7 @@ class TurnLog:
         self._weighed = 0
         self._weigh_at = WEIGH
         self._carried = 0  # bytes by lanes since it was weighed
+        self._carried_at = 0.0
         self._read = 0
         self._readers: dict[trio.lowlevel.Task, Straight | None] = {}
         self.lane: Lane | None = None
@@ -103,7 +104,13 @@ class TurnLog:
         """Nothing goes the short way any more, until there is a new one."""
         lane, self.lane = self.lane, None
         if lane is not None:
+            self._carried_at = max(self._carried_at, lane.last)
             lane.end()
+
+    @property
+    def carried_at(self) -> float:
+        """When a lane took something last, by the monotonic clock; 0 if none did."""
+        return self._carried_at if self.lane is None else max(self._carried_at, self.lane.last)
 
     def append(self, events: Sequence[TurnEvent]) -> None:
         """Add what was said. The last event of a turn finishes the log."""
