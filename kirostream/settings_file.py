@@ -91,8 +91,7 @@ class Reload:
 class _Read:
     """The settings as they were read, and what set them; a later layer wins."""
 
-    text: str
-    file: Layer
+    text: str = field(repr=False)  # secrets may be in it, and in the layers
     settings: Settings
     given: Layer = field(repr=False)
 
@@ -126,7 +125,7 @@ class SettingsEditor:
         except SettingsError:
             if acting is None:
                 raise
-            self._read = _Read("", {}, acting, self._above)  # `reload` and `set` tell of it
+            self._read = _Read("", acting, self._above)  # `reload` and `set` tell of it
         self.acting = acting or self._read.settings
         """What this process goes by."""
 
@@ -273,7 +272,7 @@ class SettingsEditor:
         trouble: list[SettingsError] = []
         file = from_text(text, self.path, trouble)
         settings = judged(compose([file, self._above], trouble), trouble)
-        return _Read(text, file, settings, file | self._above)
+        return _Read(text, settings, file | self._above)
 
 
 def problems(sources: Sources) -> list[str]:

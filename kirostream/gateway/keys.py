@@ -270,8 +270,8 @@ def amended_limits(limits: Limits, changes: Mapping[str, float]) -> Limits:
     unknown = set(changes) - set(FIGURES)
     if unknown:
         raise SettingsError(f"There is no limit {min(unknown)!r}. There are: {', '.join(FIGURES)}.")
-    whole = {name: value if "credits" in name else int(value) for name, value in changes.items() if value == value}
     try:
+        whole = {name: value if "credits" in name else int(value) for name, value in changes.items()}
         return replace(limits, **whole)  # type: ignore[arg-type]  # the figures of `Limits`, by name
     except (ValueError, OverflowError) as error:
         raise SettingsError(f"The limits do not fit: {error}") from error

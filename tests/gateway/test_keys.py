@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -106,6 +107,8 @@ async def test_what_cannot_be(file: KeyFile) -> None:
         (lambda: file.remove("cd"), "no key 'cd'"),
         (lambda: file.change("ci", limits={"turns": 1}), "no limit 'turns'"),
         (lambda: file.change("ci", limits={"tokens": -1}), "tokens takes a number of 0 or more"),
+        (lambda: file.change("ci", limits={"tokens": math.inf}), "cannot convert float infinity"),
+        (lambda: file.change("ci", limits={"credits_per_day": math.nan}), "credits_per_day takes a number"),
     ]
     for attempt, said in attempts:
         with pytest.raises(SettingsError, match=said):
