@@ -126,6 +126,7 @@ ONE_SITE: Final = {
             "accounts",
             "admin",
             "app",
+            "doctor",
             "keys",
             "login",
             "logs",

@@ -7,6 +7,7 @@ import typer
 from kirostream._version import __version__
 from kirostream.commands.accounts import accounts
 from kirostream.commands.admin import admin
+from kirostream.commands.doctor import doctor
 from kirostream.commands.keys import keys
 from kirostream.commands.login import login
 from kirostream.commands.logs import logs
@@ -41,6 +42,7 @@ app.command()(login)
 app.command()(watch)
 app.command()(usage)
 app.command()(logs)
+app.command()(doctor)
 app.command()(report)
 app.add_typer(accounts)
 app.add_typer(keys)

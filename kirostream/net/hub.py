@@ -162,17 +162,32 @@ def opened(*, wanted: bool = True) -> Iterator[Hub | None]:
         hub.close()
 
 
-def _make() -> Hub | None:
+def obstacle() -> str:
+    """Why there can be no hub in this run of Trio, for a person; empty: there can."""
     if os.environ.get("KIROSTREAM_CORE") == "python":
-        return None
+        return "KIROSTREAM_CORE asks for the core in Python"
+    try:
+        from kirostream.net import _wire
+    except ImportError:
+        return "the compiled core is not built"
+    if not _wire.HAS_EPOLL:
+        return "this system has no epoll"
+    return "" if _trios() else "this version of Trio is not the one that the hub knows"
+
+
+def _make() -> Hub | None:
+    known = None if obstacle() else _trios()
+    return None if known is None else Hub(*known)
+
+
+def _trios() -> tuple[Any, select.epoll] | None:
+    """What of Trio's run the hub works with; None where something of it is not as it is known."""
     try:
         from trio._core._run import GLOBAL_RUN_CONTEXT
-
-        from kirostream.net import _wire
 
         runner: Any = GLOBAL_RUN_CONTEXT.runner
         epoll = runner.io_manager._epoll  # noqa: SLF001  see the theory
         known = (runner.runq, runner.waiting_for_idle, runner.clock_autojump_threshold)
     except (ImportError, AttributeError):
         return None
-    return Hub(runner, epoll) if _wire.HAS_EPOLL and isinstance(epoll, select.epoll) and len(known) == 3 else None
+    return (runner, epoll) if isinstance(epoll, select.epoll) and len(known) == 3 else None

@@ -111,6 +111,23 @@ async def open_database(path: Path, steps: Sequence[str] | None = None) -> Async
             await trio.to_thread.run_sync(database.close)
 
 
+def examine(path: Path) -> str:
+    """What is damaged in the database at `path`, which may be in use; empty: nothing. It blocks, and changes nothing.
+
+    Raises:
+        StoreError: it cannot be read, or is none.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY)
+        try:
+            (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise _trouble(path, error) from error
+    return "" if said == "ok" else str(said)
+
+
 def _open(path: Path, steps: Sequence[str]) -> Database:
     private_folder(path.parent)
     try:

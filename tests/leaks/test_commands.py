@@ -57,6 +57,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "accounts export": [["{home}/out.json", "--format", "kiro-rs"], ["{home}/out.json", "--format", "env"]],
     "accounts sync": [["{home}/.env", "--format", "env"], ["{home}/out.json"], ["{home}/kiro-go", "--dry-run"]],
     "accounts remove": [["{id}"]],
+    "doctor": [[], ["--json"], ["--offline"]],
     "admin password": [[], ["--remove"]],
     "login": [[], ["--social", "facebook"]],
     "serve": [["--port", "nonsense"]],
