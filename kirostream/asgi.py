@@ -57,7 +57,9 @@ class Application:
 
     async def _serve(self, receive: Receive, send: Send) -> None:
         from kirostream.accounts.discovery import Discovery
-        from kirostream.app import find_accounts, look_for_accounts, open_gateway, settle_heap
+        from kirostream.app import open_gateway
+        from kirostream.finding import find_accounts, look_for_accounts
+        from kirostream.running import settle_heap
         from kirostream.settings import Sources, data_dir, load
         from kirostream.telemetry.facts import ServiceChanged
         from kirostream.telemetry.log import LogSink

@@ -49,6 +49,9 @@ from kirostream.telemetry.usage import UsageSettings
 
 CONFIG_FILE: Final = "kirostream.toml"
 
+DATABASE: Final = "kirostream.db"
+"""The file in the data directory that holds what clients may come back to, and what was used."""
+
 LIVE: Final = {"live": True}
 """A section, or a setting, that acts at once when it is changed; see `steering`."""
 

@@ -73,10 +73,10 @@ def serve(
     Raises:
         KirostreamError: it cannot start.
     """
-    gc.set_threshold(10_000, 5, 5)  # imports make little that goes again; `app.settle_heap` ends this
+    gc.set_threshold(10_000, 5, 5)  # imports make little that goes again; `running.settle_heap` ends this
     import trio
 
-    from kirostream.app import serve as run
+    from kirostream.running import serve as run
     from kirostream.settings import Sources, data_dir, load, unread
     from kirostream.telemetry.log import LogSink
     from kirostream.telemetry.recorder import Recorder
@@ -118,7 +118,7 @@ def simulate(
     """
     import trio
 
-    from kirostream.app import simulate as run
+    from kirostream.running import simulate as run
     from kirostream.settings import load
     from kirostream.telemetry.log import LogSink
     from kirostream.telemetry.recorder import Recorder

@@ -66,6 +66,12 @@ Post: TypeAlias = Callable[[str, str, Headers, bytes], Awaitable[tuple[int, byte
 LookUp: TypeAlias = Callable[[Account, Token], Awaitable[str]]
 """The ARN of an account's profile, an empty string where it has none. It raises as `Post` does."""
 
+
+async def no_post(method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
+    """For accounts that are added to a keeper without a way of their own: there are none."""
+    raise LocalProtocolError("an account was added to the keeper without a way out")
+
+
 _TRIES: Final = 3
 """Requests in one flight: ours, and one for each time somebody else's write overtook us."""
 

@@ -32,7 +32,7 @@ from kirostream.accounts.devices import Devices, random_machine_id
 from kirostream.accounts.discovery import Discovery, Found, discover, from_environment
 from kirostream.accounts.formats import detect
 from kirostream.accounts.formats.portable import Portable
-from kirostream.accounts.keeper import TokenKeeper
+from kirostream.accounts.keeper import TokenKeeper, no_post
 from kirostream.accounts.login import Login, Screen
 from kirostream.accounts.pool import Pool
 from kirostream.accounts.profiles import needs_profile, profile_arn
@@ -43,7 +43,6 @@ from kirostream.accounts.sources.ide_json import IdeFile
 from kirostream.accounts.sources.source import CredentialSource, check_refresh_token
 from kirostream.accounts.store_sqlite import SqlitePoolStore
 from kirostream.accounts.terms import terms_of
-from kirostream.app import DATABASE, as_set, no_post, post_by
 from kirostream.commands.peer_files import Change, change_of, form_of, named_format, text_of, write_as
 from kirostream.dataclass import dataclass
 from kirostream.errors import (
@@ -53,11 +52,12 @@ from kirostream.errors import (
     StoreError,
     UpstreamError,
 )
+from kirostream.finding import as_set
 from kirostream.providers.kiro import KiroProvider
 from kirostream.providers.kiro_management import AccountUsage, Checkout, Plan
 from kirostream.relay.clients import Clients
 from kirostream.relay.management import Management, with_token
-from kirostream.settings import Settings
+from kirostream.settings import DATABASE, Settings
 from kirostream.stores.files import atomic_write
 from kirostream.stores.sealed import SealedStore
 from kirostream.stores.sqlite import open_database
@@ -130,7 +130,7 @@ class AccountAdmin:
             KirostreamError: it did not work; nothing was changed.
         """
         login = Login(
-            post_by(self._clients.of(_nobody(template))),
+            self._clients.post_of(_nobody(template)),
             screen,
             self._settings.login,
             self._settings.keeper.hosts,
@@ -262,7 +262,7 @@ class AccountAdmin:
     def _keeper_of(self, found: Found) -> TokenKeeper:
         """The keeper, with this account in it, which goes its own way out."""
         if not self._keeps:
-            self._keeper.add(found.account, found.source, found.credential, post_by(self._clients.of(found.account)))
+            self._keeper.add(found.account, found.source, found.credential, self._clients.post_of(found.account))
         return self._keeper
 
     def _management_of(self, account: Account) -> Management:

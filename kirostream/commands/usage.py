@@ -88,8 +88,7 @@ def _only(said: list[str]) -> Only:
 def _with_ledger(config: Path | None, work: Callable[[Ledger], Awaitable[T]]) -> T:
     import trio
 
-    from kirostream.app import DATABASE
-    from kirostream.settings import data_dir, load
+    from kirostream.settings import DATABASE, data_dir, load
     from kirostream.stores.sqlite import open_database
     from kirostream.telemetry.usage import Ledger
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from kirostream.accounts.account import Account, AccountId
+from kirostream.accounts.keeper import Post
+from kirostream.accounts.oidc import Headers
 from kirostream.net.client import ClientSettings, HttpClient
 
 ClientOf: TypeAlias = Callable[[Account], HttpClient]
@@ -47,6 +49,20 @@ class Clients:
             settings = replace(self._settings, proxy="" if proxy == DIRECT else proxy) if proxy else self._settings
             client = self._clients[account.id] = HttpClient(settings)
         return client
+
+    def post_of(self, account: Account) -> Post:
+        """The way of `account` to the token service.
+
+        Raises:
+            SettingsError: as for `of`.
+        """
+        client = self.of(account)
+
+        async def post(method: str, url: str, headers: Headers, body: bytes) -> tuple[int, bytes]:
+            status, _, answer = await client.fetch(method, url, headers, body)
+            return status, answer
+
+        return post
 
     async def close(self, account: AccountId) -> None:
         """Close the connections of an account. When it is asked for again, it gets others."""

@@ -19,11 +19,10 @@ from kirostream.accounts.login import Task, builder_id, identity_center, social
 from kirostream.accounts.oidc import AuthHosts
 from kirostream.accounts.pool import Pool, PoolSettings
 from kirostream.accounts.store_sqlite import SqlitePoolStore
-from kirostream.app import DATABASE
 from kirostream.commands.account_admin import AccountAdmin, open_account_admin
 from kirostream.errors import SettingsError, StoreError, UpstreamDown
 from kirostream.relay.management import Management
-from kirostream.settings import Settings
+from kirostream.settings import DATABASE, Settings
 from kirostream.simulator import upstream as simulator_upstream
 from kirostream.simulator.upstream import Simulator
 from kirostream.stores.sqlite import open_database

@@ -21,8 +21,9 @@ import websockets.sync.client
 from e2e.conftest import clean_env
 from e2e.test_faults import until
 from helpers.certs import certificate, trusting
-from kirostream.app import drain, open_gateway
+from kirostream.app import open_gateway
 from kirostream.errors import SettingsError
+from kirostream.running import drain
 from kirostream.settings import load
 from kirostream.telemetry.facts import Fact, Faulted
 from kirostream.telemetry.recorder import Recorder

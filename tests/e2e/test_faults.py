@@ -18,7 +18,8 @@ import trio
 from helpers.certs import certificate
 from helpers.languages import LANGUAGES, Language
 from helpers.rawhttp import post
-from kirostream.app import Gateway, drain, open_gateway
+from kirostream.app import Gateway, open_gateway
+from kirostream.running import drain
 from kirostream.settings import Settings, load
 from kirostream.telemetry.facts import Fact, Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder

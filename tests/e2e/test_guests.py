@@ -15,8 +15,10 @@ import trio
 from e2e.test_faults import running
 from e2e.test_openai_responses_socket import dialled, text_of
 from helpers.languages import LANGUAGES, Language
-from kirostream.app import DATABASE, Gateway, find_accounts, open_gateway, open_simulator
-from kirostream.settings import Settings, load
+from kirostream.app import Gateway, open_gateway
+from kirostream.finding import find_accounts
+from kirostream.settings import DATABASE, Settings, load
+from kirostream.simulated import open_simulator
 from kirostream.telemetry.facts import Fact, TokenRefreshed, TurnFinished
 from kirostream.telemetry.recorder import Recorder
 

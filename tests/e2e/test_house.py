@@ -23,8 +23,10 @@ from e2e.test_faults import until
 from kirostream.accounts.account import Credential, Secret
 from kirostream.accounts.discovery import Discovery
 from kirostream.accounts.roster import Entry, Roster
-from kirostream.app import Gateway, find_accounts, look_for_accounts, open_gateway, open_simulator
+from kirostream.app import Gateway, open_gateway
+from kirostream.finding import find_accounts, look_for_accounts
 from kirostream.settings import load
+from kirostream.simulated import open_simulator
 from kirostream.simulator.upstream import Simulator
 from kirostream.stores.sealed import SealedStore
 from kirostream.telemetry.facts import AccountJoined, AccountLeft, Fact, Faulted, PoolTroubled

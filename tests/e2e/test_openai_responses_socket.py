@@ -15,7 +15,8 @@ from openai.types.responses import ResponseSteerFailedEvent
 
 from e2e.conftest import Running
 from e2e.test_faults import outcomes, running, until
-from kirostream.app import Gateway, drain
+from kirostream.app import Gateway
+from kirostream.running import drain
 
 MODEL: Final = "claude-sonnet-4-5"
 CAPTURES: Final = Path(__file__).parents[3] / "shared" / "captures"

@@ -21,7 +21,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from e2e.test_faults import running, until
 from helpers.rawsocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Heard, RawSocket, close, dialled, frame
-from kirostream.app import Gateway, drain
+from kirostream.app import Gateway
+from kirostream.running import drain
 
 STREAM, RESPONSES = "/v1/stream", "/v1/responses"
 KEY = "k"
