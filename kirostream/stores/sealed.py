@@ -17,9 +17,10 @@ import secrets
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kirostream.errors import StoreError
+from kirostream.stores.aead import Aead, Forged, open_aead
 from kirostream.stores.files import (
     OS,
     FileOps,
@@ -29,9 +30,6 @@ from kirostream.stores.files import (
     read_file,
     read_if_there,
 )
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _MAGIC: Final = b"KSS1"
 _NONCE: Final = 12
@@ -48,7 +46,7 @@ class SealedStore:
     def __init__(self, folder: Path, *, ops: FileOps = OS) -> None:
         self._folder = folder
         self._ops = ops
-        self._cipher: AESGCM | None = None
+        self._cipher: Aead | None = None
 
     def __repr__(self) -> str:
         return f"<SealedStore {self._folder}>"
@@ -65,12 +63,10 @@ class SealedStore:
             return None
         if not sealed.startswith(_MAGIC) or len(sealed) < len(_MAGIC) + _NONCE + 16:
             raise self._broken(path)
-        from cryptography.exceptions import InvalidTag  # here: it costs as much as the rest of the start
-
         nonce = sealed[len(_MAGIC) : len(_MAGIC) + _NONCE]
         try:
             return self._aead().decrypt(nonce, sealed[len(_MAGIC) + _NONCE :], self._bound_to(name))
-        except InvalidTag:
+        except Forged:
             raise self._broken(path) from None
 
     def put(self, name: str, data: bytes) -> None:
@@ -112,11 +108,9 @@ class SealedStore:
             reason="unsealable",
         )
 
-    def _aead(self) -> AESGCM:
+    def _aead(self) -> Aead:
         if self._cipher is None:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-            self._cipher = AESGCM(self._key())
+            self._cipher = open_aead(self._key())
         return self._cipher
 
     def _key(self) -> bytes:
@@ -146,7 +140,7 @@ class Envelope:
     def __init__(self, key: bytes) -> None:
         self._mac_key = hmac.digest(key, b"nonce", "sha256")
         self._key = hmac.digest(key, b"cipher", "sha256")
-        self._cipher: AESGCM | None = None
+        self._cipher: Aead | None = None
 
     def __repr__(self) -> str:
         return "<Envelope>"
@@ -154,7 +148,7 @@ class Envelope:
     def seal(self, data: bytes) -> str:
         """The sealed form: ASCII, a third longer."""
         nonce = hmac.digest(self._mac_key, data, "sha256")[:_NONCE]
-        return self._MARK + base64.b64encode(nonce + self._aead().encrypt(nonce, data, None)).decode()
+        return self._MARK + base64.b64encode(nonce + self._aead().encrypt(nonce, data, b"")).decode()
 
     def unseal(self, sealed: str) -> bytes | None:
         """What was sealed; None where it was not sealed with this key, or was changed."""
@@ -166,16 +160,12 @@ class Envelope:
             return None
         if len(data) < _NONCE + 16:
             return None
-        from cryptography.exceptions import InvalidTag
-
         try:
-            return self._aead().decrypt(data[:_NONCE], data[_NONCE:], None)
-        except InvalidTag:
+            return self._aead().decrypt(data[:_NONCE], data[_NONCE:], b"")
+        except Forged:
             return None
 
-    def _aead(self) -> AESGCM:
+    def _aead(self) -> Aead:
         if self._cipher is None:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-            self._cipher = AESGCM(self._key)
+            self._cipher = open_aead(self._key)
         return self._cipher
