@@ -20,10 +20,10 @@ BOUND = 100
 async def inbox(hub: bool) -> AsyncIterator[tuple[Inbox, trio.SocketStream, list[str]]]:
     """An inbox that is being filled, who sends to it, and whether it told of the end."""
     ends: list[str] = []
-    near, far = (trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in socket.socketpair())
     with opened(wanted=hub):
         if hub and current_hub() is None:
             pytest.skip("this platform has no epoll, so each task waits by itself")
+        near, far = (trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in socket.socketpair())
         async with near, far, trio.open_nursery() as nursery:
             box = Inbox(near, BOUND, lambda: ends.append("told"), near.socket)
             nursery.start_soon(box.fill)
