@@ -26,15 +26,15 @@ from kirostream._version import __version__
 from kirostream.accounts.account import NO_SECRET, Account, Token
 from kirostream.accounts.profiles import profile_arn
 from kirostream.accounts.terms import terms_of
-from kirostream.app import DATABASE, as_set, look_for_accounts
 from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError, SettingsError, StoreError
+from kirostream.finding import as_set, look_for_accounts
 from kirostream.gateway.callers import KEY_FILE
 from kirostream.net.client import ClientSettings, HttpClient
 from kirostream.net.hub import obstacle
 from kirostream.providers.kiro import KiroProvider
 from kirostream.relay.clients import Clients
-from kirostream.settings import Settings, Sources, unread
+from kirostream.settings import DATABASE, Settings, Sources, unread
 from kirostream.settings_file import SettingsEditor, doubtful, problems
 from kirostream.stores.sqlite import examine
 
