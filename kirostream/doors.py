@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import fields
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -20,6 +20,8 @@ from kirostream.settings import Settings
 
 if TYPE_CHECKING:
     from kirostream.net.asgi import AsgiDoor
+
+D = TypeVar("D", "Http1Door", "AsgiDoor")
 
 
 def is_loopback(host: str) -> bool:
@@ -90,7 +92,7 @@ class Doors:
         self._refuse = refuse
         self._on_fault = on_fault
         self._on_exchange = on_exchange
-        self._doors: list[Door] = []
+        self._doors: list[Http1Door | AsgiDoor] = []
 
     def __repr__(self) -> str:
         return f"<Doors: {self.snapshot()}>"
@@ -99,6 +101,7 @@ class Doors:
         """Go by other settings, from the next connection on. Only the HTTP/1.1 door can do that."""
         self._settings = settings
         for door in self._doors:
+            door.book.timing = settings.server.timing
             if isinstance(door, Http1Door):
                 door.settings = settings.http1
 
@@ -114,8 +117,7 @@ class Doors:
             on_fault=self._on_fault,
             on_exchange=self._on_exchange,
         )
-        self._doors.append(door)
-        return door
+        return self._opened(door)
 
     def _http1(self) -> Http1Door:
         door = Http1Door(
@@ -125,6 +127,10 @@ class Doors:
             on_fault=self._on_fault,
             on_exchange=self._on_exchange,
         )
+        return self._opened(door)
+
+    def _opened(self, door: D) -> D:
+        door.book.timing = self._settings.server.timing
         self._doors.append(door)
         return door
 

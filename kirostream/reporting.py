@@ -20,7 +20,7 @@ def faults_to(recorder: Recorder, where: str) -> Callable[[HttpRequest | None, E
 
     def on_fault(request: HttpRequest | None, error: Exception) -> None:
         at = f"{where}: {request.method} {request.path}" if request else where
-        recorder.record(faulted(at, error))
+        recorder.record(faulted(at, error, request=request.id if request else ""))
 
     return on_fault
 
@@ -32,6 +32,7 @@ def exchanges_to(recorder: Recorder) -> Callable[[ExchangeRecord], None]:
         request = done.request or HttpRequest("-", "-", "", ())
         recorder.record(
             ExchangeFinished(
+                request=request.id,
                 method=request.method,
                 path=request.path,
                 status=done.status,

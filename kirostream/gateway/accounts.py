@@ -9,7 +9,7 @@ import msgspec
 from kirostream.accounts.board import AccountSnapshot
 from kirostream.accounts.health import State
 from kirostream.gateway.callers import Callers
-from kirostream.gateway.turns import JSON, id_headers, new_request_id
+from kirostream.gateway.turns import JSON, id_headers
 from kirostream.net.exchange import Exchange
 from kirostream.relay.relay import Relay
 
@@ -37,7 +37,7 @@ class AccountsHandler:
             "waiting": pool.waiting,
             "accounts": [describe(account) for account in pool.accounts],
         }
-        await exchange.reply(200, (JSON, *id_headers(new_request_id())), msgspec.json.encode(body))
+        await exchange.reply(200, (JSON, *id_headers(exchange.request.id)), msgspec.json.encode(body))
 
 
 def describe(account: AccountSnapshot) -> dict[str, Any]:

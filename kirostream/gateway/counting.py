@@ -17,7 +17,7 @@ from kirostream.dialects.dialect import Dialect, Headers
 from kirostream.errors import KirostreamError
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.media import Media
-from kirostream.gateway.turns import JSON, GatewaySettings, id_headers, new_request_id
+from kirostream.gateway.turns import JSON, GatewaySettings, id_headers
 from kirostream.net.exchange import Exchange, PeerGone, PeerStalled
 from kirostream.turn.request import TurnRequest
 from kirostream.turn.tokens import estimate_head, estimate_message, estimate_text
@@ -79,7 +79,7 @@ class CountHandler:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one request. It is read as a question is, so what a question may hold, this may hold."""
-        request_id = new_request_id()
+        request_id = exchange.request.id
         try:
             caller = self._callers.check(exchange.request)
             async with self._few:

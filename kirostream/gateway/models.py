@@ -16,7 +16,7 @@ import msgspec
 
 from kirostream.errors import MalformedRequest
 from kirostream.gateway.callers import Callers
-from kirostream.gateway.turns import JSON, id_headers, new_request_id
+from kirostream.gateway.turns import JSON, id_headers
 from kirostream.net.exchange import Exchange, HttpRequest
 from kirostream.relay.relay import Relay
 from kirostream.turn.model import Model
@@ -146,10 +146,10 @@ class ModelsHandler:
             body = anthropic_page(models, request.query)
         else:
             body = {"object": "list", "data": [openai_model(model) for model in models]}
-        await exchange.reply(200, (JSON, *id_headers(new_request_id())), _encode(body))
+        await exchange.reply(200, (JSON, *id_headers(exchange.request.id)), _encode(body))
 
     async def one(self, exchange: Exchange, id: str) -> None:  # noqa: A002  the name of the path's segment
         """One model, by any of the names that a request may have for it."""
         found = await self._relay.find(id, self._callers.check(exchange.request).owner)
         shape = anthropic_model if speaks_anthropic(exchange.request) else openai_model
-        await exchange.reply(200, (JSON, *id_headers(new_request_id())), _encode(shape(found)))
+        await exchange.reply(200, (JSON, *id_headers(exchange.request.id)), _encode(shape(found)))

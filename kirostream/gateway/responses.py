@@ -55,7 +55,6 @@ from kirostream.gateway.turns import (
     TURN_HEADER,
     GatewaySettings,
     id_headers,
-    new_request_id,
     timing_headers,
     wants_resumable,
 )
@@ -224,7 +223,7 @@ class Responses:
 
     async def create(self, exchange: Exchange) -> None:
         """``POST /v1/responses``."""
-        request_id = new_request_id()
+        request_id = exchange.request.id
         try:
             caller = self.callers.check(exchange.request)
             body = await exchange.body(self.gateway.body_limit)
@@ -315,7 +314,7 @@ class Responses:
             await kept.live.over.wait()
             _raise_failure(kept)
         timing = () if follows else timing_headers(kept.live, self.gateway)
-        await exchange.reply(200, (JSON, *id_headers(kept.live.heading.request_id), *timing), kept.response())
+        await exchange.reply(200, (JSON, *id_headers(exchange.request.id), *timing), kept.response())
 
     def _owner(self) -> trio.Nursery:
         if self._nursery is None:
@@ -340,7 +339,7 @@ class Responses:
             if log.events and isinstance(log.events[0], TurnFailed) and not kept.asked.background:
                 raise log.events[0].error
         kind = (b"content-type", DIALECTS[NAME].content_type)
-        headers = [kind, *STREAM_HEADERS, *id_headers(kept.live.heading.request_id)]
+        headers = [kind, *STREAM_HEADERS, *id_headers(exchange.request.id)]
         if not follows and exchange.request.method == "POST":
             headers += timing_headers(kept.live, self.gateway)
         rendering = kept.rendering
@@ -411,7 +410,7 @@ class Responses:
             await self._stream(exchange, kept, at=kept.rendering.behind(after + 1), follows=True, hold=False)
             return
         body = kept.response() if kept is not None else (await self._found(id, caller)).response
-        await exchange.reply(200, (JSON, *id_headers(new_request_id())), body)
+        await exchange.reply(200, (JSON, *id_headers(exchange.request.id)), body)
 
     async def cancel(self, exchange: Exchange, id: str) -> None:  # noqa: A002
         """``POST /v1/responses/{id}/cancel``. One that is over stays as it is."""
@@ -426,7 +425,7 @@ class Responses:
         else:
             kept.live.cancel()
             body = kept.response()
-        await exchange.reply(200, (JSON, *id_headers(new_request_id())), body)
+        await exchange.reply(200, (JSON, *id_headers(exchange.request.id)), body)
 
     async def delete(self, exchange: Exchange, id: str) -> None:  # noqa: A002
         """``DELETE /v1/responses/{id}``. One that is still being said ends."""
@@ -439,7 +438,7 @@ class Responses:
         if not await self._store.delete(id, caller) and kept is None:
             raise _unknown(id)
         body = encode({"id": id, "object": "response", "deleted": True})
-        await exchange.reply(200, (JSON, *id_headers(new_request_id())), body)
+        await exchange.reply(200, (JSON, *id_headers(exchange.request.id)), body)
 
     async def input_items(self, exchange: Exchange, id: str) -> None:  # noqa: A002
         """``GET /v1/responses/{id}/input_items``: the items that its request brought, in pages."""
@@ -447,7 +446,7 @@ class Responses:
         query = parse_qs(exchange.request.query)
         kept = self._of(id, caller)
         items = kept.asked.items if kept is not None else (await self._found(id, caller)).input
-        await exchange.reply(200, (JSON, *id_headers(new_request_id())), encode(page(items, id, query)))
+        await exchange.reply(200, (JSON, *id_headers(exchange.request.id)), encode(page(items, id, query)))
 
     async def count(self, exchange: Exchange) -> None:
         """``POST /v1/responses/input_tokens``. The model need not be named."""
@@ -459,11 +458,11 @@ class Responses:
         asked = await self.inputs.read(body, exchange.request.headers, caller, fetch=False)
         tokens = self.relay.corrected(asked.request.model, estimate(asked.request), caller)
         said = {"object": "response.input_tokens", "input_tokens": tokens}
-        await exchange.reply(200, (JSON, *id_headers(new_request_id())), encode(said))
+        await exchange.reply(200, (JSON, *id_headers(exchange.request.id)), encode(said))
 
     async def compact(self, exchange: Exchange) -> None:
         """``POST /v1/responses/compact``: a conversation in one item. The answer is not stored: it is all there is."""
-        request_id = new_request_id()
+        request_id = exchange.request.id
         try:
             caller = self.callers.check(exchange.request)
             body = await exchange.body(self.gateway.body_limit)

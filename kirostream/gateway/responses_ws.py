@@ -30,8 +30,8 @@ from kirostream.gateway.callers import Caller
 from kirostream.gateway.responses import Responses
 from kirostream.gateway.responses_store import Stored
 from kirostream.gateway.sockets import SocketSession
-from kirostream.gateway.turns import JSON, GatewaySettings, new_request_id
-from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled
+from kirostream.gateway.turns import JSON, GatewaySettings
+from kirostream.net.exchange import Exchange, HttpRequest, PeerGone, PeerStalled, new_request_id
 from kirostream.net.messages import MessageSocket
 from kirostream.net.websocket import UpgradeRequired, WebSocketSettings, accept
 from kirostream.relay.log import START
@@ -84,7 +84,7 @@ class ResponsesSocket:
             async with accept(exchange, self._settings.connection) as socket:
                 await _Session(self._responses, self._settings, socket, exchange.request, caller).run()
         except UpgradeRequired as error:
-            reply = write_error(error, new_request_id())
+            reply = write_error(error, exchange.request.id)
             upgrade = (b"connection", b"upgrade"), (b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")
             await exchange.reply(reply.status, (JSON, *upgrade), reply.body)
 

@@ -22,9 +22,9 @@ from kirostream.gateway.responses_ws import ResponsesSocket, SocketSettings
 from kirostream.gateway.sse import Heartbeats
 from kirostream.gateway.stream_ws import PATH as STREAM
 from kirostream.gateway.stream_ws import StreamSocket
-from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler, new_request_id
+from kirostream.gateway.turns import JSON, GatewaySettings, TurnsHandler
 from kirostream.gateway.watch import Languages, Watch
-from kirostream.net.exchange import Exchange, Headers, HttpRequest
+from kirostream.net.exchange import Exchange, Headers, HttpRequest, new_request_id
 from kirostream.net.router import Router
 from kirostream.relay.relay import Relay
 from kirostream.telemetry.facts import BaseUrlMended
@@ -109,5 +109,6 @@ def make_router(
 def refuse(error: KirostreamError, request: HttpRequest | None) -> tuple[int, Headers, bytes]:
     """How the door words an error that no handler answered, in the language the client most likely speaks."""
     anthropic = request is not None and ("/messages" in request.path or speaks_anthropic(request))
-    reply = DIALECTS["anthropic" if anthropic else "openai_chat"].write_error(error, new_request_id())
+    request_id = request.id if request is not None else new_request_id()
+    reply = DIALECTS["anthropic" if anthropic else "openai_chat"].write_error(error, request_id)
     return reply.status, reply.headers, reply.body

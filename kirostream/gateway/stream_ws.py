@@ -32,9 +32,9 @@ from kirostream.gateway.callers import Caller, Callers
 from kirostream.gateway.media import Media
 from kirostream.gateway.responses_ws import SocketSettings
 from kirostream.gateway.sockets import SocketSession
-from kirostream.gateway.turns import JSON, GatewaySettings, new_request_id
+from kirostream.gateway.turns import JSON, GatewaySettings
 from kirostream.gateway.watch import WATCH, Languages, describe, place_behind
-from kirostream.net.exchange import Exchange, HttpRequest
+from kirostream.net.exchange import Exchange, HttpRequest, new_request_id
 from kirostream.net.messages import MessageSocket, text_frame
 from kirostream.net.websocket import UpgradeRequired, accept
 from kirostream.relay.fanout import Fanout

@@ -7,7 +7,6 @@ after the head is never a short answer: the writer says it, and where it cannot,
 
 from __future__ import annotations
 
-import os
 from contextlib import AsyncExitStack
 from dataclasses import field
 from time import perf_counter
@@ -119,11 +118,6 @@ class GatewaySettings:
             raise ValueError(f"chat_thoughts is {self.chat_thoughts!r}; it takes: {', '.join(words)}")
 
 
-def new_request_id() -> str:
-    """An id for one HTTP exchange, for its headers, error bodies and log lines."""
-    return f"req_{os.urandom(12).hex()}"
-
-
 def id_headers(request_id: str) -> Headers:
     """Both spellings: SDKs of either side expose theirs, and note its absence."""
     value = request_id.encode()
@@ -168,7 +162,6 @@ class TurnsHandler:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Serve one request."""
-        request_id = new_request_id()
         try:
             caller = self._callers.check(exchange.request)
             body = await exchange.body(self._settings.body_limit)
@@ -179,40 +172,41 @@ class TurnsHandler:
                     return
                 request = self._dialect.read_request(body, exchange.request.headers)
                 del body  # up to 32 MiB, not needed while the turn runs
-                await self._begin(exchange, request, request_id, caller, claim, arrived)
-        except (PeerGone, PeerStalled):
-            raise
+                await self._begin(exchange, request, caller, claim, arrived)
         except KirostreamError as error:
-            if exchange.started:
-                raise
-            reply = self._dialect.write_error(error, request_id)
-            await exchange.reply(reply.status, reply.headers, reply.body)
+            await self._refuse(exchange, error)
 
     async def _begin(
         self,
         exchange: Exchange,
         request: TurnRequest,
-        request_id: str,
         caller: Caller,
         claim: Claim[LiveTurn] | None,
         arrived: float,
     ) -> None:
         request = await self._media.settle(request)
         if request.choices > 1:  # several turns, which nobody can come back to
-            await self._several(exchange, request, request_id, caller)
+            await self._several(exchange, request, caller)
             return
         lingers = (claim is not None and claim.named) or wants_resumable(exchange.request)
         linger = self._relay.directory.settings.linger if lingers else 0.0
         async with self._relay.turn(
-            request, request_id=request_id, scope=caller.owner, key=caller.name, linger=linger
+            request, request_id=exchange.request.id, scope=caller.owner, key=caller.name, linger=linger
         ) as live:
             live.log.spent.arrived = arrived
             if claim is not None:
                 claim.settle(live)
-            if request.stream:
-                await self._stream(exchange, live)
-            else:
-                await self._reply(exchange, live)
+            try:
+                await (self._stream if request.stream else self._reply)(exchange, live)
+            except KirostreamError as error:
+                await self._refuse(exchange, error, timing_headers(live, self._settings))
+
+    async def _refuse(self, exchange: Exchange, error: KirostreamError, timing: Headers = ()) -> None:
+        """Answer with an error, where nothing was answered yet and somebody is there; else it is the door's."""
+        if exchange.started or isinstance(error, PeerGone | PeerStalled):
+            raise error
+        reply = self._dialect.write_error(error, exchange.request.id)
+        await exchange.reply(reply.status, (*reply.headers, *timing), reply.body)
 
     async def _follow(self, exchange: Exchange, live: LiveTurn) -> None:
         """Answer a request that came before with the turn it has."""
@@ -222,7 +216,7 @@ class TurnsHandler:
             else:
                 await self._reply(exchange, live, follows=True)
 
-    async def _several(self, exchange: Exchange, request: TurnRequest, request_id: str, caller: Caller) -> None:
+    async def _several(self, exchange: Exchange, request: TurnRequest, caller: Caller) -> None:
         dialect, settings = self._dialect, self._settings
         if dialect.choices_writer is None or dialect.write_results is None:
             raise LocalProtocolError(f"{dialect.name} reads requests for several answers, and cannot write them")
@@ -234,19 +228,19 @@ class TurnsHandler:
             )
         async with AsyncExitStack() as owners:
             lives = await ask_several(
-                owners, self._relay, request, request_id=request_id, scope=caller.owner, key=caller.name
+                owners, self._relay, request, request_id=exchange.request.id, scope=caller.owner, key=caller.name
             )
             heading = lives[0].heading
             if not request.stream:
                 for live in lives:
                     await live.over.wait()
                 body = dialect.write_results(request, [whole_calls(fold(live.log.events)) for live in lives], heading)
-                await exchange.reply(200, (JSON, *id_headers(request_id)), body)
+                await exchange.reply(200, (JSON, *id_headers(exchange.request.id)), body)
                 return
             with trio.move_on_after(settings.stream.hold_head):
                 await until_all_speak(lives)
             raise_early_failure(lives)
-            headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(request_id))
+            headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(exchange.request.id))
             await exchange.start(200, headers)
             await pump_several(exchange, lives, dialect.choices_writer(request, heading), settings.stream.heartbeat)
             await exchange.finish()
@@ -256,14 +250,14 @@ class TurnsHandler:
         result = whole_calls(fold(live.log.events))
         body = self._dialect.write_result(live.request, result, live.heading)
         timing = () if follows else timing_headers(live, self._settings)
-        await exchange.reply(200, (JSON, *id_headers(live.heading.request_id), *timing), body)
+        await exchange.reply(200, (JSON, *id_headers(exchange.request.id), *timing), body)
 
     async def _stream(self, exchange: Exchange, live: LiveTurn, *, follows: bool = False) -> None:
         log, dialect, resumable = live.log, self._dialect, wants_resumable(exchange.request)
         await self._heartbeats.hold(log)
         if log.events and isinstance(log.events[0], TurnFailed):
             raise log.events[0].error
-        headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(live.heading.request_id))
+        headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(exchange.request.id))
         if not follows:
             headers = (*headers, *timing_headers(live, self._settings))
         if resumable:

@@ -20,7 +20,7 @@ from kirostream.dialects.jsontext import encode
 from kirostream.errors import MalformedRequest
 from kirostream.gateway.callers import Callers
 from kirostream.gateway.sse import Heartbeats, Pump
-from kirostream.gateway.turns import JSON, STREAM_HEADERS, TURN_HEADER, id_headers, new_request_id
+from kirostream.gateway.turns import JSON, STREAM_HEADERS, TURN_HEADER, id_headers
 from kirostream.net.exchange import Exchange, HttpRequest
 from kirostream.net.router import Router
 from kirostream.relay.live import LiveTurn
@@ -168,7 +168,7 @@ class Watch:
             (b"content-type", b"text/event-stream; charset=utf-8"),
             *STREAM_HEADERS,
             (TURN_HEADER, id.encode()),
-            *id_headers(new_request_id()),
+            *id_headers(exchange.request.id),
         )
         with live.watching():
             await Pump(exchange, live.log, rendering, at=at, follows=True).run(headers, self._heartbeats)
@@ -213,4 +213,4 @@ def describe(live: LiveTurn) -> RawJson:
 
 
 async def _reply(exchange: Exchange, body: RawJson) -> None:
-    await exchange.reply(200, (JSON, *id_headers(new_request_id())), body)
+    await exchange.reply(200, (JSON, *id_headers(exchange.request.id)), body)

@@ -434,7 +434,7 @@ class _AsgiExchange(Served):
         if self._answer is not _Answer.UNSTARTED:
             raise self._misused("start")
         check_head(status, headers)
-        fields = list(headers)
+        fields = list(self.timed(headers))
         if self._request.method == "CONNECT" and status < 300:
             raise LocalProtocolError("a CONNECT is not accepted here")
         if self._asgi.get("http_version") in ("2", "3"):

@@ -13,6 +13,7 @@ import socket
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 from typing import Final, Literal, Protocol, TypeAlias
 
 import trio
@@ -182,6 +183,8 @@ class DoorBook:
         self._evicted = 0
         self._refused = 0
         self._faults = 0
+        self.timing = False
+        """Whether the head of an answer says how long it took, where its handler does not say more (`Served.timed`)."""
 
     def snapshot(self, connections: int, *, stopping: bool) -> DoorSnapshot:
         """The counts, now."""
@@ -244,6 +247,7 @@ class Served(Exchange, ABC):
         self._request = request
         self._book = book
         self._scope: Final = scope
+        self._begun = perf_counter()
         self._dropped = False
         self.status = 0
         self.sent = 0
@@ -257,6 +261,12 @@ class Served(Exchange, ABC):
     @property
     def outlet(self) -> Outlet | None:
         return None
+
+    def timed(self, headers: Headers) -> Headers:
+        """`headers`, with the milliseconds from the request's head to this answer's (W3C Server-Timing)."""
+        if not self._book.timing or any(name == b"server-timing" for name, _ in headers):
+            return headers
+        return (*headers, (b"server-timing", b"total;dur=%.2f" % ((perf_counter() - self._begun) * 1e3)))
 
     @property
     @abstractmethod

@@ -10,6 +10,7 @@ A door (`net.http1`, `net.asgi`) makes an `Exchange` and calls a `Handler` with 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import field
 from typing import Protocol, TypeAlias
@@ -63,13 +64,18 @@ class UpgradeUnsupported(LocalProtocolError):
         self.messages = messages
 
 
+def new_request_id() -> str:
+    """An id for one exchange: for its headers, error bodies and log lines."""
+    return f"req_{os.urandom(12).hex()}"
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """The head of a request.
 
     `path` is the target without its query, still percent-encoded; `query` is without the question mark; `peer` is for
     logs, ``127.0.0.1:51234``. `query` and `headers` may hold keys, so `repr` leaves them out. `secure`: it came over
-    TLS, which ended at this door.
+    TLS, which ended at this door. `id` is what we call it: in the answer's head, in error bodies, in the log.
     """
 
     method: str
@@ -78,6 +84,7 @@ class HttpRequest:
     headers: Headers = field(repr=False)
     peer: str = ""
     secure: bool = False
+    id: str = field(default_factory=new_request_id, compare=False)
     _first: dict[bytes, bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

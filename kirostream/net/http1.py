@@ -627,7 +627,7 @@ class _Http1Exchange(Served):
         if status in (204, 304):
             length = None
         self.closes = self._connection.door.stopping or not (self._cycle.whole or self._body_is_small())
-        wire = self._cycle.head(status, self._connection.fields(headers, close=self.closes, length=length))
+        wire = self._cycle.head(status, self._connection.fields(self.timed(headers), close=self.closes, length=length))
         self.status = status
         if method == "HEAD" or status in (204, 304):
             self._answer = _Answer.EMPTY

@@ -339,6 +339,7 @@ class Asker:
         self._recorder.record(
             AttemptFailed(
                 turn=live.heading.turn,
+                request=live.heading.request_id,
                 account=account.label,
                 error=type(error).__name__,
                 reason=error.reason,

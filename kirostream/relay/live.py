@@ -68,7 +68,7 @@ class LiveTurn:
         """Whether the model's name asks for agentic mode."""
         self.fleet: Fleet | None = None
         """The accounts it is asked on, where they are not those of the house."""
-        self.inquiry = Inquiry(heading.turn)
+        self.inquiry = Inquiry(heading.turn, heading.request_id)
         """What is known of a refusal of its form."""
         self.caller = caller
         self.key = key

@@ -67,12 +67,13 @@ class Captures:
         return f"<Captures {self._ring!r}>" if self._keep else "<Captures, switched off>"
 
     async def keep(
-        self, turn: str, forms: Forms, refused: FormRefused, body: bytes
+        self, inquiry: Inquiry, forms: Forms, refused: FormRefused, body: bytes
     ) -> tuple[str, RequestCaptured | None]:
         """Keep `body` without its contents. Its id, and the fact; an empty id where nothing was kept."""
         if not self._keep:
             return "", None
         made = datetime.fromtimestamp(self._clock(), UTC)
+        turn, request = inquiry.turn, inquiry.request
         name = f"{made:%Y%m%d-%H%M%S}-{turn[:8]}"
 
         def write() -> RequestCaptured:
@@ -81,6 +82,7 @@ class Captures:
                 "kirostream": __version__,
                 "at": made.isoformat(timespec="seconds"),
                 "turn": turn,
+                "request_id": request,
                 "status": refused.upstream_status,
                 "reason": refused.reason,
                 "suspects": suspects,
@@ -91,13 +93,13 @@ class Captures:
             try:
                 path = self._ring.keep(name, json.dumps(capture, indent=1, ensure_ascii=False).encode())
             except StoreError as error:
-                return RequestCaptured(turn=turn, suspects=said, error=error.message)
-            return RequestCaptured(turn=turn, suspects=said, file=str(path))
+                return RequestCaptured(turn=turn, request=request, suspects=said, error=error.message)
+            return RequestCaptured(turn=turn, request=request, suspects=said, file=str(path))
 
         with trio.move_on_after(SAVE):
             fact = await trio.to_thread.run_sync(write, abandon_on_cancel=True)
             return (name if fact.file else ""), fact
-        return "", RequestCaptured(turn=turn, suspects="", error=f"it took longer than {SAVE:g} s")
+        return "", RequestCaptured(turn=turn, request=request, suspects="", error=f"it took longer than {SAVE:g} s")
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ class Inquiry:
     """What is known of one turn's refused form; empty for nearly every turn.
 
     Attributes:
-        turn: its id.
+        turn, request: its id, and that of the exchange that asked.
         body: what was refused last, as long as it is of use.
         capture: the id of what was kept of the first one.
         variant: the stricter request that may be tried.
@@ -114,6 +116,7 @@ class Inquiry:
     """
 
     turn: str
+    request: str = ""
     body: bytes = field(default=b"", repr=False)
     capture: str = ""
     variant: TurnRequest | None = field(default=None, repr=False)
@@ -152,7 +155,7 @@ class Refusals:
             variant, inquiry.repairs = self._forms.stricter(request, model, refused)
             inquiry.variant = variant if inquiry.repairs else None
         if self._captures is not None and not inquiry.capture:
-            inquiry.capture, fact = await self._captures.keep(inquiry.turn, self._forms, refused, body)
+            inquiry.capture, fact = await self._captures.keep(inquiry, self._forms, refused, body)
             if fact:
                 self._recorder.record(fact)
 
@@ -165,7 +168,7 @@ class Refusals:
         variant, inquiry.variant = inquiry.variant, None
         if variant is None:
             raise LocalProtocolError(f"turn {inquiry.turn} has no stricter variant")
-        self._recorder.record(RequestRepaired(turn=inquiry.turn, repairs=", ".join(inquiry.repairs or ())))
+        self._recorder.record(_repaired(inquiry, inquiry.repairs or ()))
         return variant
 
     def remember(self, inquiry: Inquiry, conversation: str, now: float) -> None:
@@ -190,7 +193,7 @@ class Refusals:
         variant, repairs = self._forms.stricter(request, model, inquiry.refused)
         if inquiry.repairs is None and repairs:
             inquiry.repairs = repairs
-            self._recorder.record(RequestRepaired(turn=inquiry.turn, repairs=", ".join(repairs)))
+            self._recorder.record(_repaired(inquiry, repairs))
         return variant
 
     def verdict(self, inquiry: Inquiry, refused: FormRefused) -> UpstreamError:
@@ -200,3 +203,7 @@ class Refusals:
             return refused
         tried = inquiry.repairs if inquiry.variant is None else None
         return self._forms.explain(refused, body, repairs=tried or (), capture=inquiry.capture)
+
+
+def _repaired(inquiry: Inquiry, repairs: Sequence[str]) -> RequestRepaired:
+    return RequestRepaired(turn=inquiry.turn, request=inquiry.request, repairs=", ".join(repairs))

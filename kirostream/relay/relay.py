@@ -333,7 +333,8 @@ class Relay:
                 except KirostreamError as error:
                     live.log.append([TurnFailed(error)])
                 except Exception as error:  # noqa: BLE001  a bug of ours ends this turn, and no other
-                    self._recorder.record(faulted("relay", error))
+                    of = live.heading
+                    self._recorder.record(faulted("relay", error, turn=of.turn, request=of.request_id))
                     live.log.append([TurnFailed(LocalProtocolError("The gateway failed while it read the answer."))])
         finally:
             if live.settle is not None:
@@ -446,7 +447,7 @@ class Relay:
             failover=settings.failover,
             conversation=ids[0],
         )
-        await searcher.answer(asked, log, ask, lambda: self._asker.filters(live, asked), live.heading.turn)
+        await searcher.answer(asked, log, ask, lambda: self._asker.filters(live, asked), live.heading)
 
     async def _ask(
         self,

@@ -21,6 +21,7 @@ from kirostream.accounts.board import Need
 from kirostream.accounts.health import EXPIRED, SERVED, outcome_of
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Pool
+from kirostream.dialects.dialect import Heading
 from kirostream.errors import (
     AccountThrottled,
     KirostreamError,
@@ -75,17 +76,17 @@ class Searcher:
     def __repr__(self) -> str:
         return f"<Searcher of {self._conversation}>"
 
-    async def answer(self, asked: TurnRequest, log: TurnLog, ask: Ask, filters: Filters, turn: str) -> None:
+    async def answer(self, asked: TurnRequest, log: TurnLog, ask: Ask, filters: Filters, heading: Heading) -> None:
         """Ask `asked`, which wants a search, round by round, until `log` holds a whole answer.
 
         Args:
             filters: makes the filters of the whole answer; they see one turn, whatever the number of rounds.
-            turn: its id.
+            heading: of the turn.
 
         Raises:
             KirostreamError: as `ask` raises it. A search that fails raises nothing.
         """
-        search = WebSearch(asked, self._settings, turn)
+        search = WebSearch(asked, self._settings, heading.turn)
         chain: Sequence[EventFilter] = ()
 
         def of_a_try() -> Sequence[EventFilter]:
@@ -101,26 +102,26 @@ class Searcher:
             log.append(events)
             await log.room()
 
-        await self._search_all(search, turn, say)
+        await self._search_all(search, heading, say)
         while not log.finished:
             await ask(search.request, of_a_try)
             if log.finished:
                 return
-            await self._search_all(search, turn, say)
+            await self._search_all(search, heading, say)
 
     async def _search_all(
-        self, search: WebSearch, turn: str, say: Callable[[Sequence[TurnEvent]], Awaitable[None]]
+        self, search: WebSearch, heading: Heading, say: Callable[[Sequence[TurnEvent]], Awaitable[None]]
     ) -> None:
         """Run the searches that are wanted, and go on to the next round or to the end of the turn."""
         if not search.wanted:
             return
         for wanted in search.wanted:
             await say(search.searching(wanted.call))
-            hits, error = ((), wanted.error) if wanted.error else await self._search(wanted.call, turn)
+            hits, error = ((), wanted.error) if wanted.error else await self._search(wanted.call, heading)
             await say(search.found(wanted.call, hits, error))
         await say(search.go_on())
 
-    async def _search(self, call: SearchCall, turn: str) -> tuple[Sequence[SearchHit], SearchError]:
+    async def _search(self, call: SearchCall, heading: Heading) -> tuple[Sequence[SearchHit], SearchError]:
         """What one search finds, or why it finds nothing."""
         began = trio.current_time()
         hits: Sequence[SearchHit] = ()
@@ -136,7 +137,8 @@ class Searcher:
             failure = error
         self._recorder.record(
             Searched(
-                turn=turn,
+                turn=heading.turn,
+                request=heading.request_id,
                 account=self._account,
                 results=len(hits),
                 seconds=round(trio.current_time() - began, 6),

@@ -1,6 +1,7 @@
 """Facts: what happened, in the past tense, without bodies, headers or secrets.
 
-A fact is a frozen dataclass. Times are seconds, sizes are bytes. `level` says how loud a log shall be about it.
+A fact is a frozen dataclass. Times are seconds, sizes are bytes. `turn` and `request` are the ids of a turn and of the
+HTTP exchange that asked for it, wherever there is one. `level` says how loud a log shall be about it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ class ServiceChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeFinished:
-    """One HTTP request is over. `status` is 0 where no answer began; `ending` is ``whole``, ``cut``, ``gone`` ..."""
+    """One HTTP request is over. `status` is 0 where no answer began; `ending` is ``whole``, ``cut``, ``gone`` ...
+
+    `request` is its id, which its answer's head and the facts of its turn have.
+    """
 
     level: ClassVar[Level] = "debug"
+    request: str = ""
     method: str
     path: str
     status: int
@@ -78,6 +83,7 @@ class AttemptFailed:
 
     level: ClassVar[Level] = "warning"
     turn: str
+    request: str = ""
     account: str
     error: str
     reason: str
@@ -95,6 +101,7 @@ class RequestCaptured:
 
     level: ClassVar[Level] = "warning"
     turn: str
+    request: str = ""
     suspects: str
     file: str = ""
     error: str = ""
@@ -106,6 +113,7 @@ class RequestRepaired:
 
     level: ClassVar[Level] = "warning"
     turn: str
+    request: str = ""
     repairs: str
 
 
@@ -115,6 +123,7 @@ class Searched:
 
     level: ClassVar[Level] = "info"
     turn: str
+    request: str = ""
     account: str
     results: int
     seconds: float
@@ -260,6 +269,8 @@ class Faulted:
     where: str
     error: str
     trace: str
+    turn: str = ""
+    request: str = ""
 
 
 Fact: TypeAlias = (

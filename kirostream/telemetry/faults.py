@@ -22,9 +22,10 @@ _LONGEST_NAME: Final = 24
 _QUOTED: Final = re.compile(r"(['\"]).*?\1", re.DOTALL)
 
 
-def faulted(where: str, error: BaseException) -> Faulted:
+def faulted(where: str, error: BaseException, *, turn: str = "", request: str = "") -> Faulted:
     """The fact of `error`, which nobody expected."""
-    return Faulted(where=where, error=worded(error), trace="".join(traced(error)))
+    trace = "".join(traced(error))
+    return Faulted(where=where, error=worded(error), trace=trace, turn=turn, request=request)
 
 
 def worded(error: BaseException) -> str:

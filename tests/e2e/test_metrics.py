@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kirostream.app import Gateway, open_gateway
 from kirostream.settings import load
-from kirostream.telemetry.facts import Fact
+from kirostream.telemetry.facts import AttemptFailed, ExchangeFinished, Fact, TurnFinished
 from kirostream.telemetry.recorder import Recorder
 
 KEY = {"x-api-key": "k"}
@@ -135,6 +135,59 @@ async def test_an_answer_says_where_the_time_went(door: str, path: str, stream: 
             assert float(said[1]) < float(said[2])
 
 
+@pytest.mark.parametrize("door", DOORS)
+async def test_every_other_answer_says_how_long_it_took(door: str, tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with running(tmp_path) as (_, urls), httpx.AsyncClient(timeout=20) as client:
+            counted = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+            answers = [
+                await client.get(f"{urls[door]}/v1/models", headers=KEY),
+                await client.post(f"{urls[door]}/v1/messages/count_tokens", json=counted, headers=KEY),
+                await client.get(f"{urls[door]}/v1/responses/none", headers=KEY),
+                await client.get(f"{urls[door]}/v1/models"),
+                await client.get(f"{urls[door]}/nothing/here"),
+                await client.post(f"{urls[door]}/v1/messages", content=b"{", headers=KEY),
+                await client.get(f"{urls[door]}/admin/api/status", headers=KEY),
+            ]
+            assert [each.status_code for each in answers] == [200, 200, 404, 401, 404, 400, 200]
+            for answer in answers:
+                assert re.fullmatch(r"total;dur=\d+\.\d\d", answer.headers["server-timing"]), answer
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("path", PATHS[:2])
+async def test_an_error_of_a_turn_says_where_the_time_went(door: str, path: str, tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with running(tmp_path) as (_, urls), httpx.AsyncClient(timeout=20) as client:
+            for stream in (False, True):
+                body = ask(path, "[[error:CONTEXT]]", stream=stream)
+                answer = await client.post(urls[door] + path, json=body, headers=KEY)
+                assert answer.status_code == 400
+                assert re.fullmatch(r"gateway;dur=\d+\.\d\d, upstream;dur=\d+\.\d", answer.headers["server-timing"])
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("path", PATHS)
+async def test_one_id_goes_through_all_that_is_told_of_a_turn(door: str, path: str, tmp_path: Path) -> None:
+    facts: list[Fact] = []
+    with trio.fail_after(30):
+        async with running(tmp_path, facts=facts) as (_, urls), httpx.AsyncClient(timeout=20) as client:
+            for fate in ("[[say:one]]", "[[error:VALIDATION]]"):
+                facts.clear()
+                answer = await client.post(urls[door] + path, json=ask(path, fate, stream=False), headers=KEY)
+                request = answer.headers["x-request-id"] if path != "/v1/messages" else answer.headers["request-id"]
+                ended = next(fact for fact in facts if isinstance(fact, TurnFinished))
+                while not any(isinstance(fact, ExchangeFinished) and fact.path == path for fact in facts):
+                    await trio.sleep(0.001)
+                told = [fact for fact in facts if hasattr(fact, "request") and getattr(fact, "path", path) == path]
+                assert {fact.request for fact in told} == {request}
+                assert {fact.turn for fact in told if hasattr(fact, "turn")} == {ended.turn}
+                kinds = {type(fact) for fact in told}
+                assert kinds >= {TurnFinished, ExchangeFinished, *((AttemptFailed,) if "error" in fate else ())}
+                if answer.status_code >= 400 and path == "/v1/messages":
+                    assert answer.json()["request_id"] == request
+
+
 async def test_it_can_be_left_out(tmp_path: Path) -> None:
     with trio.fail_after(30):
         off: dict[str, Any] = {"server.timing": False}
@@ -144,3 +197,5 @@ async def test_it_can_be_left_out(tmp_path: Path) -> None:
             )
             assert answer.status_code == 200
             assert "server-timing" not in answer.headers
+            for url in urls.values():
+                assert "server-timing" not in (await client.get(f"{url}/v1/models", headers=KEY)).headers
