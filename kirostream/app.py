@@ -68,6 +68,7 @@ from kirostream.telemetry.facts import (
     PoolTroubled,
     RefreshFailed,
     TokenRefreshed,
+    TurnFinished,
 )
 from kirostream.telemetry.logfiles import FOLDER as LOGS
 from kirostream.telemetry.logfiles import LogFiles, open_log_files
@@ -152,7 +153,7 @@ async def open_gateway(
         )
         ledger = await owners.enter_async_context(open_ledger(database, settings.usage, recorder.record))
         if ledger is not None:
-            owners.enter_context(recorder.adding(ledger.take))
+            owners.enter_context(recorder.adding(ledger.take, TurnFinished))
         simulator: Simulator | None = None
         accounts_dir, started_at = data_dir, time.time()
         if found is None:
@@ -349,7 +350,7 @@ async def open_gateway(
         notes = tuple(note for one in found for note in one.notes) if simulator is None else ()
         if settings.admin.enabled:
             recent = Recent()
-            recorder.add(recent)
+            recorder.add(recent, *Recent.KINDS)
 
             def admin() -> Handler:
                 from kirostream.admin.desk import About
@@ -386,7 +387,7 @@ async def open_gateway(
             for prefix in PREFIXES:
                 router.mount(prefix, room)
         counts = Counts()
-        owners.enter_context(recorder.adding(counts))
+        owners.enter_context(recorder.adding(counts, *Counts.KINDS))
 
         def metering() -> Handler:
             from kirostream.metering import open_metering

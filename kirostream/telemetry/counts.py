@@ -51,7 +51,9 @@ class Histogram:
 
 
 class Counts:
-    """A sink. Call it with facts."""
+    """A sink. Call it with facts of its `KINDS`."""
+
+    KINDS: Final = (TurnFinished, ExchangeFinished, AttemptFailed, RefreshFailed, Faulted)
 
     def __init__(self) -> None:
         self.turns: Counter[tuple[str, str, str, str]] = Counter()

@@ -9,12 +9,13 @@ Never a body, a header or a secret: facts hold none by construction, and `accoun
 from __future__ import annotations
 
 import dataclasses
+import operator
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import field
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO, TypeAlias
+from typing import Any, Final, NamedTuple, TextIO, TypeAlias
 
 import msgspec
 
@@ -66,31 +67,77 @@ Line: TypeAlias = Callable[[Level, str, dict[str, object]], None]
 _encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
 
-_forms: Final[dict[type, tuple[str, tuple[str, ...]]]] = {}
+class _Form(NamedTuple):
+    """How facts of one kind are told.
+
+    Attributes:
+        event: what happened.
+        names: of what is known of it.
+        known: gives the values of `names`, and one more, so that it is always a tuple.
+        head: of a JSON line, from behind the timestamp to behind what happened.
+    """
+
+    event: str
+    names: tuple[str, ...]
+    known: Callable[[Fact], tuple[Any, ...]]
+    head: bytes
 
 
-def _form(kind: type[Fact]) -> tuple[str, tuple[str, ...]]:
-    """What happened, and the names of what is known of it."""
+_forms: Final[dict[type, _Form]] = {}
+
+
+def _form(kind: type[Fact]) -> _Form:
+    """Made once for each kind."""
     found = _forms.get(kind)
     if found is None:
-        found = _forms[kind] = _words(kind.__name__), tuple(each.name for each in dataclasses.fields(kind))
+        event = _words(kind.__name__)
+        names = tuple(each.name for each in dataclasses.fields(kind))
+        head = b'","level":%b,"event":%b' % (_encode(kind.level), _encode(event))
+        found = _forms[kind] = _Form(event, names, operator.attrgetter(*names, "level"), head)
     return found
 
 
 def known_of(fact: Fact) -> dict[str, object]:
     """What a fact tells, without what is empty."""
-    return {name: value for name in _form(type(fact))[1] if (value := getattr(fact, name)) not in ("", None)}
+    form = _form(type(fact))
+    return {name: value for name, value in zip(form.names, form.known(fact), strict=False) if value not in ("", None)}
+
+
+_second: tuple[int, str] = (0, "")  # the last that was worded: lines come many a second
 
 
 def timestamp(at: float) -> str:
     """A moment as log lines have it: ``2026-11-21T20:30:00.000000Z``. They sort as they were."""
-    return f"{datetime.fromtimestamp(at, UTC).isoformat(timespec='microseconds')[:26]}Z"
+    global _second
+    whole, said = _second
+    if whole != at // 1:
+        whole = int(at // 1)
+        said = datetime.fromtimestamp(whole, UTC).isoformat(timespec="seconds")[:19]
+        _second = whole, said
+    return f"{said}.{min(round((at - whole) * 1e6), 999_999):06d}Z"
+
+
+_line: tuple[Fact | None, bytes] = (None, b"")  # the last that was made: each of several sinks wants it
 
 
 def json_line(fact: Fact, at: float) -> bytes:
-    """A fact as one JSON object, with the end of the line. What JSON has no form for is shown by its ``repr``."""
-    head = {"timestamp": timestamp(at), "level": fact.level, "event": _form(type(fact))[0]}
-    return _encode({**head, **known_of(fact)}) + b"\n"
+    """A fact as one JSON object, with the end of the line. What JSON has no form for is shown by its ``repr``.
+
+    Args:
+        at: unix seconds. Asked again for the same fact right away, it gives the same line, with the first time.
+
+    Raises:
+        ValueError: a text is not Unicode.
+    """
+    global _line
+    last, made = _line
+    if last is fact:
+        return made
+    known = _encode(known_of(fact))
+    more = b"," if len(known) > 2 else b""
+    made = b'{"timestamp":"%b%b%b%b\n' % (timestamp(at).encode(), _form(type(fact)).head, more, known[1:])
+    _line = fact, made
+    return made
 
 
 class LogSink:
@@ -107,7 +154,7 @@ class LogSink:
         if LEVELS[fact.level] < self._least:
             return
         if self._line is not None:
-            self._line(fact.level, _form(type(fact))[0], known_of(fact))
+            self._line(fact.level, _form(type(fact)).event, known_of(fact))
             return
         self._out.write(json_line(fact, time.time()).decode())
         self._out.flush()

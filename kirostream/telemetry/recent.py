@@ -60,11 +60,13 @@ class Trouble:
 
 
 class Recent:
-    """A sink. Call it with facts.
+    """A sink. Call it with facts of its `KINDS`.
 
     Args:
         clock: unix seconds.
     """
+
+    KINDS: Final = (TurnFinished, AttemptFailed, RefreshFailed)
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import field
 from datetime import date, datetime, tzinfo
+from itertools import islice
 from typing import Final, Literal
 
 import msgspec
@@ -195,6 +196,7 @@ class Ledger:
         self._written = self._dropped = 0
         self._trouble = ""
         self._forget_at = 0.0
+        self._minute = (-1.0, 0)  # the last whose date was looked up, and the date
 
     def __repr__(self) -> str:
         return f"<Ledger {self.snapshot()}>"
@@ -228,11 +230,11 @@ class Ledger:
         """Write what is not written. What cannot be is told, stays, and is tried again."""
         async with self._writing:
             while self._queue:
-                batch = [self._queue[at] for at in range(min(AT_ONCE, len(self._queue)))]
+                batch = list(islice(self._queue, AT_ONCE))
 
                 def work(connection: Connection, batch: list[tuple[float, TurnFinished]] = batch) -> None:
                     labels = {fact.account_id: fact.account for _, fact in batch if fact.account_id}
-                    usage_tables.write(connection, (self._row(at, fact) for at, fact in batch), labels)
+                    usage_tables.write(connection, [self._row(at, fact) for at, fact in batch], labels)
 
                 try:
                     await self._database.write(work)
@@ -420,7 +422,10 @@ class Ledger:
         return Span(since, until, self._day(since), self._day(until))
 
     def _day(self, at: float) -> int:
-        return datetime.fromtimestamp(at, self._zone).toordinal()
+        minute, day = self._minute
+        if minute != at // 60:  # no clock is changed within one
+            minute, day = self._minute = at // 60, datetime.fromtimestamp(at, self._zone).toordinal()
+        return day
 
     def _midnight(self, at: float) -> float:
         return self._begin(datetime.fromtimestamp(at, self._zone).date())

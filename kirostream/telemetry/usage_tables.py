@@ -15,7 +15,8 @@ that belongs to two dates (in a zone that is off by half an hour) has two rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from kirostream.stores.sqlite import Connection
@@ -69,7 +70,13 @@ _OF_TURNS: Final = ", ".join(f"TOTAL({what})" for what in _ADDED.values())
 _OF_SUMS: Final = ", ".join(f"TOTAL({name})" for name in _ADDED)
 
 # Only names from this module are put into statements; what comes from outside is always a parameter.
-_INSERT: Final = f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_PLACES: Final = f"({', '.join('?' * len(COLUMNS))})"
+_INSERTS: Final = {
+    rows: f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES {', '.join([_PLACES] * rows)}"  # noqa: S608
+    for rows in (48, 8, 1)
+}
+"""By the number of rows. Each statement lets go of the interpreter's lock, and waits for it when it is through: a
+statement a row would do so hundreds of times in a batch. SQLite takes 999 parameters in every version."""
 _MORE: Final = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
 
 
@@ -92,10 +99,14 @@ _ROLL_UPS: Final = (
 )
 
 
-def write(connection: Connection, rows: Iterable[Row], labels: Mapping[str, str]) -> None:
+def write(connection: Connection, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
     """Write turns, and what the accounts are called that they were asked on."""
     (last,) = connection.execute("SELECT IFNULL(MAX(id), 0) FROM usage").fetchone()
-    connection.executemany(_INSERT, rows)
+    at = 0
+    for size, statement in _INSERTS.items():
+        while len(rows) - at >= size:
+            connection.execute(statement, tuple(chain.from_iterable(rows[at : at + size])))
+            at += size
     for statement in _ROLL_UPS:
         connection.execute(statement, (last,))
     connection.executemany(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kirostream.errors import SettingsError
-from kirostream.telemetry.facts import ExchangeFinished, Fact, Faulted, ServiceChanged, TokenRefreshed
-from kirostream.telemetry.log import LogSettings, LogSink
+from kirostream.telemetry.facts import ExchangeFinished, Fact, Faulted, ServiceChanged, SettingsRefused, TokenRefreshed
+from kirostream.telemetry.log import LogSettings, LogSink, json_line, timestamp
 from kirostream.telemetry.recorder import Recorder
 
 DEBUG = ExchangeFinished(method="GET", path="/", status=200, sent=1, seconds=0.1, peer="", ending="whole")
@@ -36,6 +39,36 @@ def test_a_line_holds_what_is_known_and_nothing_else() -> None:
     line = json.loads(out.getvalue())
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "token refreshed", "level": "info", "account": "a***@example.com", "expires_in": 3600}
+
+
+def test_several_sinks_share_a_line_and_two_facts_do_not() -> None:
+    twice = [json_line(INFO, 1_700_000_000.25), json_line(INFO, 1_700_000_000.75)]
+    assert twice[0] is twice[1]
+    assert json.loads(twice[0])["timestamp"] == "2023-11-14T22:13:20.250000Z"
+    assert json.loads(json_line(ERROR, 1_700_000_000.75))["timestamp"] == "2023-11-14T22:13:20.750000Z"
+    assert json.loads(json_line(SettingsRefused(message=""), 0.0)) == {
+        "timestamp": "1970-01-01T00:00:00.000000Z",
+        "level": "error",
+        "event": "settings refused",
+    }
+
+
+@given(st.floats(0, 4e9))
+def test_timestamps_are_moments_and_sort_as_they_do(at: float) -> None:
+    assert datetime.fromisoformat(timestamp(at)).timestamp() == pytest.approx(at, abs=2e-6)
+    assert timestamp(at) <= timestamp(at + 1e-3)
+
+
+def test_a_sink_gets_the_kinds_that_it_wants() -> None:
+    some: list[Fact] = []
+    every: list[Fact] = []
+    recorder = Recorder(every.append)
+    with recorder.adding(some.append, ServiceChanged, Faulted):
+        for fact in (DEBUG, INFO, ERROR):
+            recorder.record(fact)
+    recorder.record(INFO)
+    assert some == [INFO, ERROR]
+    assert every == [DEBUG, INFO, ERROR, INFO]
 
 
 def test_lines_for_a_person() -> None:
