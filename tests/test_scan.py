@@ -139,6 +139,33 @@ def test_a_body_is_split_as_the_decoder_splits_it(body: bytes) -> None:
             assert taken == [bytes(item) for item in msgspec.json.decode(value, type=list[Raw])]
 
 
+PARTS = [b"abc", b"n", b"t", b"x" * 9, b"\\n", b"\\t", b"\\r", b'\\"', b"\\\\", b"\\\\\\\\", b"\\/", b"\\b", b"\\u001b"]
+PARTS += [b"\\u001B", b"\\u00e9", b"\xc3\xa9", "\u4e2d\u6587".encode(), b"\\", b'"', b"\x1f"]
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(st.sampled_from(PARTS), max_size=90), st.integers(0, 40))
+@example([b"\\"] * 31 + [b'"'] + [b"a"] * 40, 40)
+@example([b"\\"] * 33 + [b"n"] + [b"a"] * 40, 40)
+@example([b"a"] * 31 + [b"\\", b"x"] + [b"a"] * 40, 40)
+def test_a_string_ends_where_the_decoder_says(parts: list[bytes], behind: int) -> None:
+    """Whatever stands where in the steps that it is gone over in."""
+    string = b'"%b"' % b"".join(parts)
+    try:
+        said = msgspec.json.decode(string, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        said = None
+    raw = b'{"role":"user","content":%b}' % string + b" " * behind
+    found = scan.split(b'{"messages":[%b]}' % raw)
+    assert (found is None) == (said is None)
+    if found is not None and said is not None:
+        message = found.message(0)
+        assert message == Message(Role.USER, (Text(said),) if said else ())
+        literals = [block.literal for block in message.content if isinstance(block, Text)]
+        assert literals in ([], [None], [string])
+        assert [None] not in [literals] or msgspec.json.encode(said) != string
+
+
 @pytest.mark.parametrize("body", [b'{"messages":[1,2],"tools":[]}', b' { "tools" : [ ] , "messages" : [ 1 , 2 ] } '])
 def test_usual_bodies_are_split(body: bytes) -> None:
     if body.startswith(b" "):
