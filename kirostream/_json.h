@@ -33,18 +33,25 @@ static inline const uint8_t *json_space(const uint8_t *at) {
     return at;
 }
 
+#if defined(JSON_SSE2)
+/* Of 16 bytes a bit each: those that are no plain ASCII of a string. */
+static inline unsigned json_stops(const uint8_t *at) {
+    const __m128i text = _mm_loadu_si128((const __m128i *)at);
+    const __m128i ends =
+        _mm_or_si128(_mm_cmpeq_epi8(text, _mm_set1_epi8('"')), _mm_cmpeq_epi8(text, _mm_set1_epi8('\\')));
+    const __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(text, _mm_set1_epi8(0x1F)), text);
+    return (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(ends, control), text)); /* the top bit: not ASCII */
+}
+#endif
+
 /* The first byte from `at` that is no plain ASCII of a string: a quote, a backslash, a control character, a byte above
  * 0x7F. It may also stop before one: where less than a step is left. */
 static inline const uint8_t *json_plain(const uint8_t *at, const uint8_t *end) {
 #if defined(JSON_SSE2)
-    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), control = _mm_set1_epi8(0x1F);
     while (end - at >= 16) {
-        __m128i text = _mm_loadu_si128((const __m128i *)at);
-        __m128i found = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(text, quote), _mm_cmpeq_epi8(text, backslash)),
-                                     _mm_cmpeq_epi8(_mm_min_epu8(text, control), text));
-        unsigned mask = (unsigned)_mm_movemask_epi8(_mm_or_si128(found, text)); /* the top bit: not ASCII */
-        if (mask)
-            return at + __builtin_ctz(mask);
+        unsigned stops = json_stops(at);
+        if (stops)
+            return at + __builtin_ctz(stops);
         at += 16;
     }
 #elif defined(JSON_WORDS)
@@ -180,6 +187,14 @@ static inline const uint8_t *json_usual(const uint8_t *at, const uint8_t *end, u
 /* From behind the opening quote to behind the closing one. What it holds is added to `holds`. */
 static const uint8_t *json_string(const uint8_t *at, const uint8_t *end, unsigned *holds) {
     unsigned these = 0;
+#if defined(JSON_SSE2)
+    if (end - at >= 16) { /* most strings are keys, and short */
+        unsigned stops = json_stops(at);
+        at += stops ? __builtin_ctz(stops) : 16;
+        if (*at == '"' && stops)
+            return at + 1;
+    }
+#endif
     while (at) {
         at = json_usual(at, end, &these);
         if (*at == '"') {

@@ -46,6 +46,9 @@ class Fitter:
     def __call__(self, raw: RawJson) -> RawJson | Literal[False] | None:
         """The schema without its ``$schema``; the same bytes where it has none. False where it surely does not fit."""
 
+    def properties(self, raw: RawJson) -> dict[str, int]:
+        """Those properties of a schema with nothing to repair in them, with more subschemas than each can have."""
+
 def outline(
     content: tuple[ContentBlock, ...], users: bool
 ) -> tuple[tuple[str, ...], tuple[ToolCall, ...], tuple[Image, ...]] | None:

@@ -849,6 +849,7 @@ KINDS = {
 cdef enum:
     MOST_KEYWORDS = 64
     LONGEST_KEYWORD = 32
+    SLOTS = 256  # of a hash table that is never full
 
 
 cdef struct Keyword:
@@ -859,12 +860,14 @@ cdef struct Keyword:
 
 cdef class Fitter:
     cdef Keyword keywords[MOST_KEYWORDS]
+    cdef uint8_t slots[SLOTS]  # where a keyword is, counted from one; 0: there is none
     cdef int count
     cdef bint sure  # that a schema does not fit
 
     def __init__(self, table):
         cdef bytes name
         cdef Keyword* keyword
+        cdef int slot
         if len(table) > MOST_KEYWORDS:
             raise ValueError("too many keywords")
         for said, kind in table.items():
@@ -876,13 +879,24 @@ cdef class Fitter:
             keyword.kind = KINDS[kind]
             memcpy(keyword.name, PyBytes_AS_STRING(name), keyword.size)
             self.count += 1
+            slot = self.slot(<const uint8_t*>keyword.name, keyword.size)
+            while self.slots[slot]:
+                slot = (slot + 1) % SLOTS
+            self.slots[slot] = self.count
+
+    cdef inline int slot(self, const uint8_t* name, Py_ssize_t size) noexcept nogil:
+        """Where to look for a keyword first: most differ in their length, or how they begin."""
+        return (13 * size + name[0] + (name[size - 1] << 3 if size > 0 else 0)) % SLOTS
 
     cdef const Keyword* find(self, const Span* key) noexcept nogil:
         cdef Py_ssize_t size = key.end - key.at - 2
-        cdef int i
-        for i in range(self.count):
-            if self.keywords[i].size == size and memcmp(self.keywords[i].name, key.at + 1, size) == 0:
-                return &self.keywords[i]
+        cdef int slot = self.slot(key.at + 1, size)
+        cdef const Keyword* keyword
+        while self.slots[slot]:
+            keyword = &self.keywords[self.slots[slot] - 1]
+            if keyword.size == size and memcmp(keyword.name, key.at + 1, size) == 0:
+                return keyword
+            slot = (slot + 1) % SLOTS
         return NULL
 
     cdef const uint8_t* fit(self, json_text* text, const uint8_t* at, int kind, int depth) noexcept nogil:
@@ -975,6 +989,55 @@ cdef class Fitter:
             if at == NULL:
                 return NULL
         return at
+
+    def properties(self, bytes raw not None):
+        cdef json_text given
+        cdef json_text* text = &given
+        cdef const uint8_t* at = open_text(text, raw)
+        cdef const uint8_t* begin
+        cdef Span name
+        cdef bint ends = False, last
+        cdef dict found = None
+        if at[0] != c"{":
+            return {}
+        at = json_space(at + 1)
+        while not ends:
+            at = key(text, at, &name)
+            if at == NULL:
+                return {}
+            if not says(&name, b"properties", 10):
+                at = json_value(text, at, DEPTH, False)
+            elif found is not None or at[0] != c"{":
+                return {}
+            else:
+                found = {}
+                at = json_space(at + 1)
+                last = at[0] == c"}"
+                if last:
+                    at += 1
+                while not last:
+                    at = key(text, at, &name)
+                    if at == NULL:
+                        return {}
+                    begin = at
+                    said = PyUnicode_DecodeUTF8(<const char*>name.at + 1, name.end - name.at - 2, NULL)
+                    at = self.fit(text, begin, SCHEMA, DEPTH)
+                    if at != NULL:
+                        found[said] = 1 + (at - begin) // 3
+                    else:
+                        found.pop(said, None)
+                        at = json_value(text, begin, DEPTH, False)
+                    if at == NULL:
+                        return {}
+                    at = onward(at, c"}", &last)
+                    if at == NULL:
+                        return {}
+            if at == NULL:
+                return {}
+            at = onward(at, c"}", &ends)
+            if at == NULL:
+                return {}
+        return found or {}
 
     def __call__(self, bytes raw not None):
         self.sure = False

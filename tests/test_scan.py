@@ -54,6 +54,16 @@ def _compiled() -> None:
         pytest.skip("the scanner is not built, or not wanted (KIROSTREAM_CORE)")
 
 
+class Blind:
+    """The `Fitter` of a machine without a compiler."""
+
+    def __call__(self, _: bytes) -> None:
+        return None
+
+    def properties(self, _: bytes) -> dict[str, int]:
+        return {}
+
+
 @contextmanager
 def unscanned() -> Iterator[None]:
     """Without the scanner, as on a machine that has no compiler."""
@@ -61,7 +71,7 @@ def unscanned() -> Iterator[None]:
         for name in ("split", "read_message", "write_user", "write_assistant"):
             patch.setattr(scan, name, lambda *_: None)
         patch.setattr(request_rules, "outline", outline_in_python)
-        patch.setattr(tool_schemas, "_seen_to_fit", lambda _: None)
+        patch.setattr(tool_schemas, "_seen_to_fit", Blind())
         yield
 
 
@@ -357,6 +367,38 @@ def glanced(raw: bytes) -> bytes | None:
 def test_a_schema_fits_where_the_twin_says_so(raw: bytes) -> None:
     fitted = tool_schemas._seen_to_fit(raw)
     assert fitted is None or (fitted or None) == glanced(raw)
+
+
+@settings(max_examples=300, deadline=None)
+@given(mutated(schemas()))
+@example(b'{"type":"object","properties":{"a":{},"a":{"$ref":"#"}}}')
+@example(b'{"type":"object","properties":{"a":{"$ref":"#"},"a":{}}}')
+@example(b'{"type":"object","properties":{"a":{}},"properties":{"a":{"$id":"x"}}}')
+@example(b'{"properties":{"a\\u0062":{},"b":{"$ref":"#/properties/c"},"c":{"$id":"x"}, "d" : { } }}')
+def test_a_property_that_fits_needs_no_walk(raw: bytes) -> None:
+    fitting = tool_schemas._seen_to_fit.properties(raw)
+    try:
+        schema = msgspec.json.decode(raw)
+    except ValueError:
+        return
+    for name, most in fitting.items():
+        walk = tool_schemas._Repair(schema)
+        assert walk._subschema(schema["properties"][name], ()) == schema["properties"][name]
+        assert walk.nodes <= most
+    assert tool_schemas._repaired(schema, fitting) == tool_schemas._Repair(schema).root()
+
+
+def test_properties_that_fit_are_seen() -> None:
+    raw = json.dumps({"properties": {"a": {"type": "string"}, "b": {"$ref": "#/x"}, "c": {"items": {}}, "d": True}})
+    assert tool_schemas._seen_to_fit.properties(raw.encode()) == {"a": 7, "c": 5, "d": 2}
+
+
+def test_where_there_is_too_much_to_walk_everything_is_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool_schemas, "MAX_SCHEMA_NODES", 8)
+    raw = json.dumps({"properties": {**{name: {"title": "x" * 20} for name in "abc"}, "d": {"$ref": "#"}}}).encode()
+    schema, fitting = json.loads(raw), tool_schemas._seen_to_fit.properties(raw)
+    assert set(fitting) == set("abc")
+    assert tool_schemas._repaired(schema, fitting) == tool_schemas._Repair(schema).root()
 
 
 def test_usual_schemas_fit() -> None:

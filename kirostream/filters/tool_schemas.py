@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
@@ -21,6 +23,7 @@ MAX_SCHEMA_NODES: Final = 20_000
 """References can unfold exponentially; past this many subschemas a reference stays open: ``{}``."""
 MAX_SCHEMA_DEPTH: Final = 64
 
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
 _SCHEMA_KEYS: Final = frozenset(
     {"additionalItems", "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"}
     | {"unevaluatedItems", "unevaluatedProperties"}
@@ -116,10 +119,20 @@ def _repair_known(raw: RawJson) -> RawJson:
 def _repair(raw: RawJson) -> RawJson:
     try:
         schema = msgspec.json.decode(raw)
-        repaired = _Repair(schema).root()
+        repaired = _repaired(schema, _seen_to_fit.properties(raw))
         return raw if repaired == schema else _encode(repaired)
     except (ValueError, OverflowError, RecursionError):
         return _repair_odd(raw)
+
+
+def _repaired(schema: Any, fitting: Mapping[str, int]) -> dict[str, Any]:
+    """What becomes of a schema, some properties of which fit: these are not walked.
+
+    Whether they are makes a difference only where there is too much to walk; then everything is.
+    """
+    walk = _Repair(schema, fitting)
+    repaired = walk.root()
+    return repaired if walk.nodes <= MAX_SCHEMA_NODES or not fitting else _Repair(schema).root()
 
 
 def _repair_odd(raw: RawJson) -> RawJson:
@@ -142,9 +155,10 @@ _remembered: Final = functools.lru_cache(maxsize=128)(_repair)
 class _Repair:
     """One schema's repair: walks subschemas only, never data, and counts what it has unfolded."""
 
-    def __init__(self, schema: Any) -> None:
+    def __init__(self, schema: Any, fitting: Mapping[str, int] = _NONE) -> None:
         self._schema = schema
-        self._nodes = 0
+        self._fitting = fitting
+        self.nodes = 0
 
     def root(self) -> dict[str, Any]:
         root = self._subschema(self._schema, ())
@@ -159,10 +173,10 @@ class _Repair:
 
     def _subschema(self, schema: Any, within: tuple[str, ...]) -> Any:
         """`schema` repaired. `within` holds the references that are being unfolded, outermost first."""
-        self._nodes += 1
+        self.nodes += 1
         if not isinstance(schema, dict):
             return schema if isinstance(schema, bool) else {}
-        if self._nodes > MAX_SCHEMA_NODES or len(within) > MAX_SCHEMA_DEPTH:
+        if self.nodes > MAX_SCHEMA_NODES or len(within) > MAX_SCHEMA_DEPTH:
             return {}
         if _SPECIAL.isdisjoint(schema) and None not in schema.values():
             return schema
@@ -178,6 +192,8 @@ class _Repair:
             if key not in _SPECIAL:
                 if value is not None:
                     repaired[key] = value
+            elif key == "properties" and schema is self._schema and isinstance(value, dict):
+                repaired[key] = {name: self._property(name, one, within) for name, one in value.items()}
             elif key in _SCHEMA_MAPS and isinstance(value, dict):
                 repaired[key] = {name: self._subschema(one, within) for name, one in value.items()}
             elif key == "properties":
@@ -193,6 +209,14 @@ class _Repair:
             else:
                 repaired[key] = value
         return repaired
+
+    def _property(self, name: str, schema: Any, within: tuple[str, ...]) -> Any:
+        """One of the root's."""
+        most = self._fitting.get(name)
+        if most is None:
+            return self._subschema(schema, within)
+        self.nodes += most
+        return schema
 
     def _target(self, reference: str) -> Any:
         """What a local reference (``#/$defs/x``, RFC 6901) points to; None for any other."""
