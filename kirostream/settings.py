@@ -12,18 +12,14 @@ The environment variables of earlier tools (`LEGACY`) are read too; where both a
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
-
-import platformdirs
 
 from kirostream.accounts.discovery import VARIABLES, AccountSettings
 from kirostream.accounts.keeper import KeeperSettings
@@ -226,6 +222,8 @@ def unread(env: Mapping[str, str]) -> list[str]:
     lines = []
     for name in sorted(env):
         if name.startswith(MEANT_FOR_US) and name not in NO_SETTINGS and name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             lines.append(f"{name} is set, and no setting reads it.{f' Did you mean {near[0]}?' if near else ''}")
     return lines
@@ -238,13 +236,20 @@ def _variable(name: str) -> str:
 
 def data_dir(env: Mapping[str, str]) -> Path:
     """Where keys, device ids and rotated tokens live. ``KIROSTREAM_DATA_DIR`` overrides the platform's place."""
-    return Path(env.get("KIROSTREAM_DATA_DIR") or platformdirs.user_data_dir("kirostream", appauthor=False))
+    if folder := env.get("KIROSTREAM_DATA_DIR"):
+        return Path(folder)
+    import platformdirs
+
+    return platformdirs.user_data_path("kirostream", appauthor=False)
 
 
 def config_file(env: Mapping[str, str]) -> Path:
     """Where the settings file is looked for. ``KIROSTREAM_CONFIG_DIR`` overrides the platform's place."""
-    folder = env.get("KIROSTREAM_CONFIG_DIR") or platformdirs.user_config_dir("kirostream", appauthor=False)
-    return Path(folder) / CONFIG_FILE
+    if folder := env.get("KIROSTREAM_CONFIG_DIR"):
+        return Path(folder) / CONFIG_FILE
+    import platformdirs
+
+    return platformdirs.user_config_path("kirostream", appauthor=False) / CONFIG_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +338,10 @@ def parsed(text: str, path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: it is no TOML; the message has the line.
     """
+    if not text:
+        return {}
+    import tomllib  # as everything that a usual start can do without
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -396,6 +405,8 @@ def _flatten(
         at = replace(origin, path=(*origin.path, key))
         kind = known.get(key)
         if kind is None:
+            import difflib
+
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {prefix + near[0]!r}?" if near else f" It takes: {', '.join(known)}."
             trouble.append(SettingsError(f"Unknown setting {name!r} in {at}.{hint}"))
@@ -508,10 +519,7 @@ def _read(kind: Any, value: object) -> object:
         except ValueError:
             pass
     elif wanted is Mapping and isinstance(value, str):
-        try:
-            return tomllib.loads(f"value = {{{value.strip().removeprefix('{').removesuffix('}')}}}")["value"]
-        except tomllib.TOMLDecodeError:
-            pass
+        return _toml_value(f"{{{value.strip().removeprefix('{').removesuffix('}')}}}")
     elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     elif isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
@@ -519,13 +527,20 @@ def _read(kind: Any, value: object) -> object:
     return None
 
 
+def _toml_value(text: str) -> object:
+    """What is written in a variable as it would be in the file; None: nothing that TOML knows."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return None
+
+
 def _tables(name: str, cls: type[Any], value: object, origin: Origin) -> tuple[Any, ...]:
     """The entries of an array of tables, ``[[name]]``; a variable has it as an inline array."""
     if isinstance(value, str):
-        try:
-            value = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            pass
+        value = _toml_value(value)
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise SettingsError(
             f"{name!r} in {origin} is a list of tables: write [[{name}]] and the settings of each below."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import fnmatch
 import math
 from collections.abc import Mapping
@@ -77,6 +76,8 @@ def read_section(name: str, section: object) -> dict[str, object]:
 
 def _read(where: str, key: str, value: object) -> object:
     if key not in _FIELDS:
+        import difflib
+
         near = difflib.get_close_matches(key, _FIELDS, n=1)
         raise SettingsError(
             f"Unknown setting {where!r}. "

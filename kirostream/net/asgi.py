@@ -33,6 +33,7 @@ import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
+from importlib import import_module
 from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import quote
 
@@ -151,7 +152,9 @@ class AsgiDoor:
         Raises:
             SettingsError: the certificate or its key cannot be used.
         """
-        from kirostream.net import asgi_server  # hypercorn: 4 MB that only such a listener needs
+        # hypercorn: 4 MB and a tenth of a second, which only such a listener needs; other doors serve meanwhile.
+        await trio.to_thread.run_sync(import_module, "kirostream.net.asgi_server")
+        from kirostream.net import asgi_server
 
         await asgi_server.serve(self, listeners, task_status=task_status)
 

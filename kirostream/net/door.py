@@ -372,7 +372,8 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
     if not 0 <= port <= 65535:
         raise SettingsError(f"Cannot listen on {where}: a port is 0 to 65535.")
     try:
-        return await trio.open_tcp_listeners(port, host=None if bare in ("", "*") else bare)
+        plain = bare.encode() if bare.isascii() else bare  # for a str, Python imports the tables of IDNA first
+        return await trio.open_tcp_listeners(port, host=plain if bare not in ("", "*") else None)
     except (socket.gaierror, UnicodeError):
         raise SettingsError(
             f"Cannot listen on {where}: the host is not known here. "

@@ -247,7 +247,7 @@ class TlsWire(Wire):
         super().__init__(sock, origin, patience)
         self.into = ssl.MemoryBIO()
         self.out = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.into, self.out, server_hostname=origin.name, session=session)
+        self.tls = context.wrap_bio(self.into, self.out, server_hostname=origin.name.encode(), session=session)
         self._fault: ssl.SSLError | None = None
         self._kept: bytes | None = None  # text that was read, and not yet handed on; empty at the end
         self.told = False
@@ -425,7 +425,7 @@ class Transport:
             self._context = tls_context(settings.verify, settings.ca_file)
         try:
             with trio.fail_after(settings.connect_deadline):
-                stream = await trio.open_tcp_stream(origin.host, origin.port)
+                stream = await trio.open_tcp_stream(origin.host.encode(), origin.port)  # as `door.open_listeners`
         except trio.TooSlowError:
             raise connect_timeout(label, settings.connect_deadline) from None
         except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is too long

@@ -14,7 +14,6 @@ own name, is none.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
@@ -254,6 +253,8 @@ def fallbacks_of(model: Model, models: Sequence[Model], settings: ModelSettings)
 
 def no_such_model(name: str, models: Sequence[Model]) -> str:
     """What is said of a model that is not to be had: the nearest that is, and all that are."""
+    import difflib  # here: few requests name a model that there is not
+
     known = {model.id.lower(): model.id for model in models}
     near = difflib.get_close_matches(normalise(name).lower(), known, n=1)
     hint = f" Did you mean {known[near[0]]!r}?" if near else ""

@@ -68,8 +68,11 @@ def open_private(path: Path) -> LogFile:
 
 def began(path: Path) -> float | None:
     """When a log file began, in unix seconds, by its name; None: it is none."""
+    stamp = path.name[:16]
+    if not (stamp[:8] + stamp[9:15]).isdecimal() or stamp[8:9] + stamp[15:] != "TZ":  # ISO 8601 has many more forms
+        return None
     try:
-        return datetime.strptime(path.name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        return datetime.fromisoformat(stamp).timestamp()  # strptime brings a calendar in all languages
     except ValueError:
         return None
 

@@ -21,10 +21,13 @@ from e2e.conftest import clean_env
 
 REFRESH_TOKEN: Final = "aor-start-" + "0" * 120
 HEAVY: Final = {
+    "_strptime": "it brings a calendar in all languages",
     "asyncio": "Trio is the loop",
     "brotli": "request bodies in br",
     "cryptography": "sealed records, where Python's own OpenSSL cannot be reached",
+    "difflib": "what was meant, where a name is wrong",
     "email": "http.client brings it",
+    "encodings.idna": "addresses are given as bytes",
     "h11": "what is not HTTP in plain form",
     "http.client": "urllib.request brings it",
     "httpx": "upstreams behind a proxy",
@@ -39,6 +42,7 @@ HEAVY: Final = {
     "statistics": "it brings fractions, for one median",
     "structlog": "lines for a person, with the first one",
     "typer": "every command but a usual serve",
+    "tomllib": "a settings file, where there is one",
     "trio_websocket": "WebSockets, with the first one",
     "unittest": "some libraries bring it",
     "urllib.request": "pathlib quotes paths too",

@@ -21,7 +21,7 @@ from helpers.logfiles import HOUR, NOON, Desk, said, whole_lines
 from kirostream.telemetry import logfiles
 from kirostream.telemetry.facts import ExchangeFinished, SinkRecovered, SinkTroubled
 from kirostream.telemetry.log import LogSettings
-from kirostream.telemetry.logfiles import LogFile, log_files, open_log_files, open_private
+from kirostream.telemetry.logfiles import LogFile, began, log_files, open_log_files, open_private
 from kirostream.telemetry.recorder import Recorder
 
 
@@ -89,6 +89,24 @@ async def test_what_is_too_much_is_deleted_oldest_first(tmp_path: Path) -> None:
     at.files.prune()
     assert [state[0] for state in at.states()] == ["4", "5"] or [state[0] for state in at.states()] == ["3", "4", "5"]
     assert sum(path.stat().st_size for path in log_files(tmp_path)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("20261121T120000Z-7.jsonl", 1795262400.0),
+        ("19700101T000001Z.jsonl", 1.0),
+        ("20261321T120000Z-7.jsonl", None),  # there is no thirteenth month
+        ("20261121T120000+.jsonl", None),
+        ("20261121T12:00:Z.jsonl", None),
+        ("2026-11-21T12:00.jsonl", None),
+        ("20261121T12000Z-7.jsonl", None),
+        ("notes.jsonl", None),
+        ("T", None),
+    ],
+)
+def test_a_name_says_when_a_file_began(name: str, at: float | None) -> None:
+    assert began(Path(name)) == at
 
 
 async def test_lines_are_written_soon_and_pruned_in_silence(tmp_path: Path, autojump_clock: MockClock) -> None:
