@@ -27,10 +27,10 @@ def extension(path: str, *depends: str) -> Extension:
 
 
 extensions = [
-    extension("kirostream/_evstream", "kirostream/_crc32.h"),
+    extension("kirostream/_evstream", "kirostream/_crc32.h", "kirostream/_runs.h"),
     extension("kirostream/_scan", "kirostream/_json.h"),
 ]
 if sys.platform != "win32":  # there, a socket is no file
-    extensions += [extension("kirostream/net/_quick"), extension("kirostream/net/_wire")]
+    extensions += [extension("kirostream/net/_quick"), extension("kirostream/net/_wire", "kirostream/_runs.h", "kirostream/net/_quick.pxd")]
 
 setup(ext_modules=cythonize(extensions, language_level=3))

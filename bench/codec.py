@@ -180,22 +180,14 @@ def ours(name: str, core: Any) -> list[Row]:
     """Decode and nothing else; with the lift; runs; and runs to SSE."""
 
     def decode(reads: Read) -> int:
-        feed = core.FrameDecoder().feed
-        count = 0
-        for read in reads:
-            count += len(feed(read))
-        return count
+        return sum(map(len, map(core.FrameDecoder().feed, reads)))  # a loop in Python takes as long as a short feed
 
     def collect(reads: Read) -> Any:
         feed = core.FrameDecoder().feed
         return [(dict(frame.headers), frame.payload) for read in reads for frame in feed(read)]
 
     def decode_lift(reads: Read) -> int:
-        feed = core.FrameDecoder(lift=("content",)).feed
-        count = 0
-        for read in reads:
-            count += len(feed(read))
-        return count
+        return sum(map(len, map(core.FrameDecoder(lift=("content",)).feed, reads)))
 
     def collect_lift(reads: Read) -> Any:
         feed = core.FrameDecoder(lift=("content",)).feed

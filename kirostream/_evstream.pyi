@@ -103,6 +103,9 @@ class FrameDecoder:
         What is left after the last of them is kept, as by `feed_runs`; so the list may be empty. None: `data` was not
         taken, and is for `feed_runs`. The twin takes nothing this way. It raises nothing.
         """
+    @property
+    def runs(self) -> object | None:
+        """`run_of` for compiled code that has no need of objects: a capsule (`_runs.h`). The twin has None."""
     def close(self) -> None:
         """Say that the stream has ended.
 

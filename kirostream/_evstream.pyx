@@ -28,6 +28,10 @@ valid string content in between, is not delivered as a frame; only its piece is.
 payload parses, and parses alike: up to the opening quote it is the last payload, the content has no bare quote, so the
 string ends where the suffix begins.
 
+Where whoever has the bytes knows that a run is on, `look` says where its pieces lie and `keep` takes them: no object is
+made, and the interpreter is not needed (`_runs.h`). `run_of` is the same with objects. The last frame's block and
+payload stand beside their objects as plain pointers for that.
+
 Both CRCs begin at the first byte of the message (kiro-protocol.md section 3.1), so the second goes on from the first.
 """
 
@@ -35,8 +39,10 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.dict cimport PyDict_Copy
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_New, PyCapsule_SetContext
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -66,6 +72,16 @@ cdef extern from "_crc32.h" nogil:
     uint32_t crc32_of(const uint8_t* at, size_t size, uint32_t crc)
     uint32_t crc32_of_portable(const uint8_t* at, size_t size, uint32_t crc)
 
+cdef extern from "_runs.h":
+    const char* KIROSTREAM_RUNS
+    ctypedef struct ks_piece:
+        const uint8_t* at
+        size_t size
+    ctypedef struct ks_runs:
+        void* decoder
+        Py_ssize_t (*look)(void*, const uint8_t*, size_t, size_t, ks_piece*, size_t) noexcept nogil
+        int (*keep)(void*) noexcept nogil
+
 CORE = "compiled"
 CRC = crc32_init().decode()
 
@@ -73,7 +89,7 @@ cdef enum:
     PRELUDE = 12
     LEAST = 16  # a message without headers and payload
     MEMBERS = 16
-    RUN = 4096
+    RUN = 1024  # pieces at a time; more are an odd read
     SPARE = 65536  # a larger buffer is given back when its message is done
 
 assert MEMBERS == MAX_MEMBERS
@@ -301,14 +317,32 @@ cdef class FrameDecoder:
     cdef dict last_headers
     cdef bytes last_payload
     cdef Py_ssize_t last_from, last_to
+    cdef const uint8_t* block_at  # NULL: there is none
+    cdef const uint8_t* payload_at  # NULL: there is none, or nothing was lifted
+    cdef size_t block_size, payload_size
+    # What `look` found last, and `keep` takes: bytes of whole messages, and what is left behind them.
+    cdef size_t seen
+    cdef const uint8_t* rest
+    cdef size_t rest_size
+    cdef ks_runs table
 
     def __init__(self, *, max_message=MAX_MESSAGE, max_headers=MAX_HEADERS, lift=()):
         max_message, max_headers, self.lift = check_settings(max_message, max_headers, lift)
         self.max_message = min(max_message, 0xFFFFFFFF)
         self.max_headers = min(max_headers, 0xFFFFFFFF)
+        self.table.decoder = <void*>self
+        self.table.look = look_at
+        self.table.keep = keep_of
 
     def __dealloc__(self):
-        PyMem_Free(self.held)
+        PyMem_RawFree(self.held)
+
+    @property
+    def runs(self):
+        capsule = PyCapsule_New(&self.table, KIROSTREAM_RUNS, let_go)
+        PyCapsule_SetContext(capsule, <void*>self)
+        Py_INCREF(self)
+        return capsule
 
     @property
     def buffered(self):
@@ -337,50 +371,94 @@ cdef class FrameDecoder:
         return out
 
     def run_of(self, bytes data not None, Py_ssize_t room, /):
-        """Two passes: the first only looks, so that what is not a run is as if it had never been shown."""
-        cdef bytes whole = data
-        cdef const uint8_t* base
-        cdef const uint8_t* at
-        cdef size_t left, total
+        cdef ks_piece[RUN] pieces
+        cdef Py_ssize_t count = self.look(raw(data), PyBytes_GET_SIZE(data), max(room, 0), pieces, RUN), i
+        cdef list found
+        if count < 0:
+            return None
+        found = PyList_New(count)
+        for i in range(count):
+            piece = copy(pieces[i].at, pieces[i].size)
+            Py_INCREF(piece)
+            PyList_SET_ITEM(found, i, piece)
+        if self.keep() < 0:
+            raise MemoryError
+        return found
+
+    cdef Py_ssize_t look(
+        self, const uint8_t* at, size_t left, size_t room, ks_piece* pieces, size_t most
+    ) noexcept nogil:
+        """See `_runs.h`. A message that straddles is put together behind what is held of it, where nothing counts."""
+        cdef const uint8_t* message
+        cdef size_t total, have = self.held_size, count = 0
         cdef Py_ssize_t length
-        cdef list pieces
-        if self.state != READY or self.last_payload is None or self.held_size > RUN:
-            return None  # a long message in many cuts would be copied with each of them
-        if self.held_size:
-            whole = copy(self.held, self.held_size) + data
-        base = at = raw(whole)
-        left = PyBytes_GET_SIZE(whole)
+        if self.state != READY or self.payload_at is NULL:
+            return -1
+        self.seen = 0
+        if have:
+            total = self.total
+            if not total and have + left >= PRELUDE:
+                memcpy(self.held + have, at, PRELUDE - have)  # the least room holds that
+                if self.check_prelude(self.held):
+                    return -1
+                total = be32(self.held)
+            if not total or have + left < total:
+                self.rest = at
+                self.rest_size = left
+                return 0
+            if not self.reserve(total):
+                return -1
+            memcpy(self.held + have, at, total - have)
+            at += total - have
+            left -= total - have
+            length = self.run_piece(self.held, total)
+            if length <= 0 or <size_t>length > room or not most:
+                return -1
+            pieces[0].at = self.held + PRELUDE + self.block_size + self.last_from
+            pieces[0].size = length
+            room -= length
+            self.seen = total
+            count = 1
         while left >= PRELUDE:
             if self.check_prelude(at):
-                return None
+                return -1
             total = be32(at)
             if left < total:
                 break
             length = self.run_piece(at, total)
-            if length <= 0 or length > room:
-                return None
+            if length <= 0 or <size_t>length > room or count == most:
+                return -1
+            pieces[count].at = at + PRELUDE + self.block_size + self.last_from
+            pieces[count].size = length
             room -= length
+            count += 1
+            self.seen += total
             at += total
             left -= total
-        pieces = []
-        while base < at:
-            total = be32(base)
-            length = self.run_piece(base, total)
-            pieces.append(copy(base + PRELUDE + be32(base + 4) + self.last_from, length))
-            self.start += total
-            base += total
-        self.give_back()
-        if left:
-            self.hold(at, left)
-            if left >= PRELUDE:
-                self.total = be32(at)
-        return pieces
+        self.rest = at
+        self.rest_size = left
+        return count
 
-    cdef Py_ssize_t run_piece(self, const uint8_t* message, size_t total) noexcept:
+    cdef int keep(self) noexcept nogil:
+        """See `_runs.h`."""
+        if self.seen:
+            self.start += self.seen
+            self.give_back()
+        if self.rest_size:
+            if not self.reserve(self.held_size + self.rest_size):
+                self.state = FEEDING
+                return -1
+            memcpy(self.held + self.held_size, self.rest, self.rest_size)
+            self.held_size += self.rest_size
+            if not self.total and self.held_size >= PRELUDE:
+                self.total = be32(self.held)
+        return 0
+
+    cdef inline Py_ssize_t run_piece(self, const uint8_t* message, size_t total) noexcept nogil:
         """The length of the piece, if this message, whose prelude is good, is one more of the run; else -1."""
         cdef size_t block_size = be32(message + 4)
         cdef const uint8_t* block = message + PRELUDE
-        if <size_t>PyBytes_GET_SIZE(self.last_block) != block_size or memcmp(raw(self.last_block), block, block_size):
+        if self.block_size != block_size or memcmp(self.block_at, block, block_size):
             return -1
         if crc32_of(message + 8, total - 12, be32(message + 8)) != be32(message + total - 4):
             return -1
@@ -405,11 +483,11 @@ cdef class FrameDecoder:
         self.state = FAULTY
         self.give_back()
         self.last_block = self.last_headers = self.last_payload = None
+        self.block_at = self.payload_at = NULL
         return 0
 
-    cdef int run(self, data, list out, bint runs) except -1:
+    cdef inline int run(self, data, list out, bint runs) except -1:
         """Put what `data` completes into `out`; raise a fault, or keep it for the next call if `out` holds something."""
-        cdef Py_buffer view
         cdef int found
         if self.state != READY:
             raise self.not_ready()
@@ -417,16 +495,23 @@ cdef class FrameDecoder:
             self.state = FEEDING
             found = self.split(raw(data), PyBytes_GET_SIZE(data), out, runs)
         else:
-            data = contiguous(data)
-            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-            try:
-                self.state = FEEDING
-                found = self.split(<const uint8_t*>view.buf, view.len, out, runs)
-            finally:
-                PyBuffer_Release(&view)
-        if not found:
+            found = self.split_view(contiguous(data), out, runs)
+        if found:
+            self.found_fault(found, out)
+        else:
             self.state = READY
-            return 0
+        return 0
+
+    cdef int split_view(self, data, list out, bint runs) except -1:
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self.state = FEEDING
+            return self.split(<const uint8_t*>view.buf, view.len, out, runs)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int found_fault(self, int found, list out) except -1:
         fault = frame_error(FAULT_WORDS[found], self.start, self.first, self.second)
         self.refuse()
         if not out:
@@ -473,33 +558,41 @@ cdef class FrameDecoder:
         return NO_FAULT
 
     cdef int hold(self, const uint8_t* at, size_t size) except -1:
-        cdef size_t room = self.held_room or 256
-        cdef uint8_t* held
-        while room < self.held_size + size:
-            room *= 2
-        if room != self.held_room:
-            held = <uint8_t*>PyMem_Realloc(self.held, room)
-            if held is NULL:
-                raise MemoryError
-            self.held = held
-            self.held_room = room
+        if not self.reserve(self.held_size + size):
+            raise MemoryError
         memcpy(self.held + self.held_size, at, size)
         self.held_size += size
         return 0
 
-    cdef void give_back(self) noexcept:
+    cdef inline bint reserve(self, size_t size) noexcept nogil:
+        """Whether `held` has room for so many bytes."""
+        return size <= self.held_room or self.grow(size)
+
+    cdef bint grow(self, size_t size) noexcept nogil:
+        cdef size_t room = self.held_room or 256
+        cdef uint8_t* held
+        while room < size:
+            room *= 2
+        held = <uint8_t*>PyMem_RawRealloc(self.held, room)
+        if held is NULL:
+            return False
+        self.held = held
+        self.held_room = room
+        return True
+
+    cdef void give_back(self) noexcept nogil:
         self.held_size = self.total = 0
         if self.held_room > SPARE:
-            PyMem_Free(self.held)
+            PyMem_RawFree(self.held)
             self.held = NULL
             self.held_room = 0
 
-    cdef int fail(self, Fault fault, uint64_t first, uint64_t second) noexcept:
+    cdef int fail(self, Fault fault, uint64_t first, uint64_t second) noexcept nogil:
         self.first = first
         self.second = second
         return fault
 
-    cdef int check_prelude(self, const uint8_t* at) noexcept:
+    cdef int check_prelude(self, const uint8_t* at) noexcept nogil:
         cdef uint32_t total = be32(at), headers = be32(at + 4), said = be32(at + 8)
         cdef uint32_t counted = crc32_of_portable(at, 8, 0)  # eight bytes are too few for the other way
         if counted != said:
@@ -529,11 +622,11 @@ cdef class FrameDecoder:
         if counted != said:
             return self.fail(MESSAGE_CRC, said, counted)
         known = (
-            self.last_block is not None
-            and <size_t>PyBytes_GET_SIZE(self.last_block) == block_size
-            and memcmp(raw(self.last_block), block, block_size) == 0
+            self.block_at is not NULL
+            and self.block_size == block_size
+            and memcmp(self.block_at, block, block_size) == 0
         )
-        if known and self.last_payload is not None:
+        if known and self.payload_at is not NULL:
             length = self.repeats(body, size)
             if length >= 0 and runs:
                 self.append_piece(out, copy(body + self.last_from, length))
@@ -548,6 +641,8 @@ cdef class FrameDecoder:
                 return found
             self.last_headers = headers
             self.last_block = copy(block, block_size)
+            self.block_at = raw(self.last_block)
+            self.block_size = block_size
         frame = Frame.__new__(Frame)
         frame.headers = PyDict_Copy(self.last_headers)
         frame.payload = copy(body, size)
@@ -555,9 +650,12 @@ cdef class FrameDecoder:
             if length >= 0:
                 self.last_to = self.last_from + length
             self.last_payload = frame.payload
+            self.payload_at = raw(frame.payload)
+            self.payload_size = size
             frame.lifted = copy(body + self.last_from, self.last_to - self.last_from)
         else:
             self.last_payload = None
+            self.payload_at = NULL
         out.append(frame)
         self.start += total
         return NO_FAULT
@@ -572,10 +670,10 @@ cdef class FrameDecoder:
         out.append([piece])
         return 0
 
-    cdef Py_ssize_t repeats(self, const uint8_t* body, Py_ssize_t size) noexcept:
+    cdef inline Py_ssize_t repeats(self, const uint8_t* body, Py_ssize_t size) noexcept nogil:
         """The length of the string to lift, if the payload is the last one but for that string; else -1."""
-        cdef const uint8_t* last = raw(self.last_payload)
-        cdef Py_ssize_t after = PyBytes_GET_SIZE(self.last_payload) - self.last_to
+        cdef const uint8_t* last = self.payload_at
+        cdef Py_ssize_t after = <Py_ssize_t>self.payload_size - self.last_to
         cdef Py_ssize_t length = size - self.last_from - after
         cdef const uint8_t* stop
         if length < 0 or memcmp(body, last, self.last_from):
@@ -698,6 +796,20 @@ cdef class FrameDecoder:
                 return self.fail(DUPLICATE_HEADER, at - begin, begin)
             headers[name] = value
         return NO_FAULT
+
+
+cdef void let_go(object capsule) noexcept:
+    Py_DECREF(<object>PyCapsule_GetContext(capsule))
+
+
+cdef Py_ssize_t look_at(
+    void* decoder, const uint8_t* data, size_t size, size_t room, ks_piece* pieces, size_t most
+) noexcept nogil:
+    return (<FrameDecoder>decoder).look(data, size, room, pieces, most)
+
+
+cdef int keep_of(void* decoder) noexcept nogil:
+    return (<FrameDecoder>decoder).keep()
 
 
 # --- the encoder -----------------------------------------------------------------------------------------------------

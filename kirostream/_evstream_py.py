@@ -164,6 +164,10 @@ class FrameDecoder:
     def run_of(self, data: bytes, room: int, /) -> list[bytes] | None:
         return None
 
+    @property
+    def runs(self) -> None:
+        return None
+
     def feed_runs(self, data: bytes | bytearray | memoryview, /) -> list[Frame | list[bytes]]:
         out: list[Frame | list[bytes]] = []
 

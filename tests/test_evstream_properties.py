@@ -208,6 +208,39 @@ def test_runs_say_what_frames_say(core: ModuleType, pieces: list[bytes]) -> None
     assert whole == [item[:3] for item in frames]
 
 
+RUN_HEADERS = block([(b":event-type", 7, b"text")])
+MOSTLY_RUNS = st.lists(
+    st.one_of(
+        st.text(st.sampled_from('ab"\\\n\u00e9\U0001f984'), max_size=9).map(
+            lambda text: message(RUN_HEADERS, json.dumps({"content": text}, separators=(",", ":")).encode())
+        ),
+        st.sampled_from([message(RUN_HEADERS, b'{"content":"x"}')] * 3 + [message(RUN_HEADERS, b'{"content":1}')]),
+        st.sampled_from([message(b"", b'{"content":"y"}'), message(RUN_HEADERS, b'{"content":"z"}', message_crc=1)]),
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    pieces=st.one_of(MOSTLY_RUNS.flatmap(cuts), CUT_STREAMS), rooms=st.lists(st.integers(0, 20), min_size=1, max_size=4)
+)
+def test_what_is_asked_for_as_a_run_is_what_feed_runs_says(
+    core: ModuleType, pieces: list[bytes], rooms: list[int]
+) -> None:
+    """A run is taken whole or not at all, and what is not taken is as if it had never been shown."""
+    asked, fed = core.FrameDecoder(lift=LIFT), core.FrameDecoder(lift=LIFT)
+    for index, piece in enumerate(pieces):
+        room = rooms[index % len(rooms)]
+        run = asked.run_of(piece, room)
+        if run is not None:
+            assert sum(map(len, run)) <= room
+            assert all(run)
+        said = attempt(asked.feed_runs, piece) if run is None else [run] if run else []
+        assert said == attempt(fed.feed_runs, piece)
+        assert (asked.buffered, asked.offset) == (fed.buffered, fed.offset)
+
+
 def _around(item: Any) -> tuple[bytes, bytes, bytes]:
     """The payload before, in and after the lifted string. It stands behind its key, so the key finds it."""
     _, payload, lifted, _ = item

@@ -112,6 +112,8 @@ class RunReader(abc.ABC):
     run_of: Callable[[bytes, int], list[bytes] | None]
     """The pieces of some bytes if they are nothing but more of the running block, and at most so many bytes; None: they
     were not taken."""
+    runs: object | None
+    """The same for compiled code, in a capsule as `kirostream/_runs.h` has it; None where nothing is compiled."""
 
     @property
     @abc.abstractmethod

@@ -6,6 +6,7 @@ object that is looked at is a miss. So an outlet is one small object with its fi
 batch are made one after the other, without the interpreter.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -27,13 +28,8 @@ cdef enum:
 CORE = "compiled"
 
 
+@cython.final
 cdef class Outlet:
-    cdef readonly object sock
-    cdef public bytes unsent
-    cdef public Py_ssize_t fanned
-    cdef public bint free
-    cdef int fd
-
     def __init__(self, sock):
         self.sock = sock
         self.fd = sock.fileno() if sock is not None else -1
@@ -45,14 +41,16 @@ cdef class Outlet:
         return f"<Outlet {'free' if self.free else 'not free'}, {len(self.unsent)} bytes unsent>"
 
     def offer(self, bytes data not None):
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-        cdef ssize_t sent = 0
-        if self.free:
-            sent = send(self.fd, PyBytes_AS_STRING(data), size, KS_NOW)
-            if sent == size:
-                return True
-        self.owe(data[sent:] if sent > 0 else data)
+        cdef ssize_t sent = self.write(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        if sent == PyBytes_GET_SIZE(data):
+            return True
+        self.owe(data[sent:] if sent else data)
         return False
+
+    cdef ssize_t write(self, const char* data, size_t size) noexcept nogil:
+        """How many bytes go without waiting."""
+        cdef ssize_t sent = send(self.fd, data, size, KS_NOW) if self.free else 0
+        return sent if sent > 0 else 0
 
     def owe(self, bytes rest not None):
         self.unsent += rest

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Collection
-from typing import Protocol
+from typing import Protocol, final
 
 import trio
 
@@ -17,15 +17,18 @@ def whole_chunks(data: bytes, at: int) -> tuple[bytes, int]:
     It stops before the last chunk, before one that is not whole, and before one whose size is not said plainly.
     """
 
+@final
 class Track:
     """The way of the tokens of one block, from body to client. Its owner is `relay.lane.Lane`.
 
     Args:
-        run_of: of the decoder.
+        runs: of the decoder (`kirostream/_runs.h`).
         outlet: where the chunks of the answer go.
         template: what stands before the first piece, between two, and behind the last.
         room: bytes of pieces that may go this way.
         on_behind: called once, when the client does not take everything. It must not raise.
+        number: of the next event, where they are numbered. Then each piece is an event of its own, and the template is
+            what stands before its number, between that and the piece, and behind the piece.
 
     Attributes:
         count: pieces that were carried.
@@ -38,11 +41,12 @@ class Track:
     last: float
     def __init__(
         self,
-        run_of: Callable[[bytes, int], list[bytes] | None],
+        runs: object,
         outlet: Outlet,
         template: tuple[bytes, bytes, bytes],
         room: int,
         on_behind: Callable[[], None],
+        number: int | None = None,
     ) -> None: ...
     @property
     def is_open(self) -> bool:
@@ -63,6 +67,7 @@ class Secret(Protocol):
     def keep(self, text: bytes) -> None:
         """This was read already. It is the first of what its reader reads next."""
 
+@final
 class Watch:
     """One socket on the hub.
 
@@ -89,18 +94,20 @@ class Watch:
         secret: Secret | None = None,
     ) -> None: ...
 
+@final
 class Poller:
     """Waits for the sockets on the hub and for Trio's epoll.
 
     Args:
         epoll, trio: their descriptors.
-        watches: by descriptor; whoever owns it adds and removes.
-        ended: called with a watch that wants no more, and with what it raised.
+        ended: called with a watch that wants no more, and with what it raised. It removes it.
     """
 
-    def __init__(
-        self, epoll: int, trio: int, watches: dict[int, Watch], ended: Callable[[Watch, BaseException | None], None]
-    ) -> None: ...
+    def __init__(self, epoll: int, trio: int, ended: Callable[[Watch, BaseException | None], None]) -> None: ...
+    def add(self, watch: Watch) -> None:
+        """Serve what comes on its socket. It has to live until it is removed."""
+    def remove(self, watch: Watch) -> None:
+        """Serve it no more."""
     def wait(self, timeout: float, watched: bool, runq: Collection[object]) -> bool:
         """Wait, and serve what comes, until Trio has something to do.
 

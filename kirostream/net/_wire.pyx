@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The compiled part of `net.framing` and of `net.hub`; see `_wire.pyi`.
 
 A paced token comes out of silence: since the last one other processes have had the core, and nothing of ours is in its
@@ -6,11 +6,23 @@ caches. Then it is not how many instructions a token takes that counts, but over
 the interpreter's are spread widely: the same few functions that take 6 us in a loop take 30 here. So what happens with
 every token is a short piece of C: wait, read, undo the chunks, look the frames over, put the pieces between the words of
 a template, write. What happens less often is Python's.
+
+That piece needs no object, and not the interpreter: **tokens are carried without the lock** that lets one thread at a
+time run Python (`Poller.wait`). A thread that writes logs or the ledger holds no token up, and none of them it. What
+the piece reads and changes belongs to the thread of the hub, which is here meanwhile: no Python of ours can run in it.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from libc.string cimport memcpy
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawRealloc
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy, memset
+
+from kirostream.net._quick cimport Outlet
 
 from os import strerror
 from ssl import SSLWantReadError
@@ -62,11 +74,24 @@ cdef extern from *:
     enum: EINTR
     enum: EAGAIN
 
+cdef extern from "../_runs.h":
+    const char* KIROSTREAM_RUNS
+    ctypedef struct ks_piece:
+        const uint8_t* at
+        size_t size
+    ctypedef struct ks_runs:
+        void* decoder
+        Py_ssize_t (*look)(void*, const uint8_t*, size_t, size_t, ks_piece*, size_t) noexcept nogil
+        int (*keep)(void*) noexcept nogil
+
 cdef enum:
     BATCH = 64
     READ = 65536
     RECORD = 16384
     DIGITS = 7
+    PIECES = 1024  # of one read
+    HEAD = 18  # the size of a chunk and its line end, at most
+    LONGEST = 20  # digits of a number
 
 HAS_EPOLL = bool(KS_EPOLL)
 
@@ -129,21 +154,106 @@ def whole_chunks(bytes data not None, Py_ssize_t at):
 
 # --- the track -------------------------------------------------------------------------------------------------------
 
+cdef enum Outcome:
+    CARRIED
+    STRANGE  # not a run of tokens: nothing was done
+    BEHIND  # carried, but the client did not take all
+    LOST  # no memory
+
+cdef struct Desk:
+    # Where a batch of pieces is put together. One for each who can be interrupted by another.
+    ks_piece[PIECES] pieces
+    uint8_t* wire
+    size_t room
+    size_t size, sent  # of what was put together last, and how much of it went
+
+cdef Desk desk  # of whoever has the interpreter
+
+
+cdef bint has_room(uint8_t** block, size_t* room, size_t size) noexcept nogil:
+    """Whether a block of memory that grows by doubling has room for so many bytes."""
+    cdef size_t more = room[0] or 256
+    cdef void* moved
+    if size <= room[0]:
+        return True
+    while more < size:
+        more *= 2
+    moved = PyMem_RawRealloc(block[0], more)
+    if moved is NULL:
+        return False
+    block[0] = <uint8_t*>moved
+    room[0] = more
+    return True
+
+
+cdef inline uint8_t* put(uint8_t* into, const void* data, size_t size) noexcept nogil:
+    memcpy(into, data, size)
+    return into + size
+
+
+cdef inline uint8_t* put_hex(uint8_t* into, size_t value) noexcept nogil:
+    cdef const char* figures = b"0123456789abcdef"
+    cdef int digits = 1, i
+    while digits < 16 and value >> 4 * digits:
+        digits += 1
+    for i in range(digits):
+        into[digits - 1 - i] = figures[value >> 4 * i & 15]
+    return into + digits
+
+
+cdef inline uint8_t* put_decimal(uint8_t* into, size_t value) noexcept nogil:
+    cdef char[LONGEST] turned
+    cdef int digits = 0, i
+    while True:
+        turned[digits] = c"0" + value % 10
+        digits += 1
+        value //= 10
+        if not value:
+            break
+    for i in range(digits):
+        into[i] = turned[digits - 1 - i]
+    return into + digits
+
+
+@cython.final
 cdef class Track:
-    cdef object run_of, outlet, on_behind
+    cdef object capsule, on_behind
+    cdef const ks_runs* runs
+    cdef Outlet outlet
+    cdef void* outlet_at
     cdef bytes before, between, after
-    cdef list carried
+    cdef const char* before_at
+    cdef const char* between_at
+    cdef const char* after_at
+    cdef size_t before_size, between_size, after_size
+    cdef bint numbered
+    cdef size_t number
+    cdef uint8_t* carried  # the pieces since the last `take`, the size before each
+    cdef size_t carried_size, carried_room, carried_count
     cdef Py_ssize_t room
     cdef readonly Py_ssize_t count, sent
     cdef readonly double last
 
-    def __init__(self, run_of, outlet, template, Py_ssize_t room, on_behind):
-        self.run_of = run_of
+    def __init__(self, runs, Outlet outlet not None, template, Py_ssize_t room, on_behind, number=None):
+        self.runs = <const ks_runs*>PyCapsule_GetPointer(runs, KIROSTREAM_RUNS)
+        self.capsule = runs
         self.outlet = outlet
+        self.outlet_at = <void*>outlet
         self.before, self.between, self.after = template
+        self.before_at = PyBytes_AS_STRING(self.before)
+        self.between_at = PyBytes_AS_STRING(self.between)
+        self.after_at = PyBytes_AS_STRING(self.after)
+        self.before_size = PyBytes_GET_SIZE(self.before)
+        self.between_size = PyBytes_GET_SIZE(self.between)
+        self.after_size = PyBytes_GET_SIZE(self.after)
+        self.numbered = number is not None
+        if self.numbered:
+            self.number = number
         self.room = room
         self.on_behind = on_behind
-        self.carried = []
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.carried)
 
     def __repr__(self):
         return f"<Track: {self.count} pieces, room for {self.room} bytes>"
@@ -154,88 +264,140 @@ cdef class Track:
 
     def close(self):
         self.room = 0
-        self.run_of = self.outlet = self.on_behind = None  # whoever is behind them has a way to the track
+        self.runs = NULL
+        self.outlet_at = NULL
+        self.capsule = self.outlet = self.on_behind = None  # whoever is behind them has a way to the track
 
     def take(self):
-        cdef list carried = self.carried
-        self.carried = []
-        return carried
+        cdef list found = PyList_New(self.carried_count)
+        cdef const uint8_t* at = self.carried
+        cdef uint32_t size
+        cdef Py_ssize_t i
+        for i in range(<Py_ssize_t>self.carried_count):
+            memcpy(&size, at, sizeof(size))
+            piece = PyBytes_FromStringAndSize(<const char*>at + sizeof(size), size)
+            Py_INCREF(piece)
+            PyList_SET_ITEM(found, i, piece)
+            at += sizeof(size) + size
+        self.carried_count = self.carried_size = 0
+        return found
 
     def push(self, bytes data not None):
-        if self.room <= 0:
-            return False
-        found = self.run_of(data, self.room)
-        if found is None:
-            return False
-        self.carry(<list?>found)
-        return True
+        return self.pushed(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &desk)
 
-    cdef int carry(self, list pieces) except -1:
-        """Say the pieces in one chunk. They were taken: from here on they are carried, come what may."""
-        cdef Py_ssize_t count = len(pieces), size = 0, total, digits, i
-        cdef bytes wire
-        cdef char[24] head
-        cdef char* into
-        if not count:
-            return 0
-        for i in range(count):
-            size += PyBytes_GET_SIZE(<bytes?>pieces[i])
-        total = size + PyBytes_GET_SIZE(self.before) + PyBytes_GET_SIZE(self.after)
-        total += (count - 1) * PyBytes_GET_SIZE(self.between)
-        digits = hex_of(total, head)
-        wire = PyBytes_FromStringAndSize(NULL, digits + total + 4)
-        into = PyBytes_AS_STRING(wire)
-        memcpy(into, head, digits)
-        memcpy(into + digits, b"\r\n", 2)
-        into = put(into + digits + 2, self.before)
-        for i in range(count):
-            if i:
-                into = put(into, self.between)
-            into = put(into, <bytes>pieces[i])
-            self.carried.append(pieces[i])
-        into = put(into, self.after)
-        memcpy(into, b"\r\n", 2)
-        self.count += count
-        self.sent += total
-        self.room -= size
-        self.last = ks_now()
-        if not self.outlet.offer(wire):
-            self.on_behind()  # closes it
+    cdef bint pushed(self, const uint8_t* data, size_t size, Desk* at) except -1:
+        """`carry` and what has to be said to others of it."""
+        cdef Outcome outcome = self.carry(data, size, at, ks_now())
+        if outcome == BEHIND:
+            self.fall_behind(at)
+        elif outcome == LOST:
+            raise MemoryError
+        return outcome != STRANGE
+
+    cdef int fall_behind(self, Desk* at) except -1:
+        self.outlet.owe(PyBytes_FromStringAndSize(<const char*>at.wire + at.sent, at.size - at.sent))
+        self.on_behind()  # closes it
         return 0
 
+    cdef Outcome carry(self, const uint8_t* data, size_t size, Desk* at, double now) noexcept nogil:
+        """Say the pieces of some body in one chunk."""
+        cdef Py_ssize_t count
+        cdef size_t texts = 0, words, i
+        cdef uint8_t* into
+        cdef uint8_t* begin
+        cdef uint32_t length
+        if self.room <= 0:
+            return STRANGE
+        count = self.runs.look(self.runs.decoder, data, size, self.room, at.pieces, PIECES)
+        if count < 0:
+            return STRANGE
+        if not count:
+            return CARRIED if not self.runs.keep(self.runs.decoder) else LOST
+        for i in range(<size_t>count):
+            texts += at.pieces[i].size
+        words = self.before_size + self.after_size + self.between_size * (count - 1)
+        if self.numbered:
+            words = (self.before_size + LONGEST + self.between_size + self.after_size) * count
+        if not has_room(&at.wire, &at.room, HEAD + texts + words + 2):
+            return STRANGE
+        if not has_room(
+            &self.carried, &self.carried_room, self.carried_size + texts + count * sizeof(uint32_t)
+        ):
+            return STRANGE
+        # They are taken: from here on they are carried, come what may. The size of the chunk is put before it when it
+        # is known.
+        begin = into = at.wire + HEAD
+        if self.numbered:
+            for i in range(<size_t>count):
+                into = put(into, self.before_at, self.before_size)
+                into = put_decimal(into, self.number)
+                into = put(into, self.between_at, self.between_size)
+                into = put(into, at.pieces[i].at, at.pieces[i].size)
+                into = put(into, self.after_at, self.after_size)
+                self.number += 1
+        else:
+            into = put(into, self.before_at, self.before_size)
+            for i in range(<size_t>count):
+                if i:
+                    into = put(into, self.between_at, self.between_size)
+                into = put(into, at.pieces[i].at, at.pieces[i].size)
+            into = put(into, self.after_at, self.after_size)
+        self.sent += into - begin
+        begin = self.chunk_head(begin, into - begin)
+        into = put(into, b"\r\n", 2)
+        for i in range(<size_t>count):
+            length = at.pieces[i].size
+            put(put(self.carried + self.carried_size, &length, sizeof(length)), at.pieces[i].at, length)
+            self.carried_size += sizeof(length) + length
+        self.carried_count += count
+        self.count += count
+        self.room -= texts
+        self.last = now
+        if self.runs.keep(self.runs.decoder):
+            return LOST
+        at.sent = (<Outlet>self.outlet_at).write(<const char*>begin, into - begin)
+        if at.sent == <size_t>(into - begin):
+            return CARRIED
+        at.size = into - at.wire
+        at.sent += begin - at.wire
+        return BEHIND
 
-cdef inline char* put(char* into, bytes data) noexcept:
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-    memcpy(into, PyBytes_AS_STRING(data), size)
-    return into + size
-
-
-cdef Py_ssize_t hex_of(Py_ssize_t value, char* into) noexcept:
-    cdef char[24] turned
-    cdef Py_ssize_t n = 0, i
-    while value:
-        turned[n] = b"0123456789abcdef"[value & 15]
-        value >>= 4
-        n += 1
-    for i in range(n):
-        into[i] = turned[n - 1 - i]
-    return n
+    cdef inline uint8_t* chunk_head(self, uint8_t* body, size_t size) noexcept nogil:
+        """Put the line that begins a chunk before its body. Gives where it begins."""
+        cdef uint8_t[HEAD] head
+        cdef uint8_t* end = put(put_hex(head, size), b"\r\n", 2)
+        cdef size_t length = end - head
+        memcpy(body - length, head, length)
+        return body - length
 
 
 # --- the hub ---------------------------------------------------------------------------------------------------------
 
+@cython.final
 cdef class Watch:
     cdef readonly int fd
     cdef readonly object task, come
-    cdef public Track track
+    cdef Track at
+    cdef void* way  # the track; NULL: none
     cdef object keep, into, out, read
+    cdef bint plain
 
     def __init__(self, int fd, come, task, secret=None):
         self.fd = fd
         self.come = come
         self.task = task
+        self.plain = secret is None
         if secret is not None:
             self.keep, self.into, self.out, self.read = secret.keep, secret.into, secret.out, secret.tls.read
+
+    @property
+    def track(self):
+        return self.at
+
+    @track.setter
+    def track(self, Track track):
+        self.at = track
+        self.way = <void*>track if track is not None else NULL
 
     cdef object opened(self, bytes raw):
         """What `raw` says: text of one record; None where its reader has to look, or has nothing yet to look at."""
@@ -253,65 +415,135 @@ cdef class Watch:
         return text
 
 
+cdef Outcome carry_chunks(
+    void* way, const uint8_t* data, size_t size, uint8_t* join, Desk* at, double now
+) noexcept nogil:
+    """Carry what came, if it is whole chunks and nothing else. `join` has room for the bodies of several."""
+    cdef const char* here = <const char*>data
+    cdef const char* end = here + size
+    cdef const char* body = NULL
+    cdef uint8_t* into = join
+    cdef Py_ssize_t length
+    if way is NULL:
+        return STRANGE
+    length = chunk_at(here, end, &body)
+    if length and body + length + 2 == end:
+        return (<Track>way).carry(<const uint8_t*>body, length, at, now)
+    while length:
+        into = put(into, body, length)
+        here = body + length + 2
+        length = chunk_at(here, end, &body)
+    if here != end or into == join:
+        return STRANGE
+    return (<Track>way).carry(join, into - join, at, now)
+
+
+@cython.final
 cdef class Poller:
     cdef int epoll, trio
-    cdef dict watches
     cdef object ended
-    cdef char[READ] buffer
+    cdef void** watches  # borrowed, by descriptor
+    cdef int most, count
+    cdef ssize_t got  # by the last read
+    cdef Desk desk
+    cdef uint8_t[READ] buffer
+    cdef uint8_t[READ] join
 
-    def __init__(self, int epoll, int trio, dict watches not None, ended):
+    def __init__(self, int epoll, int trio, ended):
         self.epoll = epoll
         self.trio = trio
-        self.watches = watches
         self.ended = ended
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.watches)
+        PyMem_RawFree(self.desk.wire)
+
+    def add(self, Watch watch not None):
+        cdef int most = max(self.most, 64)
+        cdef void* moved
+        while most <= watch.fd:
+            most *= 2
+        if most > self.most:
+            moved = PyMem_RawRealloc(self.watches, most * sizeof(void*))
+            if moved is NULL:
+                raise MemoryError
+            self.watches = <void**>moved
+            memset(self.watches + self.most, 0, (most - self.most) * sizeof(void*))
+            self.most = most
+        self.watches[watch.fd] = <void*>watch
+        self.count += 1
+
+    def remove(self, Watch watch not None):
+        self.watches[watch.fd] = NULL
+        self.count -= 1
 
     def wait(self, double timeout, bint watched, runq):
         cdef ks_ready[BATCH] ready
         cdef double patience = 0.0 if watched else timeout
-        cdef double end = ks_now() + patience
-        cdef int count, i, milliseconds
+        cdef double now = ks_now(), end = now + patience
+        cdef int count, i
+        cdef Outcome outcome = CARRIED
         while True:
-            milliseconds = <int>min(patience * 1000 + 0.999, 86400e3)
             with nogil:
-                count = ks_wait(self.epoll, ready, BATCH, milliseconds)
+                while True:
+                    count = ks_wait(self.epoll, ready, BATCH, <int>min(patience * 1000 + 0.999, 86400e3))
+                    now = ks_now()
+                    patience = end - now
+                    i = 0
+                    while i < count:
+                        outcome = self.carried(ready[i].fd, now)
+                        if outcome != CARRIED:
+                            break
+                        i += 1
+                    if i < count or count < 0 or patience <= 0 or watched:
+                        break
             if count < 0:
                 PyErr_CheckSignals()
                 if count != -EINTR:
                     raise OSError(-count, "the hub cannot wait")
-            for i in range(count):
+            while i < count:
                 if ready[i].fd == self.trio:
                     timeout = 0.0  # Trio's own wait finds it at once
-                else:
-                    watch = self.watches.get(ready[i].fd)
-                    if watch is not None:
-                        self.serve(<Watch>watch)
-            if timeout == 0.0 or watched or runq or not self.watches:
-                break
-            patience = end - ks_now()
-            if patience <= 0:
+                elif outcome != CARRIED and self.watches[ready[i].fd] is not NULL:
+                    self.serve(<Watch>self.watches[ready[i].fd], outcome)
+                i += 1
+                if i < count:
+                    outcome = self.carried(ready[i].fd, now)
+            if timeout == 0.0 or watched or runq or not self.count or patience <= 0:
                 break
         return timeout != 0.0 and (not watched or bool(runq))
 
-    cdef int serve(self, Watch watch) except -1:
-        cdef ssize_t got
-        cdef Py_ssize_t at
+    cdef Outcome carried(self, int fd, double now) noexcept nogil:
+        """Read what has come on a socket, and carry it if it is tokens. STRANGE: what was read is for `serve`."""
+        cdef void* watch = self.watches[fd] if fd < self.most else NULL
+        if watch is NULL:  # Trio's, or it was taken off by another that came at the same time
+            return STRANGE
+        self.got = ks_receive(fd, self.buffer, READ)
+        if self.got == -EAGAIN:
+            return CARRIED
+        if self.got <= 0 or not (<Watch>watch).plain:
+            return STRANGE
+        return carry_chunks((<Watch>watch).way, self.buffer, self.got, self.join, &self.desk, now)
+
+    cdef int serve(self, Watch watch, Outcome outcome) except -1:
+        """What needs the interpreter, of what was read last."""
         cdef bytes raw
-        got = ks_receive(watch.fd, self.buffer, READ)
-        if got == -EAGAIN:
-            return 0
-        if got < 0:
-            came = OSError(-got, strerror(-got))
-        else:
-            came = raw = PyBytes_FromStringAndSize(self.buffer, got)
-            if watch.read is not None:
-                came = watch.opened(raw) if got else None  # of an end, its reader hears by itself
-            if got and type(came) is bytes and watch.track is not None and watch.track.room > 0:
-                body, at = whole_chunks(<bytes>came, 0)
-                if at == PyBytes_GET_SIZE(<bytes>came) and watch.track.push(body):
-                    if watch.out is not None and watch.out.pending:
-                        self.ended(watch, None)  # TLS has something to answer
-                    return 0
         try:
+            if outcome == BEHIND:
+                (<Track>watch.way).fall_behind(&self.desk)
+                return 0
+            if outcome == LOST:
+                raise MemoryError
+            if self.got < 0:
+                came = OSError(-self.got, strerror(-self.got))
+            else:
+                came = raw = PyBytes_FromStringAndSize(<const char*>self.buffer, self.got)
+                if not watch.plain:
+                    came = watch.opened(raw) if self.got else None  # of an end, its reader hears by itself
+                    if type(came) is bytes and self.carried_text(watch, <bytes>came):
+                        if watch.out.pending:
+                            self.ended(watch, None)  # TLS has something to answer
+                        return 0
             goes_on = watch.come(came)
         except BaseException as error:
             self.ended(watch, error)
@@ -319,3 +551,18 @@ cdef class Poller:
             if not goes_on:
                 self.ended(watch, None)
         return 0
+
+    cdef bint carried_text(self, Watch watch, bytes text) except -1:
+        cdef Outcome outcome = carry_chunks(
+            watch.way,
+            <const uint8_t*>PyBytes_AS_STRING(text),
+            PyBytes_GET_SIZE(text),
+            self.join,
+            &self.desk,
+            ks_now(),
+        )
+        if outcome == BEHIND:
+            watch.at.fall_behind(&self.desk)
+        elif outcome == LOST:
+            raise MemoryError
+        return outcome != STRANGE

@@ -75,7 +75,7 @@ class Hub:
         self._epoll = select.epoll()
         self._epoll.register(trio_epoll.fileno(), select.EPOLLIN)
         self._watches: dict[int, Watch] = {}
-        self._poller: Poller = Poller(self._epoll.fileno(), trio_epoll.fileno(), self._watches, self._ended)
+        self._poller: Poller = Poller(self._epoll.fileno(), trio_epoll.fileno(), self._ended)
         runner.io_manager._epoll = self  # noqa: SLF001  see the theory
 
     def __repr__(self) -> str:
@@ -98,7 +98,8 @@ class Hub:
         """
         fd = sock.fileno()
         self._epoll.register(fd, select.EPOLLIN)
-        self._watches[fd] = self._watch(fd, come, trio.lowlevel.current_task(), secret)
+        self._watches[fd] = watch = self._watch(fd, come, trio.lowlevel.current_task(), secret)
+        self._poller.add(watch)
 
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             self._drop(fd)
@@ -134,7 +135,7 @@ class Hub:
         trio.lowlevel.reschedule(watch.task, outcome.Value(None) if error is None else outcome.Error(error))
 
     def _drop(self, fd: int) -> None:
-        del self._watches[fd]
+        self._poller.remove(self._watches.pop(fd))
         self._epoll.unregister(fd)
 
 

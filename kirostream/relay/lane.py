@@ -76,15 +76,15 @@ class Lane:
 
     def _track(self) -> Track | None:
         template = self._rendering.template(self._block)
-        outlet = self._exchange.outlet
-        if template is None or outlet is None:
+        outlet, runs = self._exchange.outlet, self._reader.runs
+        if template is None or outlet is None or runs is None:
             return None
         try:
             from kirostream.net._wire import Track
         except ModuleNotFoundError:
             return None
         room = min(ROOM, self._gate.room(self._block))
-        return Track(self._reader.run_of, outlet, template, room, self._fall_behind)
+        return Track(runs, outlet, template, room, self._fall_behind)
 
     @property
     def count(self) -> int:

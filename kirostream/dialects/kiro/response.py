@@ -111,6 +111,7 @@ class Reader(RunReader):
         self._names = ToolNames(tool.name for tool in request.tools)
         self._decoder = FrameDecoder(lift=LIFT)
         self.run_of = self._decoder.run_of
+        self.runs = self._decoder.runs
         self._turn = TurnBuilder()
         self._more: More = _ignore  # what a run of pieces means now
         self._half = ""  # a high surrogate that waits for its other half
