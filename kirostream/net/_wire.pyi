@@ -75,7 +75,7 @@ class Watch:
         fd: its descriptor.
         come: called with what has come: bytes (empty at the end), or the error; None where it has to look by itself.
             Returns whether it wants to be called again.
-        task: that sleeps meanwhile.
+        task: that sleeps meanwhile, None where none does.
         secret: TLS before the socket.
 
     Attributes:
@@ -83,14 +83,14 @@ class Watch:
     """
 
     fd: int
-    task: trio.lowlevel.Task
+    task: trio.lowlevel.Task | None
     come: Callable[[bytes | OSError | None], bool]
     track: Track | None
     def __init__(
         self,
         fd: int,
         come: Callable[[bytes | OSError | None], bool],
-        task: trio.lowlevel.Task,
+        task: trio.lowlevel.Task | None,
         secret: Secret | None = None,
     ) -> None: ...
 

@@ -26,6 +26,9 @@ what it does is what a task does between two checkpoints.
 A deadline that a *come* brings forward is seen after the one that stood, not before: those that are moved here are
 moved back (`relay.attempt`).
 
+A socket that is waited for again and again can stay on the hub between two waits (`Hub.hold`): then a wait takes no
+system call, and what comes meanwhile is told to somebody as well.
+
 While nothing but tokens of one block come, not even *come* is called: a *track* takes them to the client in compiled
 code (`_wire.pyx`, `relay.lane`).
 
@@ -75,6 +78,7 @@ class Hub:
         self._epoll = select.epoll()
         self._epoll.register(trio_epoll.fileno(), select.EPOLLIN)
         self._watches: dict[int, Watch] = {}
+        self._resting: dict[int, Watch] = {}  # of the sockets that stay here between two waits
         self._poller: Poller = Poller(self._epoll.fileno(), trio_epoll.fileno(), self._ended)
         runner.io_manager._epoll = self  # noqa: SLF001  see the theory
 
@@ -97,7 +101,11 @@ class Hub:
             trio.ClosedResourceError: `closing` was called for it.
         """
         fd = sock.fileno()
-        self._epoll.register(fd, select.EPOLLIN)
+        resting = self._resting.get(fd)
+        if resting is None:
+            self._epoll.register(fd, select.EPOLLIN)
+        else:
+            self._poller.remove(resting)
         self._watches[fd] = watch = self._watch(fd, come, trio.lowlevel.current_task(), secret)
         self._poller.add(watch)
 
@@ -107,6 +115,17 @@ class Hub:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
+    def hold(self, sock: HasFileno, rest: Come) -> None:
+        """Have a socket stay here: to wait for it costs no system call then. `closing` ends that.
+
+        Args:
+            rest: gets what comes while nobody waits. False: the socket stays no longer. It must not raise.
+        """
+        fd = sock.fileno()
+        self._epoll.register(fd, select.EPOLLIN)
+        self._watches[fd] = self._resting[fd] = watch = self._watch(fd, rest, None)
+        self._poller.add(watch)
+
     def put_on_track(self, sock: HasFileno, track: Track | None) -> None:
         """What comes on a socket goes to `track` first, and to its `come` where that does not take it."""
         watch = self._watches.get(sock.fileno())
@@ -115,7 +134,9 @@ class Hub:
 
     def closing(self, sock: HasFileno) -> None:
         """The socket is about to be closed: whoever waits for it is woken."""
-        watch = self._watches.get(sock.fileno())
+        fd = sock.fileno()
+        self._resting.pop(fd, None)
+        watch = self._watches.get(fd)
         if watch is not None:
             self._ended(watch, trio.ClosedResourceError("another task closed this socket"))
 
@@ -130,12 +151,20 @@ class Hub:
         return self._trio.poll(timeout, most)
 
     def _ended(self, watch: Watch, error: BaseException | None) -> None:
-        """Take a socket off the hub, and wake its task."""
+        """A wait is over: wake its task."""
         self._drop(watch.fd)
-        trio.lowlevel.reschedule(watch.task, outcome.Value(None) if error is None else outcome.Error(error))
+        if watch.task is not None:
+            trio.lowlevel.reschedule(watch.task, outcome.Value(None) if error is None else outcome.Error(error))
 
     def _drop(self, fd: int) -> None:
-        self._poller.remove(self._watches.pop(fd))
+        """Take a socket off the hub, unless somebody has waited for it who wants it to stay."""
+        watch, resting = self._watches.pop(fd), self._resting.get(fd)
+        self._poller.remove(watch)
+        if resting is not None and watch is not resting:
+            self._watches[fd] = resting
+            self._poller.add(resting)
+            return
+        self._resting.pop(fd, None)
         self._epoll.unregister(fd)
 
 

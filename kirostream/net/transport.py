@@ -8,8 +8,9 @@ costs. Here it is one wait for the socket, one system call, one pass over the bu
 that goes to the decoder: less than half of what httpx takes for a token, and a sixth for a request
 (`python -m bench upstream`).
 
-1. A *wire* is a connection: a non-blocking socket, with TLS in memory before it or not. It reads whatever has come, up
-   to `READ` bytes, and first waits until something has: mostly nothing has yet, and a call in vain is not free.
+1. A *wire* (`net.wire`) is a connection: a non-blocking socket, with TLS in memory before it or not. It reads whatever
+   has come, up to `READ` bytes, and first waits until something has: mostly nothing has yet, and a call in vain is not
+   free. Where there is a hub, it waits there, and stays there while it is idle.
 2. A `Transport` keeps wires that are idle, by origin, the youngest on top: taking one and giving one back are O(1).
    It has no task, so nothing wakes up for a wire that is too old; whoever comes next closes it.
 3. Closing is one system call and needs no waiting, so a cancelled request closes its wire where it stands, and there is
@@ -41,18 +42,17 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import sys
 from collections import OrderedDict, deque
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from kirostream.errors import LocalProtocolError, RemoteProtocolError, StreamCut, UpstreamDown
 from kirostream.net.exchange import Headers
 from kirostream.net.framing import Body, Head, framing, read_head
-from kirostream.net.hub import Come, Hub, current_hub
+from kirostream.net.hub import current_hub
 from kirostream.net.upstream import (
     ClientResponse,
     ClientSettings,
@@ -66,18 +66,8 @@ from kirostream.net.upstream import (
     tls_context,
     write_timeout,
 )
+from kirostream.net.wire import TlsWire, Wire
 
-if TYPE_CHECKING:
-    from kirostream.net._wire import Secret, Track
-
-if sys.platform == "linux":
-    import fcntl
-    import termios
-
-READ: Final = 64 << 10
-"""Bytes of one read."""
-RECORD: Final = 16 << 10
-"""Bytes of plain text that one TLS record holds at most."""
 TOGETHER: Final = 64 << 10
 """A body up to this size is sent in one call with its head."""
 INTERIM: Final = 16
@@ -93,278 +83,6 @@ _FIELDS: Final = re.compile(
     re.DOTALL,
 )
 _OURS: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"upgrade"})
-
-
-class Wire:
-    """One connection without TLS.
-
-    Args:
-        sock: connected, non-blocking.
-        patience: seconds in which the other side has to take some of what is sent.
-
-    Attributes:
-        ended: the other side has said that it sends nothing more.
-        whole: all of the last request has left this machine.
-        expires: Trio's time at which the idle wire is given up.
-    """
-
-    def __init__(self, sock: socket.socket, origin: Origin, patience: float) -> None:
-        self._socket = sock
-        self._patience: Final = patience
-        self.origin: Final = origin
-        self.ended = False
-        self.whole = True
-        self.expires = 0.0
-        self._hub: Hub | None = None
-
-    def __repr__(self) -> str:
-        state = "closed" if self._socket.fileno() < 0 else "ended" if self.ended else "open"
-        return f"<{type(self).__name__} to {self.origin.host}:{self.origin.port}, {state}>"
-
-    async def receive(self) -> bytes:
-        """What has come, waiting for something; empty at the end.
-
-        Raises:
-            OSError: the connection broke.
-            trio.ClosedResourceError: it was closed here.
-        """
-        sock = self._socket
-        if sock.fileno() < 0:
-            raise trio.ClosedResourceError
-        while True:
-            await trio.lowlevel.wait_readable(sock)
-            try:
-                data = sock.recv(READ)
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:  # a reset after the end: Linux says it so
-                self.ended = True
-                raise
-            if not data:
-                self.ended = True
-            return data
-
-    def receive_nowait(self) -> bytes | None:
-        """What has come, None if nothing has; empty at the end. Raises OSError as `receive`."""
-        try:
-            data = self._socket.recv(READ)
-        except BlockingIOError:
-            return None
-        if not data:
-            self.ended = True
-        return data
-
-    @property
-    def wants_task(self) -> bool:
-        """Whether something has to be done before, or instead of, the next `receive_nowait`: `receive` does it."""
-        return False
-
-    async def watch(self, hub: Hub, come: Come) -> None:
-        """Call `come` whenever something has come, until it has enough. See `Hub.each`.
-
-        Raises:
-            trio.ClosedResourceError: it was closed here.
-        """
-        await self._watch(hub, come)
-
-    async def _watch(self, hub: Hub, come: Come, secret: Secret | None = None) -> None:
-        if self._socket.fileno() < 0:
-            raise trio.ClosedResourceError
-        self._hub = hub
-        try:
-            await hub.each(self._socket, come, secret)
-        finally:
-            self._hub = None
-
-    def put_on_track(self, track: Track | None) -> None:
-        """See `Hub.put_on_track`."""
-        if self._hub is not None:
-            self._hub.put_on_track(self._socket, track)
-
-    async def send(self, data: bytes | memoryview) -> None:
-        """Send all of it. No checkpoint where the kernel takes it at once.
-
-        Raises:
-            OSError, trio.ClosedResourceError: as `receive`.
-            trio.TooSlowError: nothing was taken in time.
-        """
-        view = memoryview(data)
-        if self._socket.fileno() < 0:
-            raise trio.ClosedResourceError
-        while True:
-            try:
-                view = view[self._socket.send(view) :]
-            except BlockingIOError:
-                pass
-            if not view:
-                return
-            with trio.fail_after(self._patience):
-                await trio.lowlevel.wait_writable(self._socket)
-
-    def is_alive(self) -> bool:
-        """Whether an idle connection can be used: nothing has come on it, neither bytes nor an end."""
-        try:
-            return self.receive_nowait() is None
-        except OSError:
-            return False
-
-    def is_unheard(self) -> bool:
-        """Whether it is proven that the other side ended before it had the whole of what was sent. See the theory."""
-        if not self.whole:
-            return True
-        if not self.ended or sys.platform != "linux":
-            return False
-        try:
-            waiting = fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"\0\0\0\0")
-        except OSError:
-            return False
-        return int.from_bytes(waiting, sys.byteorder) > 0
-
-    def close(self) -> None:
-        """Close the connection, whatever state it is in. Whoever waits on it is woken."""
-        if self._socket.fileno() >= 0:
-            if self._hub is not None:
-                self._hub.closing(self._socket)
-            trio.lowlevel.notify_closing(self._socket)
-            self._socket.close()
-
-
-class TlsWire(Wire):
-    """One connection with TLS: OpenSSL works in memory, the socket stays ours.
-
-    Attributes:
-        told: `session` has been asked for.
-    """
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        origin: Origin,
-        patience: float,
-        context: ssl.SSLContext,
-        session: ssl.SSLSession | None,
-    ) -> None:
-        super().__init__(sock, origin, patience)
-        self.into = ssl.MemoryBIO()
-        self.out = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.into, self.out, server_hostname=origin.name.encode(), session=session)
-        self._fault: ssl.SSLError | None = None
-        self._kept: bytes | None = None  # text that was read, and not yet handed on; empty at the end
-        self.told = False
-
-    def session(self) -> ssl.SSLSession | None:
-        """What a later connection to the same origin can begin with, None if nothing. OpenSSL takes 350 us for it."""
-        session = self.tls.session
-        self.told = True
-        return session if session is not None and session.has_ticket else None
-
-    async def handshake(self) -> None:
-        """Begin TLS.
-
-        Raises:
-            OSError: it did not come about; ssl.SSLError among them.
-            trio.TooSlowError: as `send`.
-        """
-        while True:
-            try:
-                self.tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await super().send(self.out.read())
-                self._take(await super().receive())
-            except ssl.SSLError:
-                with suppress(OSError):
-                    await super().send(self.out.read())  # the alert that says why
-                raise
-            else:
-                await super().send(self.out.read())
-                return
-
-    async def watch(self, hub: Hub, come: Come) -> None:
-        """As `Wire.watch`."""
-        await self._watch(hub, come, self)
-
-    @property
-    def wants_task(self) -> bool:
-        """As `Wire.wants_task`: an end or a fault is known, or an answer to a change of keys is due."""
-        return self.ended or self._fault is not None or self.out.pending > 0
-
-    async def receive(self) -> bytes:
-        """As `Wire.receive`: the text of all whole records that have come."""
-        if self.out.pending:
-            await super().send(self.out.read())
-        if self._fault is not None or self.ended:
-            await trio.lowlevel.checkpoint()
-            if self._fault is not None:
-                raise self._fault
-            return b""
-        while True:
-            self._take(await super().receive())
-            data = self._opened()
-            if self.out.pending:  # an answer to a change of keys
-                await super().send(self.out.read())
-            if data is not None:
-                return data
-
-    def receive_nowait(self) -> bytes | None:
-        """As `Wire.receive_nowait`."""
-        raw = super().receive_nowait()
-        if raw is not None:
-            self._take(raw)
-        elif self._kept is None:
-            return None
-        return self._opened()
-
-    def keep(self, text: bytes) -> None:
-        """As `net._wire.Secret` has it. The end says itself once more."""
-        self._kept = text
-
-    def _take(self, raw: bytes) -> None:
-        if raw:
-            self.into.write(raw)
-        else:
-            self.into.write_eof()
-
-    def _opened(self) -> bytes | None:
-        """The text of the records that are whole; None if there are none, empty at a farewell.
-
-        Raises:
-            ssl.SSLError: they are no TLS, or the connection ended without a farewell: somebody may have cut it.
-        """
-        parts = [self._kept] if self._kept else []
-        self._kept = None
-        try:
-            while True:
-                part = self.tls.read(RECORD)
-                if not part:
-                    self.ended = True
-                    break
-                parts.append(part)
-                if not self.into.pending and not self.tls.pending():
-                    break
-        except ssl.SSLWantReadError:
-            if not parts:
-                return None
-        except ssl.SSLError as error:
-            if not parts:
-                raise
-            self._fault = error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def send(self, data: bytes | memoryview) -> None:
-        """As `Wire.send`."""
-        view = memoryview(data)
-        for at in range(0, len(view), READ):
-            self.tls.write(view[at : at + READ])
-            await super().send(self.out.read())
-
-    def close(self) -> None:
-        """As `Wire.close`, with a farewell if the kernel takes it."""
-        if self.whole and self._socket.fileno() >= 0:
-            with suppress(ssl.SSLError, ValueError):  # it wants the other side's, which nobody waits for
-                self.tls.unwrap()
-            with suppress(OSError):
-                self._socket.send(self.out.read())
-        super().close()
 
 
 # --- the pool -----------------------------------------------------------------------------------------------------
@@ -438,6 +156,7 @@ class Transport:
             wire.close()
             raise LocalProtocolError("the HTTP client is closed")
         self._busy.add(wire)
+        wire.stay_on(current_hub())
         return wire
 
     async def _greeted(self, sock: socket.socket, place: Place) -> TlsWire:
@@ -466,65 +185,67 @@ class Transport:
             _NoAnswer: the connection broke before anything of an answer came.
             UpstreamDown, UpstreamTimeout: as `open`.
         """
+        label = place.label
+        first, then = (head + content, b"") if len(content) <= TOGETHER else (head, content)
         try:
-            await self._send(wire, place.label, head, content)
-            answer, ready, body, kept_for = await self._read_head(wire, method, place.label)
+            wire.whole = False
+            left = wire.offer(first)
+            if left or then:
+                await self._send(wire, label, left, then)
+            else:
+                wire.whole = True
+            data = b""
+            at = interim = 0
+            while True:
+                try:
+                    more = await wire.receive()
+                except (OSError, trio.ClosedResourceError) as error:
+                    raise _broken(wire, label, error, begun=bool(data)) from error
+                if not more:
+                    end = EOFError("within the head of its answer" if data else "without a word")
+                    raise _broken(wire, label, end, begun=bool(data))
+                data = data + more if data else more
+                try:
+                    while (found := read_head(data, at)) is not None:
+                        answer, at = found
+                        if answer.status >= 200:
+                            return self._response(wire, label, answer, method, data[at:])
+                        interim += 1
+                        if interim > INTERIM:
+                            raise RemoteProtocolError(f"more than {INTERIM} heads came, and no answer")
+                except RemoteProtocolError as error:
+                    raise UpstreamDown(f"The answer of {label} cannot be read: {error}.") from error
         except BaseException:
             self.close(wire)
             raise
-        response = _Response(self, wire, place.label, answer, body, ready, kept_for if wire.whole else 0)
-        if body.done:
-            response.settle()
-        return response
 
-    async def _send(self, wire: Wire, label: str, head: bytes, content: bytes) -> None:
-        """Send a request. A connection that breaks is no error yet: an answer may have come before."""
-        wire.whole = False
+    async def _send(self, wire: Wire, label: str, *parts: bytes) -> None:
+        """Send what is left of a request. A connection that breaks is no error yet: an answer may have come before."""
         try:
-            if len(content) <= TOGETHER:
-                await wire.send(head + content)
-            else:
-                await wire.send(head)
-                await wire.send(content)
+            for part in parts:
+                await wire.send(part)
         except trio.TooSlowError:
             raise write_timeout(label, self._settings.write_deadline) from None
         except (OSError, trio.ClosedResourceError):
             return
         wire.whole = True
 
-    async def _read_head(self, wire: Wire, method: str, label: str) -> tuple[Head, bytes, Body, float | None]:
-        """The head of the answer, what of the body came with it, the body, and for how long the wire may be kept."""
-        data = b""
-        at = interim = 0
-        while True:
-            try:
-                more = await wire.receive()
-            except (OSError, trio.ClosedResourceError) as error:
-                if data:
-                    raise no_answer(label, error) from error
-                raise _NoAnswer(error, unheard=wire.is_unheard()) from error
-            if not more:
-                if data:
-                    raise no_answer(label, EOFError("within the head of its answer"))
-                raise _NoAnswer(EOFError("without a word"), unheard=wire.is_unheard())
-            data = data + more if data else more
-            try:
-                while (found := read_head(data, at)) is not None:
-                    head, at = found
-                    if head.status >= 200:
-                        body, kept_for = framing(head, method)
-                        ready = data[at:]
-                        if body.done:
-                            body.surplus = bool(ready)
-                            ready = b""
-                        elif ready:
-                            ready = body.feed(ready)
-                        return head, ready, body, kept_for
-                    interim += 1
-                    if interim > INTERIM:
-                        raise RemoteProtocolError(f"more than {INTERIM} heads came, and no answer")
-            except RemoteProtocolError as error:
-                raise UpstreamDown(f"The answer of {label} cannot be read: {error}.") from error
+    def _response(self, wire: Wire, label: str, head: Head, method: str, ready: bytes) -> _Response:
+        """The answer of this head; `ready` came with it.
+
+        Raises:
+            RemoteProtocolError: it cannot be told what its body is.
+        """
+        body, kept_for = framing(head, method)
+        if body.done:
+            body.surplus = bool(ready)
+            ready = b""
+        elif ready:
+            ready = body.feed(ready)
+        response = _Response(self, wire, label, head, body, ready, kept_for if wire.whole else 0)
+        if body.done:
+            response.settle()
+        return response
 
     # Wires come and go.
 
@@ -577,6 +298,7 @@ class Transport:
             self.close(wire)
             return
         self._busy.discard(wire)
+        wire.stay_on(current_hub())
         wire.expires = trio.current_time() + seconds
         self._idle.setdefault(wire.origin, deque()).append(wire)
         self._ages[wire] = None
@@ -591,6 +313,11 @@ class Transport:
         """Close a wire that was busy."""
         self._busy.discard(wire)
         wire.close()
+
+
+def _broken(wire: Wire, label: str, error: Exception, *, begun: bool) -> Exception:
+    """What it means that a connection broke before the head was whole."""
+    return no_answer(label, error) if begun else _NoAnswer(error, unheard=wire.is_unheard())
 
 
 class _NoAnswer(Exception):
@@ -739,7 +466,13 @@ class _Response(ClientResponse):
 
         while goes_on:
             wire = self._wire
-            if wire is None or self._ready or body.fault is not None or wire.wants_task:
+            if self._ready:
+                ready, self._ready = self._ready, b""
+                goes_on = take(ready)
+                continue
+            if wire is None and body.done:
+                return False
+            if wire is None or body.fault is not None or wire.wants_task:
                 data = await self.read_some()
                 if not data:
                     return False

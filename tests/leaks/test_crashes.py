@@ -29,7 +29,7 @@ from kirostream.gateway.responses_input import Inputs
 from kirostream.gateway.responses_store import ResponseStore
 from kirostream.net.client import HttpClient
 from kirostream.net.router import Router
-from kirostream.net.transport import Wire
+from kirostream.net.wire import Wire
 from kirostream.providers.kiro import KiroProvider
 from kirostream.relay.relay import Relay
 from kirostream.stores.sealed import Envelope

@@ -243,3 +243,62 @@ async def test_the_end_and_a_reset_are_told(the_hub: Callable[[], Hub]) -> None:
     end, reset = told
     assert end == b""
     assert isinstance(reset, ConnectionResetError)
+
+
+async def test_a_socket_that_stays_is_waited_for_without_a_call(
+    the_hub: Callable[[], Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(), pair() as (ours, theirs):
+        stray = trio.Event()
+
+        def rest(raw: bytes | OSError | None) -> bool:
+            assert raw == b"early"
+            stray.set()
+            return True
+
+        here = the_hub()
+        here.hold(ours, rest)
+        with monkeypatch.context() as frozen:
+            frozen.setattr(here, "_epoll", None)  # whoever wants to register something fails
+            for n in range(3):
+                found: list[bytes] = []
+                theirs.send(b"%d" % n)
+                await here.each(ours, collector(found, b"%d" % n))
+                assert found == [b"%d" % n]
+            with trio.move_on_after(0) as given_up:
+                await here.each(ours, forever)
+            assert given_up.cancelled_caught
+            theirs.send(b"early")
+            await stray.wait()
+        assert repr(here) == "<Hub of 1 sockets>"
+        here.closing(ours)
+        assert repr(here) == "<Hub of 0 sockets>"
+
+
+async def test_a_socket_that_stays_may_leave_and_its_waiter_is_woken_when_it_is_closed(
+    the_hub: Callable[[], Hub],
+) -> None:
+    with opened(), pair() as (ours, theirs):
+        left = trio.Event()
+
+        def leave(raw: bytes | OSError | None) -> bool:
+            assert raw == b""
+            left.set()
+            return False
+
+        here = the_hub()
+        here.hold(ours, leave)
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await here.each(ours, forever)
+
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            here.closing(ours)
+        assert repr(here) == "<Hub of 0 sockets>"
+        here.hold(ours, leave)
+        theirs.close()
+        await left.wait()
+        assert repr(here) == "<Hub of 0 sockets>"

@@ -13,10 +13,10 @@ import trio.testing
 
 from helpers.servers import CHUNKED, COUNTED, OK, Peer, always, serving, silent
 from kirostream.errors import LocalProtocolError, SettingsError, StreamCut, UpstreamDown, UpstreamTimeout
-from kirostream.net import transport
+from kirostream.net import wire
 from kirostream.net.client import ClientSettings, HttpClient
-from kirostream.net.transport import Wire
 from kirostream.net.upstream import place_of
+from kirostream.net.wire import Wire
 
 # --- connections that are kept ------------------------------------------------------------------------------------
 
@@ -114,6 +114,32 @@ async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next() -> No
         await said.wait()
         assert (await client.fetch("GET", server.url, []))[2] == b"hi"
         assert server.requests == [[b"GET"], [b"GET"]]
+
+
+async def test_what_comes_while_nobody_waits_is_read_by_who_waits_next() -> None:
+    second, third = trio.Event(), trio.Event()
+
+    async def talk(peer: Peer) -> None:
+        for _ in range(2):
+            await peer.request()
+            await peer.say(CHUNKED + b"1\r\na\r\n")
+            await second.wait()
+            await peer.say(b"1\r\nb\r\n")
+            await third.wait()
+            await peer.say(b"1\r\nc\r\n0\r\n\r\n")
+        await peer.gone()
+
+    async with serving(talk) as server, HttpClient() as client:
+        for _ in range(2):
+            async with client.stream("GET", server.url, []) as response:
+                assert await response.read_some() == b"a"
+                second.set()
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                third.set()
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                assert await response.read_all(10) == b"bc"
+            assert repr(client._way) == "<Transport: 0 busy, 1 idle>"
+        assert len(server.peers) == 1
 
 
 async def test_a_connection_is_kept_when_the_last_chunk_is_there_though_nobody_read_it() -> None:
@@ -289,7 +315,7 @@ async def test_a_turn_is_not_sent_again_without_proof(blind: None, monkeypatch: 
             await peer.reset()
 
     async with serving(talk) as server, HttpClient() as client:
-        monkeypatch.setattr(transport.sys, "platform", "darwin")  # type: ignore[attr-defined]
+        monkeypatch.setattr(wire.sys, "platform", "darwin")  # type: ignore[attr-defined]
         await client.fetch("POST", server.url, [], b"turn")
         await server.settled()
         with pytest.raises(UpstreamDown):

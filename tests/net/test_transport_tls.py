@@ -15,8 +15,9 @@ from helpers.cancel import every_checkpoint
 from helpers.servers import CHUNKED, COUNTED, OK, Peer, always, serving, silent
 from kirostream.errors import StreamCut, UpstreamDown, UpstreamTimeout
 from kirostream.net.client import ClientSettings, HttpClient
-from kirostream.net.transport import Transport, Wire
+from kirostream.net.transport import Transport
 from kirostream.net.upstream import tls_context
+from kirostream.net.wire import Wire
 
 
 @pytest.fixture(scope="module")
