@@ -33,6 +33,7 @@ from kirostream.dataclass import dataclass
 from kirostream.doors import Doors, Places
 from kirostream.finding import as_set, described
 from kirostream.gateway.callers import Callers, load_or_make_key
+from kirostream.gateway.captured import Capturing
 from kirostream.gateway.cors import Cors
 from kirostream.gateway.key_book import KeyBook
 from kirostream.gateway.keys import KeyFile
@@ -54,7 +55,6 @@ from kirostream.relay.fleet import Fleet
 from kirostream.relay.guests import Guests
 from kirostream.relay.house import House
 from kirostream.relay.management import Management, with_token
-from kirostream.relay.refusals import Captures
 from kirostream.relay.relay import Relay
 from kirostream.relay.resets import Resets
 from kirostream.reporting import changes_to, exchanges_to, faults_to, traced
@@ -63,6 +63,8 @@ from kirostream.simulated import found_in_demo, open_simulator, pointed_at, simu
 from kirostream.steering import Steering
 from kirostream.stores.sealed import SealedStore
 from kirostream.stores.sqlite import open_database
+from kirostream.telemetry.captures import FOLDER as CAPTURES
+from kirostream.telemetry.captures import open_captures
 from kirostream.telemetry.counts import Counts
 from kirostream.telemetry.facts import (
     PoolTroubled,
@@ -145,6 +147,9 @@ async def open_gateway(
         logs = await owners.enter_async_context(open_log_files(data_dir / LOGS, settings.log, recorder.record))
         if logs is not None:
             owners.enter_context(recorder.adding(logs.take))
+        captures = await owners.enter_async_context(
+            open_captures(data_dir / CAPTURES, settings.relay.captures, recorder.record)
+        )
         owners.enter_context(traced(recorder, os.environ))
         database = await owners.enter_async_context(open_database(data_dir / DATABASE))
         calibration = await owners.enter_async_context(open_calibration(database, recorder.record))
@@ -266,7 +271,7 @@ async def open_gateway(
             clock=time.time,
             calibration=calibration,
             archive=archive,
-            captures=Captures(data_dir / "captures", settings.relay.captures, time.time),
+            captures=captures,
             guests=guests,
             gate=book,
         )
@@ -307,7 +312,7 @@ async def open_gateway(
             recorder.record,
         )
         door = Doors(
-            cors.around(router),
+            Capturing(cors.around(router), captures, {path for method, path in router.routes() if method == "POST"}),
             settings,
             refuse=cors.refusing(refuse),
             on_fault=faults_to(recorder, "door"),
@@ -378,6 +383,7 @@ async def open_gateway(
                     recorder=recorder,
                     ledger=ledger,
                     logs=data_dir / LOGS if logs is not None else None,
+                    captures=captures,
                     editor=lambda: steering.editor,
                     door=door.snapshot,
                     nursery=serving,

@@ -33,6 +33,7 @@ from kirostream.relay.clients import Clients
 from kirostream.relay.house import House
 from kirostream.relay.relay import Relay
 from kirostream.settings import Settings
+from kirostream.telemetry.captures import Captures
 from kirostream.telemetry.logs import LogReader
 from kirostream.telemetry.recent import Recent
 from kirostream.telemetry.recorder import Recorder
@@ -134,6 +135,7 @@ def open_operating(
     recorder: Recorder,
     ledger: Ledger | None,
     logs: Path | None,
+    captures: Captures,
     editor: Callable[[], Editor],
     door: Callable[[], DoorSnapshot],
     nursery: trio.Nursery,
@@ -158,6 +160,7 @@ def open_operating(
             recorder=recorder,
             ledger=ledger,
             logs=LogReader(logs) if logs is not None else None,
+            captures=captures,
             editor=editor,
             door=door,
             keys=AdminKeys(callers),

@@ -144,6 +144,7 @@ ONE_SITE: Final = {
             "accounts",
             "admin",
             "app",
+            "captures",
             "doctor",
             "keys",
             "login",

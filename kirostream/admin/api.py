@@ -19,6 +19,7 @@ from kirostream.admin.errors import word
 from kirostream.admin.guard import Guard
 from kirostream.admin.openapi import document
 from kirostream.admin.pages.accounts import AccountsPage
+from kirostream.admin.pages.captures import CapturesPage
 from kirostream.admin.pages.keys import KeysPage
 from kirostream.admin.pages.logins import LoginsPage
 from kirostream.admin.pages.logs import LogsPage
@@ -57,6 +58,7 @@ class Admin:
             LoginsPage(desk),
             TurnsPage(desk),
             LogsPage(desk),
+            CapturesPage(desk),
             UsagePage(desk),
             KeysPage(desk.key_ring),
             SettingsPage(desk.editor),

@@ -27,6 +27,7 @@ from kirostream.net.door import DoorSnapshot
 from kirostream.providers.kiro_management import AccountUsage, Checkout, Plan
 from kirostream.relay.house import House
 from kirostream.relay.relay import Relay
+from kirostream.telemetry.captures import Captures
 from kirostream.telemetry.logs import LogReader
 from kirostream.telemetry.recent import Recent
 from kirostream.telemetry.recorder import Recorder
@@ -138,6 +139,7 @@ class Desk:
     recorder: Recorder
     ledger: Ledger | None
     logs: LogReader | None
+    captures: Captures
     editor: Callable[[], Editor]
     door: Callable[[], DoorSnapshot]
     keys: Keys

@@ -7,6 +7,7 @@ import typer
 from kirostream._version import __version__
 from kirostream.commands.accounts import accounts
 from kirostream.commands.admin import admin
+from kirostream.commands.captures import captures
 from kirostream.commands.doctor import doctor
 from kirostream.commands.keys import keys
 from kirostream.commands.login import login
@@ -47,4 +48,5 @@ app.command()(report)
 app.add_typer(accounts)
 app.add_typer(keys)
 app.add_typer(settings)
+app.add_typer(captures)
 app.add_typer(admin)

@@ -44,6 +44,8 @@ def report(
         sys.stdout.write(f"{text}\n")
         return
     atomic_write(file.absolute(), f"{text}\n".encode())
+    if said["captures"].get("exchanges"):
+        typer.echo("Whole exchanges were captured too; they hold what was said: kirostream captures export FILE")
     typer.echo(f"Written to {file}. Read it before you send it: it names models, keys and masked accounts.")
 
 
@@ -91,11 +93,14 @@ def _key(line: Any) -> str:
 
 
 def _captures(folder: Path) -> dict[str, Any]:
-    """What was kept of refused requests: their form."""
-    found: dict[str, Any] = {}
-    for path in sorted((folder / "captures").glob("*.capture.json")):
-        try:
-            found[path.name] = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            found[path.name] = {"error": type(error).__name__}
-    return found
+    """What was kept of refused requests, their form; and how many whole exchanges there are, which stay here."""
+    from kirostream.telemetry.capture_files import CaptureReader
+    from kirostream.telemetry.captures import FOLDER
+
+    reader = CaptureReader(folder / FOLDER)
+    try:
+        forms = json.loads(b"".join(reader.export(("form",))))["captures"]
+        exchanges = sum(each.kind == "exchange" for each in reader.entries())
+    except StoreError as error:
+        return {"error": error.message}
+    return {"forms": {each["id"]: each["capture"] for each in forms}, "exchanges": exchanges}

@@ -35,6 +35,7 @@ from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import TurnLog
 from kirostream.relay.refusals import Refusals
 from kirostream.relay.resolver import no_such_model
+from kirostream.telemetry.captures import Capture
 from kirostream.telemetry.facts import AttemptFailed
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.events import TurnFailed
@@ -187,6 +188,7 @@ class Asker:
                         log,
                         on_first_event,
                         filters() if filters else self.filters(live, asked),
+                        live.capture,
                     )
                     if failure is None:
                         end = log.events[-1] if log.events else None
@@ -242,6 +244,7 @@ class Asker:
         log: TurnLog,
         on_first_event: Callable[[], None],
         filters: Sequence[EventFilter],
+        capture: Capture | None = None,
     ) -> _Failure | None:
         """Ask once; why it failed, None if it did not."""
         token: Token | None = None
@@ -260,8 +263,11 @@ class Asker:
                 deadlines=self._deadlines,
                 on_first_event=on_first_event,
                 filters=filters,
+                capture=capture,
             )
         except KirostreamError as error:
+            if capture is not None:
+                capture.try_failed(error)
             return _Failure(error, token)
         return None
 

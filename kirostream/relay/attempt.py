@@ -32,6 +32,7 @@ from kirostream.filters import EventFilter, gate_of
 from kirostream.net.client import ClientResponse, HttpClient
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.log import TurnLog
+from kirostream.telemetry.captures import Capture, Try
 from kirostream.turn.events import TurnEvent, TurnFailed
 from kirostream.turn.request import TurnRequest
 
@@ -66,16 +67,20 @@ async def attempt(
     deadlines: Deadlines,
     on_first_event: Callable[[], None],
     filters: Sequence[EventFilter] = (),
+    capture: Capture | None = None,
 ) -> None:
     """Ask once, and append the whole answer to `log`, as `filters` leave it, in their order.
 
     An answer that they end early ends the upstream call too. They may keep the end of the answer to themselves, where
-    it is one of several that make a turn.
+    it is one of several that make a turn. `capture` gets what goes and comes.
 
     Raises:
         KirostreamError: whatever went wrong; where the log already holds events, the answer is not whole.
     """
     upstream = provider.prepare(request, call, account, token)
+    tried: Try | None = None
+    if capture is not None:
+        tried = capture.trying(account.label, upstream.method, upstream.url, upstream.headers, upstream.body)
     started = trio.current_time()
     total = started + deadlines.total
     log.spent.asking()
@@ -83,14 +88,16 @@ async def attempt(
     with trio.CancelScope(deadline=min(started + deadlines.first_event, total)) as patience:
         async with client.stream(upstream.method, upstream.url, upstream.headers, upstream.body) as response:
             del upstream  # its body is as long as the conversation, and is not needed while the answer comes
-            await _refuse_unless_ok(response, provider)
+            if tried is not None:
+                tried.answered(response.status, response.headers)
+            await _refuse_unless_ok(response, provider, tried)
 
             def on_first() -> None:
                 patience.deadline = total
                 on_first_event()
 
             reader = provider.dialect.reader(request, call.model)
-            intake = _Intake(reader, log, filters, deadlines.idle, on_first)
+            intake = _Intake(reader, log, filters, deadlines.idle, on_first, tried)
             while not log.finished:
                 more = True
                 with trio.CancelScope(deadline=intake.silent_at) as intake.silence:
@@ -125,7 +132,9 @@ class _Intake:
         filters: Sequence[EventFilter],
         idle: float,
         on_first_event: Callable[[], None],
+        tried: Try | None = None,
     ) -> None:
+        self._tried = tried
         self._reader = reader
         self._runs = reader if isinstance(reader, RunReader) else None
         self._gate = gate_of(filters)
@@ -149,6 +158,8 @@ class _Intake:
 
     def _take(self, data: bytes) -> bool:
         log = self._log
+        if self._tried is not None:
+            self._tried.answer.add(data)
         if log.lane is None or not log.lane.push(data):
             self._append(self._reader.feed(data))
             if self._runs is not None:
@@ -201,10 +212,12 @@ class _Intake:
         log.append(events)
 
 
-async def _refuse_unless_ok(response: ClientResponse, provider: Provider) -> None:
+async def _refuse_unless_ok(response: ClientResponse, provider: Provider, tried: Try | None) -> None:
     if response.status == 200:
         return
     body = await response.read_all(ERROR_BODY_LIMIT)
+    if tried is not None:
+        tried.answer.add(body)
     complaint = provider.dialect.read_error(response.headers, body)
     raise provider.classify(response.status, response.headers, complaint)
 

@@ -21,6 +21,7 @@ from kirostream.errors import KirostreamError, TurnCancelled
 from kirostream.relay.fleet import Fleet
 from kirostream.relay.log import CAP, WINDOW, Rendering, TurnLog
 from kirostream.relay.refusals import Inquiry
+from kirostream.telemetry.captures import Capture
 from kirostream.turn.events import BlockDelta, TurnEnded, TurnFailed
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
@@ -70,6 +71,8 @@ class LiveTurn:
         """The accounts it is asked on, where they are not those of the house."""
         self.inquiry = Inquiry(heading.turn, heading.request_id)
         """What is known of a refusal of its form."""
+        self.capture: Capture | None = None
+        """What is kept of it, to be looked at."""
         self.caller = caller
         self.key = key
         self.linger = linger

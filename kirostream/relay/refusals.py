@@ -7,99 +7,30 @@ the error if that is refused too; an `Inquiry` is what it knows of one turn. The
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from kirostream._version import __version__
 from kirostream.dataclass import dataclass
 from kirostream.errors import FormRefused, LocalProtocolError, StoreError, UpstreamError
 from kirostream.providers.provider import Forms
-from kirostream.stores.ring import FileRing
+from kirostream.telemetry.captures import SUFFIX, Captures
 from kirostream.telemetry.facts import RequestCaptured, RequestRepaired
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
 
-SUFFIX: Final = ".capture.json"
 SAVE: Final = 5.0
 """Seconds that keeping a capture may hold up a turn."""
 REMEMBERED: Final = 600.0
 """Seconds after a refusal in which the conversation's turns begin with the stricter form."""
 MOST_REMEMBERED: Final = 1_000
 """Conversations of which that is known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureSettings:
-    """Requests whose form the upstream refused, kept without their contents."""
-
-    keep: int = field(default=20, metadata={"help": "How many are kept, the newest. 0: none."})
-    size: int = field(default=8 << 20, metadata={"help": "All of them together.", "unit": "bytes"})
-
-    def __post_init__(self) -> None:
-        if self.keep < 0:
-            raise ValueError(f"keep is {self.keep}; it takes 0 or more")
-
-
-class Captures:
-    """Writes captures.
-
-    Args:
-        folder: of its own.
-        settings: how many.
-        clock: unix seconds, for names that sort.
-    """
-
-    def __init__(self, folder: Path, settings: CaptureSettings, clock: Callable[[], float]) -> None:
-        self._ring = FileRing(folder, suffix=SUFFIX, most=settings.keep, most_bytes=settings.size)
-        self._keep = settings.keep > 0
-        self._clock = clock
-
-    def __repr__(self) -> str:
-        return f"<Captures {self._ring!r}>" if self._keep else "<Captures, switched off>"
-
-    async def keep(
-        self, inquiry: Inquiry, forms: Forms, refused: FormRefused, body: bytes
-    ) -> tuple[str, RequestCaptured | None]:
-        """Keep `body` without its contents. Its id, and the fact; an empty id where nothing was kept."""
-        if not self._keep:
-            return "", None
-        made = datetime.fromtimestamp(self._clock(), UTC)
-        turn, request = inquiry.turn, inquiry.request
-        name = f"{made:%Y%m%d-%H%M%S}-{turn[:8]}"
-
-        def write() -> RequestCaptured:
-            suspects = forms.suspects(body)
-            capture = {
-                "kirostream": __version__,
-                "at": made.isoformat(timespec="seconds"),
-                "turn": turn,
-                "request_id": request,
-                "status": refused.upstream_status,
-                "reason": refused.reason,
-                "suspects": suspects,
-                "bytes": len(body),
-                "request": forms.redacted(body, secrets.token_bytes(16)),
-            }
-            said = ", ".join(suspects)
-            try:
-                path = self._ring.keep(name, json.dumps(capture, indent=1, ensure_ascii=False).encode())
-            except StoreError as error:
-                return RequestCaptured(turn=turn, request=request, suspects=said, error=error.message)
-            return RequestCaptured(turn=turn, request=request, suspects=said, file=str(path))
-
-        with trio.move_on_after(SAVE):
-            fact = await trio.to_thread.run_sync(write, abandon_on_cancel=True)
-            return (name if fact.file else ""), fact
-        return "", RequestCaptured(turn=turn, request=request, suspects="", error=f"it took longer than {SAVE:g} s")
 
 
 @dataclass(slots=True)
@@ -155,9 +86,45 @@ class Refusals:
             variant, inquiry.repairs = self._forms.stricter(request, model, refused)
             inquiry.variant = variant if inquiry.repairs else None
         if self._captures is not None and not inquiry.capture:
-            inquiry.capture, fact = await self._captures.keep(inquiry, self._forms, refused, body)
-            if fact:
-                self._recorder.record(fact)
+            await self._keep(self._captures, self._forms, inquiry, refused, body)
+
+    async def _keep(
+        self, captures: Captures, forms: Forms, inquiry: Inquiry, refused: FormRefused, body: bytes
+    ) -> None:
+        """Keep `body` without its contents."""
+        if not captures.settings.keep:
+            return
+        suspects: Sequence[str] = ()
+
+        def write() -> Path | None:
+            nonlocal suspects
+            suspects = forms.suspects(body)
+            known = {
+                "status": refused.upstream_status,
+                "reason": refused.reason,
+                "suspects": suspects,
+                "bytes": len(body),
+                "request": forms.redacted(body, secrets.token_bytes(16)),
+            }
+            return captures.keep("form", inquiry.request, [inquiry.turn], known)
+
+        file, error = None, f"it took longer than {SAVE:g} s"
+        with trio.move_on_after(SAVE):
+            try:
+                file = await trio.to_thread.run_sync(write, abandon_on_cancel=True)
+                error = ""
+            except StoreError as trouble:
+                error = trouble.message
+        inquiry.capture = file.name.removesuffix(SUFFIX) if file else ""
+        self._recorder.record(
+            RequestCaptured(
+                turn=inquiry.turn,
+                request=inquiry.request,
+                suspects=", ".join(suspects),
+                file=str(file or ""),
+                error=error,
+            )
+        )
 
     def stricter(self, inquiry: Inquiry) -> TurnRequest:
         """The variant, which is tried now, and not again.

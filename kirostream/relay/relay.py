@@ -50,9 +50,10 @@ from kirostream.relay.fleet import Fleet
 from kirostream.relay.guests import Guests
 from kirostream.relay.live import LiveTurn, Settle
 from kirostream.relay.log import TurnLog
-from kirostream.relay.refusals import Captures, CaptureSettings, Refusals
+from kirostream.relay.refusals import Refusals
 from kirostream.relay.resolver import ModelSettings, Names, fallbacks_of, no_such_model, resolve
 from kirostream.relay.search import Filters, Searcher
+from kirostream.telemetry.captures import Capture, Captures, CaptureSettings
 from kirostream.telemetry.facts import TurnFinished
 from kirostream.telemetry.faults import faulted
 from kirostream.telemetry.recorder import Recorder
@@ -75,7 +76,7 @@ class RelaySettings:
     filters: FilterSettings = field(default_factory=FilterSettings, metadata={"live": True})
     search: SearchSettings = field(default_factory=SearchSettings, metadata={"live": True})
     turns: TurnsSettings = field(default_factory=TurnsSettings, metadata={"live": True})
-    captures: CaptureSettings = field(default_factory=CaptureSettings)
+    captures: CaptureSettings = field(default_factory=CaptureSettings, metadata={"live": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ class Relay:
         self._truncations = TruncationWatch() if settings.filters.truncation_recovery else None
         self._calibration = calibration or Calibration()
         self._names = Names(settings.models)
+        self._captures = captures
         self._refusals = Refusals(provider.forms, captures, recorder)
         self._asker = Asker(
             house=self._house,
@@ -159,6 +161,8 @@ class Relay:
             self._truncations = self._truncations or TruncationWatch()
         else:
             self._truncations = None
+        if self._captures is not None:
+            self._captures.adopt(settings.captures)
         self._asker.adopt(settings.deadlines, settings.failover, settings.filters)
         self.directory.adopt(settings.turns)
 
@@ -310,6 +314,8 @@ class Relay:
         if fleet is not self._house:
             live.fleet = fleet
         live.agentic = "agentic" in named.wishes
+        if self._captures is not None and self._captures.on:
+            live.capture = self._captures.join(request_id or f"turn_{heading.turn}")
         self._refusals.recall(live.inquiry, ids[0], trio.current_time())
         self.directory.add(live)
         self._started += 1
@@ -480,6 +486,8 @@ class Relay:
             case _:
                 outcome, status = "left", TurnCancelled.status
                 self._left += 1
+        if live.capture is not None:
+            self._capture(live, live.capture, outcome, seconds)
         self._recorder.record(
             TurnFinished(
                 turn=live.heading.turn,
@@ -506,6 +514,26 @@ class Relay:
                 own_token=live.log.spent.token,
             )
         )
+
+    def _capture(self, live: LiveTurn, capture: Capture, outcome: str, seconds: float) -> None:
+        """Tell the capture of a turn how it ended, and let go of it."""
+        last = live.log.events[-1] if live.log.events else None
+        if isinstance(last, TurnFailed):
+            capture.fail(last.error)
+        capture.turn_over(
+            {
+                "turn": live.heading.turn,
+                "dialect": live.request.spoken_in,
+                "model_asked": live.request.model,
+                "model_used": live.model.id,
+                "account": live.account,
+                "outcome": outcome,
+                "attempts": live.attempts,
+                "first_event": live.first_event,
+                "seconds": round(seconds, 6),
+            }
+        )
+        capture.release()
 
 
 def _took(live: LiveTurn) -> tuple[int, float]:

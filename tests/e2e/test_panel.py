@@ -273,6 +273,31 @@ def test_the_log_is_filtered_held_and_cleared(browser: Any, gateway: Running) ->
         assert {json.loads(line)["event"] for line in text.splitlines()} == {"turn finished"}
 
 
+def test_debug_captures_are_switched_on_and_downloaded(browser: Any, gateway: Running) -> None:
+    with operating(browser, gateway) as seen:
+        page = seen.page
+        seen.visit("logs")
+        card = page.get_by_role("region", name="Debug captures")
+        card.get_by_role("button", name="failed").click()
+        expect(page.get_by_text("relay.captures.mode acts now.")).to_be_visible()
+        say(gateway, "hello")
+        say(gateway, "[[error:CONTEXT]] what I said")
+        seen.visit("overview")
+        seen.visit("logs")
+        expect(card.get_by_role("button", name="failed")).to_have_attribute("aria-pressed", "true")
+        seen.picture("captures")
+        with page.expect_download() as saved:
+            card.get_by_role("link", name="Download").click()
+        kept = json.loads(Path(saved.value.path()).read_text())["captures"]
+        exchanges = [each["capture"] for each in kept if each["capture"]["kind"] == "exchange"]
+        assert ["what I said" in json.dumps(each["asked"]["body"]) for each in exchanges] == [True]
+        card.get_by_role("button", name="Delete all").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
+        expect(card).to_contain_text("0 captures are kept.")
+        card.get_by_role("button", name="off").click()
+        expect(card.get_by_role("button", name="off")).to_have_attribute("aria-pressed", "true")
+
+
 def test_a_setting_is_changed_and_acts(browser: Any, gateway: Running) -> None:
     with operating(browser, gateway, forgive="status of 400") as seen:
         page = seen.page

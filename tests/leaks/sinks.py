@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from kirostream.telemetry.capture_files import CaptureReader
 from kirostream.telemetry.facts import Fact
 from kirostream.telemetry.log import LogSettings, LogSink
 
@@ -78,6 +79,16 @@ KEPT_OPEN = {"key": "the gateway's own key, which its owner has to be able to re
 
 KEPT_AS_SAID = {"responses", "turns", "turn_events"}
 """Tables of the database that hold conversations, for clients that come back to them. docs/security.md says so."""
+
+
+def captures(folder: Path) -> Iterator[tuple[str, str | bytes]]:
+    """Every debug capture: by itself, as the list has it, and in the file for a bug report."""
+    reader = CaptureReader(folder)
+    for each in reader.entries():
+        yield f"capture: {each.kind}", reader.get(each.id) or b""
+        yield "list of captures", repr(each)
+    yield "captures of forms, exported", b"".join(reader.export(("form",)))
+    yield "captures, exported", b"".join(reader.export())
 
 
 def tables(path: Path) -> Iterator[tuple[str, str]]:

@@ -180,7 +180,6 @@ def hear_files(there: World) -> None:
         "table usage_days",
         "file keys.json",
     } <= heard
-    assert any(where.startswith("file captures/") for where in heard)
     assert any(where.startswith("file sealed/") for where in heard)
     assert any(where.startswith("file logs/") for where in heard)
 
@@ -197,6 +196,8 @@ async def test_nothing_that_is_planted_is_ever_shown(
             await spoil(there)
             for path in ("/v1/stream", "/v1/responses"):
                 await speak(there, path)
+            there.ear.listen(sinks.captures(there.data / "captures"))  # which the operator deletes
+            assert there.ear.seen["capture: form"] > 5
             await operate(there)
             there.ear.look("the end")
             snapshots = (there.gateway.relay, there.gateway.pool, there.gateway.door)
@@ -230,13 +231,38 @@ async def test_nothing_that_is_planted_is_ever_shown(
     assert holders <= kinds, holders - kinds
 
 
+SAID_IN = ("capture: exchange", "captures, exported")
+"""Debug captures of exchanges hold what was said: that is what they are for."""
+
+
 @pytest.mark.timeout(200)
+async def test_debug_captures_hold_what_was_said_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with trio.fail_after(180):
+        async with world(tmp_path, monkeypatch, captures="all") as there:
+            there.ear.looks_at_most = 2
+            await ask_everything(there)
+            await speak(there, "/v1/stream")
+            there.ear.look("the end")
+            there.ear.looks_at_most = 0  # what is said now holds secrets, and objects that are what was said show it
+            for dialect, path in PATHS.items():
+                for said in (f"my password: {secret('')}", f"I have {secret('aor')} and {KEY}", f"{GIVEN} {INTERNAL}"):
+                    sent = body(dialect, f"[[say:{said}]]", True)
+                    await there.client.post(there.gateway.url + path, content=sent, headers={"x-api-key": KEY})
+        for where, held in sinks.captures(there.data / "captures"):
+            there.ear.hear(where, held, *((MARK,) if where in SAID_IN else (MARK, SAID)))
+    there.ear.heard_nothing()
+    assert there.ear.seen["capture: exchange"] > 50
+    assert there.ear.seen["capture: form"] > 5
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("captures", ["off", "all"])
 @pytest.mark.parametrize("status", [400, 401, 403, 500])
 async def test_an_upstream_that_quotes_the_token_it_was_sent(
-    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    status: int, captures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with trio.fail_after(180):
-        async with world(tmp_path, monkeypatch) as there:
+        async with world(tmp_path, monkeypatch, captures=captures) as there:
             there.ear.looks_at_most = 2
             there.simulator.quotes = status
             for dialect, path in PATHS.items():
@@ -244,5 +270,6 @@ async def test_an_upstream_that_quotes_the_token_it_was_sent(
                 assert answered >= 400
             there.ear.look("the end")
     there.ear.listen(sinks.log_lines(there.ear.facts))
+    there.ear.listen(sinks.captures(there.data / "captures"), MARK)
     there.ear.heard_nothing()
     assert "****" in repr(there.ear.facts) + answer.decode(), "it was quoted"

@@ -27,6 +27,7 @@ from kirostream.settings import Settings, load
 from kirostream.simulator.oidc import Auth
 from kirostream.simulator.settings import SimulatorSettings
 from kirostream.simulator.upstream import Simulator
+from kirostream.telemetry.captures import CaptureSettings
 from kirostream.telemetry.facts import Fact
 from kirostream.telemetry.recorder import Recorder
 
@@ -178,8 +179,8 @@ async def lay_out(simulator: Simulator, folder: Path, data: Path, settings: Sett
 
 
 @asynccontextmanager
-async def world(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """Everything, running. One account has a proxy that nobody answers at."""
+async def world(tmp: Path, monkeypatch: pytest.MonkeyPatch, *, captures: str = "off") -> AsyncIterator[World]:
+    """Everything, running. One account has a proxy that nobody answers at. `captures`: which exchanges are kept."""
     mark_what_is_issued(monkeypatch)
     ear = Ear()
     simulator = Watching(SimulatorSettings(rotate=True))
@@ -196,7 +197,11 @@ async def world(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wor
             server=replace(base.server, port=0, key=KEY, key_in_query=True),
             guests=replace(base.guests, key=INTERNAL),
             pool=replace(base.pool, sticky=False, accounts={str(found[-1].account.id): {"proxy": PROXY}}),
-            relay=replace(base.relay, failover=FailoverSettings(attempts=3, backoff=0.001)),
+            relay=replace(
+                base.relay,
+                failover=FailoverSettings(attempts=3, backoff=0.001),
+                captures=CaptureSettings(mode=captures, keep=2000, size=1 << 30),
+            ),
         )
         async with (
             open_gateway(settings, found, data_dir=data, recorder=Recorder(ear.facts.append)) as gateway,

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from kirostream.errors import FormRefused, LocalProtocolError, UpstreamError
-from kirostream.relay.refusals import MOST_REMEMBERED, REMEMBERED, Captures, CaptureSettings, Inquiry, Refusals
+from kirostream.relay.refusals import MOST_REMEMBERED, REMEMBERED, Inquiry, Refusals
+from kirostream.telemetry.captures import Captures, CaptureSettings
 from kirostream.telemetry.facts import Fact, RequestCaptured, RequestRepaired
 from kirostream.telemetry.recorder import Recorder
 from kirostream.turn.model import Model
@@ -56,7 +57,7 @@ async def test_the_first_refusal_is_kept_without_its_contents(tmp_path: Path) ->
     refusals, case, facts = desk(tmp_path, forms)
     await refusals.look(case, REFUSED, ASKED, MODEL, b"s3cret body")
     (path,) = (tmp_path / "captures").iterdir()
-    assert path.name == "20010909-014640-01234567.capture.json"
+    assert path.name == "20010909-014640-000-01234567.capture.json"
     assert facts == [RequestCaptured(turn="0123456789abcdef", suspects="one (2.4), two (2.6)", file=str(path))]
     kept = json.loads(path.read_text())
     assert kept["request"] == {"bytes": 11}
@@ -67,7 +68,7 @@ async def test_the_first_refusal_is_kept_without_its_contents(tmp_path: Path) ->
     await refusals.look(case, REFUSED, VARIANT, MODEL, b"the variant")
     assert len(list((tmp_path / "captures").iterdir())) == 1
     assert refusals.verdict(case, REFUSED).message == "explained"
-    assert forms.asked == [(b"the variant", ("made stricter",), "20010909-014640-01234567")]
+    assert forms.asked == [(b"the variant", ("made stricter",), "20010909-014640-000-01234567")]
     assert case.body == b"", "a turn that is over holds no body"
 
 

@@ -1,9 +1,9 @@
-// Log lines: as they are written, by level and time, searched, paused, cleared, saved.
+// Log lines: as they are written, by level and time, searched, paused, cleared, saved; and debug captures.
 
-import { ROOT, get, withQuery } from "../api.js";
+import { ROOT, get, put, remove, withQuery } from "../api.js";
 import { h } from "../dom.js";
 import { t } from "../i18n.js";
-import { say, segments, worded } from "../ui.js";
+import { doing, say, segments, sure, worded } from "../ui.js";
 
 const MOST = 2000; // lines on the page
 const SPANS = { 3600: "hour", 21600: "hours", 86400: "day", 0: "all" };
@@ -54,6 +54,7 @@ export default function open(page) {
       ),
       list,
     ),
+    captures(),
   );
 
   const query = () => ({
@@ -130,6 +131,51 @@ export default function open(page) {
     clearTimeout(later);
     source?.close();
   };
+}
+
+const MODE = "relay.captures.mode";
+
+/** Debug captures: which exchanges are kept, and all of them as a file. */
+function captures() {
+  const note = h("p", { class: "dim small", role: "status" });
+  const chosen = h("span", {});
+  const card = h(
+    "section",
+    { class: "card", "aria-label": t("captures.title") },
+    h(
+      "div",
+      { class: "row" },
+      h("h2", {}, t("captures.title")),
+      chosen,
+      h("span", { class: "grow" }),
+      h("a", { class: "button", download: "", href: `${ROOT}/captures/export` }, t("captures.export")),
+      doing(t("captures.clear"), async () => {
+        if (!(await sure(t("captures.sure"), t("captures.clear")))) return;
+        say(t("captures.cleared", { n: (await remove("/captures")).deleted }));
+        await look();
+      }),
+    ),
+    h("p", { class: "dim small" }, t("captures.help")),
+    note,
+  );
+  async function look() {
+    const said = await get("/captures");
+    const modes = ["off", "errors", "all"].map((name) => [name, t(`captures.mode.${name}`)]);
+    chosen.replaceChildren(
+      segments(t("captures.which"), modes, said.mode, async (value) => {
+        try {
+          const done = await put(`/settings/${MODE}`, { value });
+          say(t(`settings.acts.${done.acts}`, { name: MODE, by: done.by }), done.acts === "never" ? "bad" : "good");
+        } catch (error) {
+          say(worded(error), "bad");
+        }
+        await look();
+      }),
+    );
+    note.textContent = [t("captures.count", { n: said.captures.length }), said.trouble].filter(Boolean).join(" ");
+  }
+  look().catch((error) => (note.textContent = worded(error)));
+  return card;
 }
 
 function row(line) {
