@@ -57,9 +57,10 @@ from kirostream.relay.house import House
 from kirostream.relay.management import Management, with_token
 from kirostream.relay.relay import Relay
 from kirostream.relay.resets import Resets
+from kirostream.relay.switch import Switch
 from kirostream.reporting import changes_to, exchanges_to, faults_to, traced
 from kirostream.settings import DATABASE, Settings, Sources
-from kirostream.simulated import found_in_demo, open_simulator, pointed_at, simulated_account
+from kirostream.simulated import found_in_demo, open_simulator, open_stand_in, pointed_at, simulated_account
 from kirostream.steering import Steering
 from kirostream.stores.sealed import SealedStore
 from kirostream.stores.sqlite import open_database
@@ -91,8 +92,8 @@ class Gateway:
     """A gateway that listens.
 
     `url` has no slash at its end; `more_urls` are those of ``[[listen]]``. `key` is what clients send; `new_key` says
-    whether it was made just now. `using` says which credential is used, `notes` what a person should know of it.
-    `closed` is set once no door serves any more. `hub` says whether there is one (`net.hub`).
+    whether it was made just now. `simulator` is that of a demo. `using` says which credential is used, `notes` what a
+    person should know of it. `closed` is set once no door serves any more. `hub` says whether there is one (`net.hub`).
     """
 
     url: str
@@ -106,6 +107,7 @@ class Gateway:
     door: Doors
     responses: Responses
     simulator: Simulator | None
+    switch: Switch
     ledger: Ledger | None
     logs: LogFiles | None
     steering: Steering
@@ -350,8 +352,11 @@ async def open_gateway(
             serving.start_soon(guests.run, lambda: {live.caller for live in relay.directory})
         serving.start_soon(_aging, memory)
         await serving.start(responses.run)
+        switch = Switch(relay, lambda: open_stand_in(steering.now, relay, recorder), serving, recorder)
+        if settings.simulator.instead and simulator is None:
+            await switch.turn(on=True)
         serving.start_soon(relay.models)  # so that the first request need not wait for the list, nor for the connection
-        using = described(found) if simulator is None else "the built-in simulator"
+        using = described(found, settings) if simulator is None else "the built-in simulator"
         notes = tuple(note for one in found for note in one.notes) if simulator is None else ()
         if settings.admin.enabled:
             recent = Recent()
@@ -370,7 +375,9 @@ async def open_gateway(
                         started_at=started_at,
                         data_dir=data_dir,
                         demo=simulator is not None,
+                        guests=guests is not None,
                     ),
+                    switch=switch if simulator is None else None,
                     accounts_dir=accounts_dir,
                     relay=relay,
                     pool=pool,
@@ -430,6 +437,7 @@ async def open_gateway(
             door=door,
             responses=responses,
             simulator=simulator,
+            switch=switch,
             ledger=ledger,
             logs=logs,
             steering=steering,

@@ -21,7 +21,7 @@ async def find_accounts(settings: Settings, env: Mapping[str, str], data_dir: Pa
     """
     discovery = await look_for_accounts(settings, env, data_dir)
     if not discovery.found:
-        if settings.guests.key:  # every request may bring its own
+        if settings.guests.key or settings.simulator.instead:  # every request may bring its own, or needs none
             return []
         raise SettingsError(f"{discovery.explain()}\nTo try it without an account: kirostream serve --demo")
     first, *others = discovery.found
@@ -49,9 +49,9 @@ def as_set(account: Account, settings: Settings) -> Account:
     return replace(account, api_region=terms.region or account.api_region, endpoint=terms.endpoint)
 
 
-def described(found: Sequence[Found]) -> str:
+def described(found: Sequence[Found], settings: Settings) -> str:
     """Which credentials are used."""
     if not found:
-        return "the accounts that come with requests"
+        return "the accounts that come with requests" if settings.guests.key else "no account"
     first = found[0].source.describe()
     return first if len(found) == 1 else f"{len(found)} accounts, the first from {first}"

@@ -32,6 +32,7 @@ from kirostream.net.exchange import HttpRequest
 from kirostream.relay.clients import Clients
 from kirostream.relay.house import House
 from kirostream.relay.relay import Relay
+from kirostream.relay.switch import Switch
 from kirostream.settings import Settings
 from kirostream.telemetry.captures import Captures
 from kirostream.telemetry.logs import LogReader
@@ -138,6 +139,7 @@ def open_operating(
     captures: Captures,
     editor: Callable[[], Editor],
     door: Callable[[], DoorSnapshot],
+    switch: Switch | None,
     nursery: trio.Nursery,
 ) -> Admin:
     """The admin room over a running gateway.
@@ -145,6 +147,7 @@ def open_operating(
     Args:
         accounts_dir: where the list of its own accounts is kept; in a demo, not the person's own.
         logs: the folder of the log files; None: none are written.
+        switch: to the simulator and back; None: in a demo, there is nothing to switch.
         nursery: owns what goes on when a request is over, such as a sign-in that waits for a person.
     """
     return open_admin(
@@ -163,6 +166,7 @@ def open_operating(
             captures=captures,
             editor=editor,
             door=door,
+            switch=switch,
             keys=AdminKeys(callers),
             key_ring=GivenKeys(book),
             nursery=nursery,

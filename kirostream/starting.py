@@ -149,6 +149,7 @@ def _announce(gateway: Gateway, folder: Path) -> None:
         f"kirostream {__version__} listens on {gateway.url}",
         *(f"  also on:  {url}" for url in gateway.more_urls),
         f"  upstream: {gateway.using}",
+        *(["  asked:    the built-in simulator in its place (simulator.instead)"] if gateway.switch.on else []),
         *(f"  note:     {note}" for note in gateway.notes),
         f"  key:      {gateway.key if shown else f'in {folder / KEY_FILE}'}",
         f"  core:     {CORE}, {'a hub for all streams' if gateway.hub else 'a task for each stream'}"

@@ -26,6 +26,7 @@ from kirostream.admin.pages.logs import LogsPage
 from kirostream.admin.pages.models import ModelsPage
 from kirostream.admin.pages.session import SessionPage
 from kirostream.admin.pages.settings import SettingsPage
+from kirostream.admin.pages.simulator import SimulatorPage
 from kirostream.admin.pages.status import StatusPage
 from kirostream.admin.pages.turns import TurnsPage
 from kirostream.admin.pages.usage import UsagePage
@@ -63,6 +64,7 @@ class Admin:
             KeysPage(desk.key_ring),
             SettingsPage(desk.editor),
             ModelsPage(desk),
+            SimulatorPage(desk),
         )
         self.routes: Final[Sequence[Route]] = [
             *(route for page in pages for route in page.routes()),

@@ -27,6 +27,7 @@ from kirostream.net.door import DoorSnapshot
 from kirostream.providers.kiro_management import AccountUsage, Checkout, Plan
 from kirostream.relay.house import House
 from kirostream.relay.relay import Relay
+from kirostream.relay.switch import Switch
 from kirostream.telemetry.captures import Captures
 from kirostream.telemetry.logs import LogReader
 from kirostream.telemetry.recent import Recent
@@ -110,7 +111,8 @@ class AccountVerbs(Protocol):
 class About:
     """What does not change while a gateway runs. `started_at` is in unix seconds; `data_dir` is where it keeps things.
 
-    `demo`: it was started with the simulator behind it, and has no other upstream.
+    `demo`: it was started with the simulator behind it, and has no other upstream. `guests`: accounts may come with
+    requests.
     """
 
     urls: tuple[str, ...]
@@ -119,13 +121,14 @@ class About:
     started_at: float
     data_dir: Path
     demo: bool
+    guests: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """The parts. `clock` is unix seconds; `nursery` owns what goes on when a request is over.
 
-    `editor` raises SettingsError where this gateway's settings are nobody's to change.
+    `switch` is None in a demo. `editor` raises SettingsError where this gateway's settings are nobody's to change.
     """
 
     settings: AdminSettings
@@ -142,6 +145,7 @@ class Desk:
     captures: Captures
     editor: Callable[[], Editor]
     door: Callable[[], DoorSnapshot]
+    switch: Switch | None
     keys: Keys
     key_ring: KeyRing
     nursery: trio.Nursery

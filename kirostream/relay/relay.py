@@ -23,7 +23,6 @@ import trio
 
 from kirostream.accounts.keeper import TokenKeeper
 from kirostream.accounts.pool import Pool
-from kirostream.accounts.sources.headers import is_guest
 from kirostream.dataclass import dataclass, replace
 from kirostream.dialects.dialect import Heading
 from kirostream.errors import (
@@ -40,7 +39,6 @@ from kirostream.filters.truncation import TruncationWatch
 from kirostream.filters.websearch import SearchSettings
 from kirostream.providers.provider import Provider
 from kirostream.relay.archive import Archive
-from kirostream.relay.asking import Asker
 from kirostream.relay.attempt import Deadlines
 from kirostream.relay.catalogue import Catalogues, Models
 from kirostream.relay.clients import ClientOf
@@ -50,9 +48,9 @@ from kirostream.relay.fleet import Fleet
 from kirostream.relay.guests import Guests
 from kirostream.relay.live import LiveTurn, Settle
 from kirostream.relay.log import TurnLog
-from kirostream.relay.refusals import Refusals
 from kirostream.relay.resolver import ModelSettings, Names, fallbacks_of, no_such_model, resolve
 from kirostream.relay.search import Filters, Searcher
+from kirostream.relay.service import Service
 from kirostream.telemetry.captures import Capture, Captures, CaptureSettings
 from kirostream.telemetry.facts import TurnFinished
 from kirostream.telemetry.faults import faulted
@@ -124,29 +122,24 @@ class Relay:
         gate: Gate | None = None,
     ) -> None:
         self._nursery = nursery
-        self._house = Fleet(pool, keeper, catalogues)
-        self._guests = guests
         self._gate = gate
-        self.provider = provider
-        self._client_of = client_of
         self._recorder = recorder
         self._settings = settings
         self._clock = clock
         self._truncations = TruncationWatch() if settings.filters.truncation_recovery else None
-        self._calibration = calibration or Calibration()
         self._names = Names(settings.models)
         self._captures = captures
-        self._refusals = Refusals(provider.forms, captures, recorder)
-        self._asker = Asker(
-            house=self._house,
-            provider=provider,
-            client_of=client_of,
-            recorder=recorder,
-            refusals=self._refusals,
-            deadlines=settings.deadlines,
-            failover=settings.failover,
-            filters=settings.filters,
+        self.own: Final = self.service(
+            provider,
+            Fleet(pool, keeper, catalogues),
+            client_of,
+            guests=guests,
+            calibration=calibration,
+            captures=captures,
         )
+        """The service that the gateway is for."""
+        self.asked = self.own
+        """Where turns are asked that begin from now on. What has begun elsewhere, ends there."""
         self.directory = Directory(settings.turns, archive)
         self._started = self._answered = self._failed = self._left = 0
 
@@ -163,8 +156,36 @@ class Relay:
             self._truncations = None
         if self._captures is not None:
             self._captures.adopt(settings.captures)
-        self._asker.adopt(settings.deadlines, settings.failover, settings.filters)
+        for service in {self.own, self.asked}:
+            service.asker.adopt(settings.deadlines, settings.failover, settings.filters)
         self.directory.adopt(settings.turns)
+
+    def service(
+        self,
+        provider: Provider,
+        house: Fleet,
+        client_of: ClientOf,
+        *,
+        guests: Guests | None = None,
+        calibration: Calibration | None = None,
+        captures: Captures | None = None,
+        free: bool = False,
+    ) -> Service:
+        """A place where turns can be `asked`, under the settings of this relay; see `Service`."""
+        settings = self._settings
+        return Service(
+            provider=provider,
+            house=house,
+            client_of=client_of,
+            recorder=self._recorder,
+            deadlines=settings.deadlines,
+            failover=settings.failover,
+            filters=settings.filters,
+            guests=guests,
+            calibration=calibration,
+            captures=captures,
+            free=free,
+        )
 
     def snapshot(self) -> RelaySnapshot:
         """How many turns there were."""
@@ -181,7 +202,7 @@ class Relay:
         Raises:
             NoAccount: it is a guest that was let go meanwhile.
         """
-        return self._guests.fleet(scope) if self._guests is not None and is_guest(scope) else self._house
+        return self.asked.fleet(scope)
 
     async def models(self, scope: str = "") -> Models:
         """The models that can be asked for. Never fails for want of the upstream.
@@ -224,7 +245,7 @@ class Relay:
         if not model.strip():
             return tokens
         named = resolve(model, self.fleet(scope).catalogues.known.models, self._settings.models)
-        return round(tokens * self._calibration.correction(named.model.id))
+        return round(tokens * self.asked.calibration.correction(named.model.id))
 
     def turn(
         self, request: TurnRequest, *, request_id: str = "", scope: str = "", key: str = "", linger: float = 0.0
@@ -267,12 +288,16 @@ class Relay:
         Raises:
             UnknownModel, NoAccount, CallerThrottled, KeyRejected: as for `turn`.
         """
-        fleet = self.fleet(scope)
-        settle = await self._gate.admit(key, request) if self._gate is not None else None
+        service = self.asked
+        fleet = service.fleet(scope)
+        service.enter()
+        settle: Settle | None = None
         try:
-            live = await self._begin(request, fleet, request_id, scope, key, attended=attended, linger=linger)
+            settle = await self._gate.admit(key, request) if self._gate is not None else None
+            live = await self._begin(request, service, fleet, request_id, scope, key, attended=attended, linger=linger)
             live.settle = settle
         except BaseException:
+            service.leave()
             if settle is not None:
                 settle(0, 0.0)
             raise
@@ -281,6 +306,7 @@ class Relay:
     async def _begin(
         self,
         request: TurnRequest,
+        service: Service,
         fleet: Fleet,
         request_id: str,
         scope: str,
@@ -296,7 +322,7 @@ class Relay:
             enabled = thinking.enabled or "thinking" in named.wishes
             thinking = replace(thinking, enabled=enabled, effort=thinking.effort or named.effort)
             request = replace(request, thinking=thinking)
-        model = self._corrected(named.model)
+        model = service.corrected(named.model)
         ids = conversation_ids(request, scope)
         heading = Heading(new_turn_id(), int(self._clock()), request_id)
         live = LiveTurn(
@@ -310,32 +336,27 @@ class Relay:
             cap=self._settings.turns.cap,
         )
         spares = fallbacks_of(model, known.models, self._settings.models)
-        live.spares = [self._corrected(each) for each in spares]
-        if fleet is not self._house:
+        live.spares = [service.corrected(each) for each in spares]
+        if fleet is not service.house:
             live.fleet = fleet
         live.agentic = "agentic" in named.wishes
         if self._captures is not None and self._captures.on:
             live.capture = self._captures.join(request_id or f"turn_{heading.turn}")
-        self._refusals.recall(live.inquiry, ids[0], trio.current_time())
+        service.refusals.recall(live.inquiry, ids[0], trio.current_time())
         self.directory.add(live)
         self._started += 1
-        self._nursery.start_soon(self._pump, live, ids)
+        self._nursery.start_soon(self._pump, live, service, ids)
         if 0 < linger < math.inf:
             self._nursery.start_soon(self._linger, live)
         return live
 
-    def _corrected(self, model: Model) -> Model:
-        """`model` with what is known by now of how far our estimates are off for it."""
-        correction = self._calibration.correction(model.id)
-        return model if correction == model.correction else replace(model, correction=correction)
-
-    async def _pump(self, live: LiveTurn, ids: tuple[str, str]) -> None:
+    async def _pump(self, live: LiveTurn, service: Service, ids: tuple[str, str]) -> None:
         """The life of a turn: tries, until the log is finished or the scope is cancelled."""
         began = live.began = trio.current_time()
         try:
             with live.scope:
                 try:
-                    await self._answer(live, ids, began)
+                    await self._answer(live, service, ids, began)
                 except KirostreamError as error:
                     live.log.append([TurnFailed(error)])
                 except Exception as error:  # noqa: BLE001  a bug of ours ends this turn, and no other
@@ -343,11 +364,12 @@ class Relay:
                     self._recorder.record(faulted("relay", error, turn=of.turn, request=of.request_id))
                     live.log.append([TurnFailed(LocalProtocolError("The gateway failed while it read the answer."))])
         finally:
+            service.leave()
             if live.settle is not None:
-                live.settle(*_took(live))
+                live.settle(*_took(live, free=service.free))
             if self._truncations is not None:
                 self._truncations.learn(ids[0], live.request, live.log.events, trio.current_time())
-            self._settle(live, trio.current_time() - began)
+            self._settle(live, service, trio.current_time() - began)
             live.ended = trio.current_time()
             live.over.set()
             self.directory.close(live)
@@ -365,7 +387,7 @@ class Relay:
                 live.scope.cancel()
                 return
 
-    async def _answer(self, live: LiveTurn, ids: tuple[str, str], began: float) -> None:
+    async def _answer(self, live: LiveTurn, service: Service, ids: tuple[str, str], began: float) -> None:
         asked = live.request
         if self._truncations is not None:
             asked = self._truncations.remind(ids[0], asked, began)
@@ -377,10 +399,10 @@ class Relay:
                 live.first_event = trio.current_time() - began
 
         if may_go_on(asked, self._settings.filters.auto_continue):
-            await self._ask_in_parts(live, asked, ids, on_first_event)
+            await self._ask_in_parts(live, service, asked, ids, on_first_event)
             return
         if asked.output is None:
-            await self._ask(live, asked, live.log, ids, on_first_event)
+            await self._ask(live, service, asked, live.log, ids, on_first_event)
             return
         # Judged whole, so nothing of it is said before it is known to be right.
         structured = Structured(asked, asked.output)
@@ -388,7 +410,7 @@ class Relay:
         for _ in range(2):
             log = TurnLog(sys.maxsize)
             log.spent = live.log.spent
-            await self._ask(live, request, log, ids, on_first_event)
+            await self._ask(live, service, request, log, ids, on_first_event)
             result = fold(log.events)
             verdict = structured.judge(replace(result, usage=result.usage.beside(spent)))
             if isinstance(verdict, TurnResult):
@@ -401,7 +423,12 @@ class Relay:
         )
 
     async def _ask_in_parts(
-        self, live: LiveTurn, asked: TurnRequest, ids: tuple[str, str], on_first_event: Callable[[], None]
+        self,
+        live: LiveTurn,
+        service: Service,
+        asked: TurnRequest,
+        ids: tuple[str, str],
+        on_first_event: Callable[[], None],
     ) -> None:
         """Ask `asked`, and for the rest of its answer where the service cuts it off in its text."""
         parts = Continuation(asked, self._settings.filters.auto_continue)
@@ -411,13 +438,13 @@ class Relay:
         def filters() -> Sequence[EventFilter]:
             nonlocal chain
             if not live.log.events:  # what comes behind the parts sees one answer, and is made for it once
-                chain = self._asker.filters(live, asked)
+                chain = service.asker.filters(live, asked)
             return (parts, *chain)
 
         while request is not None and not live.log.finished:
             first = request is asked
             try:
-                await self._ask(live, request, live.log, ids, on_first_event, filters, parts)
+                await self._ask(live, service, request, live.log, ids, on_first_event, filters, parts)
             except KirostreamError:
                 if first or parts.begun:
                     raise
@@ -431,6 +458,7 @@ class Relay:
     async def _ask_with_searches(
         self,
         live: LiveTurn,
+        service: Service,
         asked: TurnRequest,
         log: TurnLog,
         ids: tuple[str, str],
@@ -440,24 +468,25 @@ class Relay:
         settings = self._settings
 
         async def ask(request: TurnRequest, filters: Filters) -> None:
-            await self._ask(live, request, log, ids, on_first_event, filters)
+            await self._ask(live, service, request, log, ids, on_first_event, filters)
 
-        fleet = live.fleet or self._house
+        fleet = live.fleet or service.house
         searcher = Searcher(
             pool=fleet.pool,
             keeper=fleet.keeper,
-            provider=self.provider,
-            client_of=self._client_of,
+            provider=service.provider,
+            client_of=service.client_of,
             recorder=self._recorder,
             settings=settings.search,
             failover=settings.failover,
             conversation=ids[0],
         )
-        await searcher.answer(asked, log, ask, lambda: self._asker.filters(live, asked), live.heading)
+        await searcher.answer(asked, log, ask, lambda: service.asker.filters(live, asked), live.heading)
 
     async def _ask(
         self,
         live: LiveTurn,
+        service: Service,
         asked: TurnRequest,
         log: TurnLog,
         ids: tuple[str, str],
@@ -467,14 +496,14 @@ class Relay:
     ) -> None:
         """Ask, with the searches that the model wants, until `log` holds a whole answer; see `Asker.ask`."""
         if asked.search is not None:
-            await self._ask_with_searches(live, asked, log, ids, on_first_event)
+            await self._ask_with_searches(live, service, asked, log, ids, on_first_event)
             return
         before = len(log.events)
-        await self._asker.ask(live, asked, log, ids, on_first_event, filters, parts)
+        await service.asker.ask(live, asked, log, ids, on_first_event, filters, parts)
         if not before:  # else its first event is of another prompt than its last
-            self._calibration.watch(live.model, log.events)
+            service.calibration.watch(live.model, log.events)
 
-    def _settle(self, live: LiveTurn, seconds: float) -> None:
+    def _settle(self, live: LiveTurn, service: Service, seconds: float) -> None:
         usage, error, status = Usage(), "", 200
         match live.log.events[-1] if live.log.events else None:
             case TurnEnded(stop=stop, usage=usage):
@@ -504,11 +533,11 @@ class Relay:
                 output_tokens=usage.output_tokens,
                 cache_read_tokens=usage.cache_read_tokens,
                 cache_write_tokens=usage.cache_write_tokens,
-                credits=usage.credits,
+                credits=None if service.free else usage.credits,
                 error=error,
                 request=live.heading.request_id,
                 account_id=live.account_id,
-                provider=self.provider.name,
+                provider=service.provider.name,
                 status=status,
                 own_first=live.log.spent.first,
                 own_token=live.log.spent.token,
@@ -536,11 +565,11 @@ class Relay:
         capture.release()
 
 
-def _took(live: LiveTurn) -> tuple[int, float]:
+def _took(live: LiveTurn, *, free: bool) -> tuple[int, float]:
     """Tokens and credits of a turn that is over: as the upstream counted, or, where its client left, as estimated."""
     last = live.log.events[-1] if live.log.events else None
     if isinstance(last, TurnEnded):
-        return last.usage.total_tokens, last.usage.credits or 0.0
+        return last.usage.total_tokens, 0.0 if free else last.usage.credits or 0.0
     return (estimate(live.request) + live.tokens if live.first_event is not None else 0), 0.0
 
 

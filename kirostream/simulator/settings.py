@@ -11,6 +11,13 @@ from kirostream.dataclass import dataclass
 class SimulatorSettings:
     """How the simulated upstream behaves."""
 
+    instead: bool = field(
+        default=False,
+        metadata={
+            "help": "Ask the built-in simulator instead of the service, from the start on. It has an account of its "
+            "own; yours are left alone. The panel switches it while the gateway runs, until the next start."
+        },
+    )
     host: str = field(default="127.0.0.1", metadata={"help": "Address the simulator listens on."})
     port: int = field(default=0, metadata={"help": "Its port; 0 lets the system choose."})
     seed: int = field(default=0, metadata={"help": "Makes ids, tokens and plain replies the same every time."})

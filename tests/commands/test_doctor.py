@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from kirostream.app import DATABASE, open_gateway, open_simulator
+from kirostream.app import open_gateway
 from kirostream.commands import checks
 from kirostream.commands.checks import Finding, Scene, check
-from kirostream.settings import Settings, Sources
+from kirostream.settings import DATABASE, Settings, Sources
+from kirostream.simulated import open_simulator
 from kirostream.stores.sqlite import open_database
 from kirostream.telemetry.recorder import Recorder
 

@@ -19,10 +19,11 @@ KEY = "ks-test-key"
 
 @dataclass(frozen=True)
 class Running:
-    """Where the gateway is."""
+    """Where the gateway is; `others` are the addresses of its other doors."""
 
     url: str
     key: str
+    others: tuple[str, ...] = ()
 
 
 def clean_env(tmp: Path, **more: str) -> dict[str, str]:
@@ -40,31 +41,56 @@ def clean_env(tmp: Path, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(tmp: Path, **more: str) -> Iterator[Running]:
-    """`kirostream serve --demo`, until the block ends. `more` are variables of its environment."""
+def serving(tmp: Path, *arguments: str, **more: str) -> Iterator[Running]:
+    """`kirostream serve`, until the block ends; a demo, if there are no other arguments.
+
+    Args:
+        more: variables of its environment.
+    """
     log = (tmp / "log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "kirostream", "serve", "--demo", "--port", "0"],
+        [sys.executable, "-m", "kirostream", "serve", *(arguments or ["--demo"]), "--port", "0"],
         env=clean_env(tmp, PROXY_API_KEY=KEY, **more),
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
     )
     assert process.stdout is not None
-    url = ""
+    urls: list[str] = []
     for line in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-            url = found[0]
+        urls += re.findall(r"(?:listens|also) on:? +(https?://127\.0\.0\.1:\d+)", line)
+        if line.startswith("  upstream:"):
             break
-    assert url, (tmp / "log").read_text()
+    assert urls, (tmp / "log").read_text()
     try:
-        yield Running(url, KEY)
+        yield Running(urls[0], KEY, tuple(urls[1:]))
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
         log.close()
     assert process.returncode == 0
     assert "Traceback" not in (tmp / "log").read_text()
+
+
+@contextmanager
+def simulating(tmp: Path, **more: str) -> Iterator[str]:
+    """`kirostream simulate`, until the block ends; gives its address."""
+    with (tmp / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kirostream", "simulate", "--port", "0"],
+            env=clean_env(tmp, **more),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+            assert found, (tmp / "log").read_text()
+            yield found[0]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=20)
 
 
 @pytest.fixture(scope="session")

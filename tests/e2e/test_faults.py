@@ -196,7 +196,7 @@ async def test_nothing_within_the_first_deadline_is_a_504(language: Language, tm
 @both
 async def test_an_upstream_that_is_not_there_is_a_502(language: Language, tmp_path: Path) -> None:
     async with running(tmp_path) as (gateway, facts):
-        provider = gateway.relay.provider
+        provider = gateway.relay.own.provider
         provider.settings = replace(provider.settings, endpoint="http://127.0.0.1:9")  # type: ignore[attr-defined]
         async with post(gateway.url + language.path, language.ask("[[say:x]]"), AUTH) as response:
             assert response.status == 502

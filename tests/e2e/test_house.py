@@ -76,7 +76,9 @@ async def place(
     *accounts: str,
     before: Callable[[Simulator], None] = lambda simulator: None,
     found_them: Callable[[], None] = lambda: None,
+    **more: object,
 ) -> AsyncIterator[Place]:
+    """`more`: settings of the gateway alone, with two underscores for a dot."""
     arguments = {"server.port": 0, "server.key": "k", "pool.sync": 0.05, "relay.failover.backoff": 0.01}
     recorder = Recorder(lambda fact: on.facts.append(fact))
     with trio.fail_after(30):
@@ -85,8 +87,9 @@ async def place(
             before(simulator)
             for name in accounts:
                 await on.keep(name)
-            hosts = {"kiro.endpoint": url, "keeper.hosts.social": url, "keeper.hosts.oidc": url}
-            settings = load({"KIROSTREAM_CONFIG_DIR": str(tmp_path)}, arguments={**arguments, **hosts})
+            named = {name.replace("__", "."): value for name, value in more.items()}
+            hosts: dict[str, object] = {"kiro.endpoint": url, "keeper.hosts.social": url, "keeper.hosts.oidc": url}
+            settings = load({"KIROSTREAM_CONFIG_DIR": str(tmp_path)}, arguments=arguments | hosts | named)
             env = {"HOME": str(tmp_path)}
 
             async def find() -> Discovery:

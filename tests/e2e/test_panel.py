@@ -22,7 +22,9 @@ from typing import Any, Final
 
 import pytest
 
-from .conftest import KEY, Running, serving
+from helpers.certs import certificate, trusting
+
+from .conftest import KEY, Running, serving, simulating
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the dev extra is not installed: playwright is missing")
 
@@ -49,10 +51,25 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A demo whose model speaks at the pace of a person who reads."""
-    with serving(tmp_path_factory.mktemp("panel"), KIROSTREAM_SIMULATOR_TOKENS_PER_SECOND="60") as running:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A demo with both doors, whose model speaks at the pace of a person who reads."""
+    folder = tmp_path_factory.mktemp("panel")
+    certfile, keyfile = certificate()
+    config = folder / "config" / "kirostream.toml"
+    config.parent.mkdir()
+    config.write_text(f'[[listen]]\nport = 0\ncertfile = "{certfile}"\nkeyfile = "{keyfile}"\n')
+    with serving(folder, KIROSTREAM_SIMULATOR_TOKENS_PER_SECOND="60") as running:
         yield running
+
+
+@pytest.fixture
+def gateway(demo: Running, request: pytest.FixtureRequest) -> Running:
+    """The demo, by its first door, or by the one that a test names."""
+    return Running(demo.others[0], demo.key) if getattr(request, "param", "http1") == "asgi" else demo
+
+
+DOORS: Final = pytest.mark.parametrize("gateway", ["http1", "asgi"], indirect=True)
+"""HTTP/1.1, and HTTP/2 behind TLS: for whatever logs in, changes something or follows a stream of events."""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +99,8 @@ class Seen:
 @contextmanager
 def looking(browser: Any, gateway: Running, *, theme: str = "light", forgive: str = "", **more: Any) -> Iterator[Seen]:
     """A new browser profile on the panel's door. `forgive` is what the console may say."""
-    context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme=theme, **more)
+    how = {"viewport": {"width": 1280, "height": 860}, "color_scheme": theme, "ignore_https_errors": True}
+    context = browser.new_context(**how, **more)
     page = context.new_page()
     page.set_default_timeout(15_000)
     seen = Seen(page, gateway.url)
@@ -129,7 +147,7 @@ def say(gateway: Running, text: str, **more: Any) -> tuple[int, str]:
         {"authorization": f"Bearer {gateway.key}", "content-type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(asked) as answer:
+        with urllib.request.urlopen(asked, context=trusting()) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refused:
         with refused:
@@ -151,6 +169,7 @@ def expect(found: Any) -> Any:
     return sync_api.expect(found, "")
 
 
+@DOORS
 def test_a_wrong_password_is_told_and_the_right_one_opens(browser: Any, gateway: Running) -> None:
     with looking(browser, gateway, forgive=REFUSED) as seen:
         page = seen.page
@@ -161,21 +180,25 @@ def test_a_wrong_password_is_told_and_the_right_one_opens(browser: Any, gateway:
         page.fill("input[type=password]", KEY)
         page.get_by_role("button", name="Log in").click()
         expect(page.locator(".side .light")).to_have_attribute("aria-label", "All is well.")
+        expect(page.locator(".mark")).to_have_text("simulated")
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_label("Password or admin key")).to_be_focused()
 
 
+@DOORS
 def test_a_session_outlives_a_reload_and_ends_with_it_at_the_gateway(browser: Any, gateway: Running) -> None:
     with operating(browser, gateway, forgive=REFUSED) as seen:
         seen.page.reload()
         seen.page.locator(".nav").wait_for()
         cookies = seen.page.context.cookies()
         assert [(each["httpOnly"], each["sameSite"], each["path"]) for each in cookies] == [(True, "Strict", "/admin")]
+        assert cookies[0]["secure"] is gateway.url.startswith("https:")
         assert seen.page.evaluate("document.cookie") == ""
         seen.page.context.clear_cookies()
         expect(seen.page.get_by_role("alert")).to_contain_text("Your session has ended.")
 
 
+@DOORS
 def test_an_account_signs_in_by_device_code_and_another_is_skipped(browser: Any, gateway: Running) -> None:
     with operating(browser, gateway) as seen:
         page = seen.page
@@ -219,6 +242,7 @@ def test_an_account_signs_in_by_device_code_and_another_is_skipped(browser: Any,
         expect(page.locator(".account")).to_have_count(1)
 
 
+@DOORS
 def test_a_turn_is_seen_as_it_is_said(browser: Any, gateway: Running) -> None:
     with operating(browser, gateway) as seen:
         page = seen.page
@@ -242,6 +266,7 @@ def test_a_turn_is_seen_as_it_is_said(browser: Any, gateway: Running) -> None:
         expect(page.locator(".speech")).to_contain_text("cancelled")
 
 
+@DOORS
 def test_the_log_is_filtered_held_and_cleared(browser: Any, gateway: Running) -> None:
     with operating(browser, gateway) as seen:
         page = seen.page
@@ -298,6 +323,7 @@ def test_debug_captures_are_switched_on_and_downloaded(browser: Any, gateway: Ru
         expect(card.get_by_role("button", name="off")).to_have_attribute("aria-pressed", "true")
 
 
+@DOORS
 def test_a_setting_is_changed_and_acts(browser: Any, gateway: Running) -> None:
     with operating(browser, gateway, forgive="status of 400") as seen:
         page = seen.page
@@ -326,6 +352,7 @@ def test_a_setting_is_changed_and_acts(browser: Any, gateway: Running) -> None:
         expect(memory).to_contain_text("waits for a restart")
 
 
+@DOORS
 def test_a_key_is_given_out_and_taken_back(browser: Any, gateway: Running) -> None:
     with operating(browser, gateway) as seen:
         page = seen.page
@@ -355,6 +382,50 @@ def test_a_key_is_given_out_and_taken_back(browser: Any, gateway: Running) -> No
         row.get_by_role("button", name="Remove").click()
         form.get_by_role("button", name="Remove").click()
         expect(row).to_have_count(0)
+
+
+def test_the_simulator_is_switched_on_and_off(browser: Any, tmp_path: Path) -> None:
+    """A gateway whose service is another simulator, which says how often it was asked."""
+    token = "aor-panel-" + "0" * 120
+    service, folder = tmp_path / "service", tmp_path / "gateway"
+    for each in (service, folder):
+        each.mkdir()
+    with (
+        simulating(service, KIROSTREAM_SIMULATOR_REFRESH_TOKEN=token) as url,
+        serving(
+            folder,
+            "--key",
+            KEY,
+            REFRESH_TOKEN=token,
+            KIROSTREAM_KIRO_ENDPOINT=url,
+            KIROSTREAM_KEEPER_HOSTS_SOCIAL=url,
+            KIROSTREAM_SIMULATOR_PLAIN_REPLY="from the stand-in",
+        ) as gateway,
+        operating(browser, gateway) as seen,
+    ):
+        page = seen.page
+        mark = page.locator(".mark")
+        assert "from the stand-in" not in say(gateway, "hello")[1]
+        seen.visit("overview")
+        expect(page.get_by_role("button", name="Ask the simulator")).to_be_visible()
+        expect(mark).to_be_hidden()
+        page.get_by_role("button", name="Ask the simulator").click()
+        form = page.get_by_role("dialog")
+        expect(form).to_contain_text("an account of its own")
+        form.get_by_role("button", name="Ask the simulator").click()
+        expect(page.get_by_text("The simulator is asked now.")).to_be_visible()
+        expect(mark).to_be_visible()
+        expect(page.locator(".notice")).to_contain_text("not of the service")
+        seen.picture("simulated")
+        assert "from the stand-in" in say(gateway, "hello")[1]
+        seen.visit("turns")
+        expect(mark).to_be_visible()
+        expect(page.locator(".watch .facts")).to_contain_text("simulator")
+        mark.click()
+        page.get_by_role("button", name="Ask the service again").click()
+        expect(mark).to_be_hidden()
+        expect(page.get_by_role("button", name="Ask the simulator")).to_be_visible()
+        assert "from the stand-in" not in say(gateway, "hello")[1]
 
 
 def test_what_turns_cost(browser: Any, gateway: Running) -> None:

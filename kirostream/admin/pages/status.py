@@ -33,6 +33,8 @@ class Status(msgspec.Struct):
     version: str
     core: str
     demo: bool
+    simulated: bool
+    """Whether turns that begin now are asked of the simulator: in a demo, or because it was switched on."""
     upstream: str
     urls: list[str]
     data_dir: str
@@ -133,14 +135,16 @@ class StatusPage:
         desk, pool = self._desk, self._desk.pool.snapshot()
         door = desk.door()
         states = Counter(account.state.value for account in pool.accounts)
-        light, reasons = self._light(states)
+        light, reasons = self._light()
+        switched = desk.switch is not None and desk.switch.on
         return Status(
             status=light,
             reasons=reasons,
             version=__version__,
             core=CORE,
             demo=desk.about.demo,
-            upstream=desk.about.using,
+            simulated=desk.about.demo or switched,
+            upstream="the built-in simulator" if switched else desk.about.using,
             urls=list(desk.about.urls),
             data_dir=str(desk.about.data_dir),
             notes=list(desk.about.notes),
@@ -192,26 +196,32 @@ class StatusPage:
 
     async def management_usage(self, call: Call) -> ManagementUsage:
         """``GET /v0/management/usage``."""
-        states = Counter(account.state.value for account in self._desk.pool.snapshot().accounts)
         relay, total = self._desk.relay.snapshot(), self._desk.recent.total
         return ManagementUsage(
-            status=self._light(states)[0],
+            status=self._light()[0],
             total_requests=relay.started,
             success_count=relay.answered,
             failure_count=relay.failed,
             total_tokens=total.input_tokens + total.output_tokens,
         )
 
-    def _light(self, states: Counter[str]) -> tuple[Light, list[Reason]]:
-        """Red where no turn can be answered, yellow where less can be than there is for it, green otherwise."""
+    def _light(self) -> tuple[Light, list[Reason]]:
+        """Red where no turn can be answered, yellow where less can be than there is for it, green otherwise.
+
+        What counts are the accounts that turns are asked on now: the simulator's while it is switched on. Where
+        accounts come with requests, there are turns that need none of the house.
+        """
         reasons = []
+        pool = self._desk.relay.asked.house.pool
+        states = Counter(account.state.value for account in pool.snapshot().accounts)
         usable = states[State.READY.value]
-        if not usable:
-            error = self._desk.pool.outlook()
+        guests = self._desk.about.guests
+        if not usable and (states or not guests):
+            error = pool.outlook()
             if error is not None:
                 reasons.append(Reason("no_account", error.message))
             elif not states:
-                reasons.append(Reason("no_account", "There is no account yet. Add one, or sign in."))
+                reasons.append(Reason("no_account", "No account is in use. Add one, enable one, or sign in."))
         out = sum(states.values()) - usable - states[State.DISABLED.value]
         if out:
             reasons.append(Reason("accounts_out", f"{out} of {sum(states.values())} accounts cannot be used just now."))
@@ -221,7 +231,7 @@ class StatusPage:
                     "facts_dropped", f"{self._desk.recorder.dropped} log lines could not be written. Is the disk full?"
                 )
             )
-        if any(reason.code == "no_account" for reason in reasons):
+        if not guests and any(reason.code == "no_account" for reason in reasons):
             return "unhealthy", reasons
         return "degraded" if reasons else "healthy", reasons
 

@@ -11,6 +11,7 @@ const app = document.getElementById("app");
 let leave = () => {};
 let stopStatus = () => {};
 let light;
+let mark;
 let counter;
 
 function theme() {
@@ -95,6 +96,7 @@ function gate(note = "") {
 
 function frame() {
   light = h("span", { class: "light dim", role: "img", "aria-label": t("light.unknown") });
+  mark = h("a", { class: "pill warn mark", href: "#/overview", hidden: true }, t("simulated.mark"));
   counter = h("span", { class: "count", hidden: true });
   const links = PAGES.map((name) =>
     h("a", { href: `#/${name}`, "data-page": name }, icon(name), t(`page.${name}`), name === "turns" ? counter : null),
@@ -109,6 +111,7 @@ function frame() {
         "header",
         { class: "side" },
         h("div", { class: "brand" }, h("img", { src: "/admin/static/icon.svg", alt: "" }), "kirostream", light),
+        mark,
         h("nav", { class: "nav", "aria-label": t("nav") }, links),
         h(
           "div",
@@ -145,6 +148,8 @@ function shine(status) {
   const words = [t(`light.${status.status}`), ...status.reasons.map((reason) => reason.message)].join(" ");
   light.setAttribute("aria-label", words);
   light.title = words;
+  mark.hidden = !status.simulated;
+  mark.title = t(status.demo ? "simulated.demo" : "simulated.on");
   counter.hidden = !status.in_flight;
   counter.textContent = status.in_flight;
   window.dispatchEvent(new CustomEvent("status", { detail: status }));
@@ -177,6 +182,7 @@ async function turn() {
 }
 
 let troubled = 0;
+window.addEventListener("switched", async () => shine(await get("/status")));
 window.addEventListener("hashchange", () => {
   turn();
   document.getElementById("main")?.focus({ preventScroll: true });

@@ -56,6 +56,7 @@ export function credits(value) {
 /** Seconds, as a person reads them. */
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
+  if (value === 0) return `0 ${t("unit.second")}`;
   if (value < 0.001) return `${Math.round(value * 1e6)} µs`;
   if (value < 1) return `${Math.round(value * 1000)} ms`;
   if (value < 60) return `${number(value, value < 10 ? 2 : 1)} s`;

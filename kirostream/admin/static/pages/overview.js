@@ -1,10 +1,10 @@
 // How the gateway is, at a glance.
 
-import { get } from "../api.js";
+import { get, put } from "../api.js";
 import { chart } from "../charts.js";
 import { Region, h } from "../dom.js";
 import { bytes, clock, credits, number, seconds, short, span, t, tOr } from "../i18n.js";
-import { repeatedly } from "../ui.js";
+import { doing, repeatedly, say, sure } from "../ui.js";
 import { stateKind, turnState } from "./words.js";
 
 export default function open(page) {
@@ -12,7 +12,32 @@ export default function open(page) {
   const tiles = h("dl", { class: "grid tiles" });
   const charts = h("div", { class: "grid two" });
   const below = h("div", { class: "grid two" });
-  page.append(h("div", { class: "head" }, h("h1", {}, t("page.overview"))), notices, tiles, charts, below);
+  const upstream = h("div", { class: "row" });
+  const told = h("div", { class: "stack" });
+  const head = h("div", { class: "head" }, h("h1", {}, t("page.overview")), h("span", { class: "grow" }), upstream);
+  page.append(head, told, notices, tiles, charts, below);
+
+  const ask = async (on) => {
+    if (on && !(await sure(t("simulated.sure"), t("simulated.turn_on")))) return;
+    const now = await put("/simulator", { on });
+    asked.forEach((region) => region.update(now));
+    window.dispatchEvent(new Event("switched"));
+    say(t(now.on ? "simulated.is_on" : "simulated.is_off"));
+  };
+  const asked = [
+    new Region(upstream, ({ on, demo }) => (on || demo ? [] : doing(t("simulated.turn_on"), () => ask(true)))),
+    new Region(told, ({ on, demo, in_flight }) => [
+      on && !demo
+        ? h(
+            "div",
+            { class: "notice warn row between" },
+            h("p", {}, t("simulated.on")),
+            doing(t("simulated.turn_off"), () => ask(false)),
+          )
+        : null,
+      !on && in_flight ? h("div", { class: "notice" }, h("p", {}, t("simulated.rest", { n: in_flight }))) : null,
+    ]),
+  ];
 
   const parts = [
     new Region(notices, ({ status, reasons }) =>
@@ -40,7 +65,13 @@ export default function open(page) {
   ];
 
   return repeatedly(async (signal) => {
-    const [status, stats, turns] = await Promise.all([get("/status", signal), get("/stats", signal), get("/turns", signal)]);
+    const [status, simulator, stats, turns] = await Promise.all([
+      get("/status", signal),
+      get("/simulator", signal),
+      get("/stats", signal),
+      get("/turns", signal),
+    ]);
+    asked.forEach((region) => region.update(simulator.on ? { ...simulator, in_flight: 0 } : simulator));
     const hour = stats.minutes;
     const sum = (name) => hour.reduce((total, minute) => total + minute[name], 0);
     parts[0].update({ status: status.status, reasons: status.reasons });

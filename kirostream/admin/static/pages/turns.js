@@ -32,7 +32,7 @@ export default function open(page) {
               h("td", { class: "nowrap" }, h("button", { type: "button", class: "link", "data-focus": turn.id }, turn.answered_by || turn.model)),
               h("td", { class: "dim" }, turn.key),
               h("td", { class: "number" }, number(turn.tokens)),
-              h("td", { class: "number" }, seconds(turn.seconds === null ? null : Math.round(turn.seconds * 10) / 10)),
+              h("td", { class: "number" }, seconds(turn.status === "in_progress" && turn.seconds !== null ? Math.round(turn.seconds * 10) / 10 : turn.seconds)),
               h("td", {}, turnState(turn)),
             ),
           ),
