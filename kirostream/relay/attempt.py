@@ -1,10 +1,9 @@
 """One try on one account: token, request, and the stream read to its end.
 
-Deadlines live here, at the caller of every read. One cancel scope guards the whole try, one the reads. The latter's
-deadline is moved ahead, but not with every read: moving it costs about as much as reading a token does. It is set a
-sixteenth later than it has to be, and moved once that sixteenth is used up; so a silence is found after `idle` seconds
-at the earliest, and at most a sixteenth later. A token that goes by a track (`relay.lane`) moves nothing: when the
-deadline has come, it is asked when the last one was, and the reads go on for as long as is left.
+Deadlines live here, at the caller of every read. One cancel scope guards the whole try; it has no deadline of its own,
+for `_Patience` says when it ends, and `relay.sweep` looks after that. So a deadline is moved with every read, at the
+cost of a number. A token that goes by a track (`relay.lane`) moves nothing: when the deadline has come, the log is
+asked when the last one was, and the reads go on for as long as is left.
 
 - `first_event`: from the request until the upstream says anything of the turn;
 - `idle`: between two reads afterwards;
@@ -20,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import field
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
@@ -32,6 +31,7 @@ from kirostream.filters import EventFilter, gate_of
 from kirostream.net.client import ClientResponse, HttpClient
 from kirostream.providers.provider import Call, Provider
 from kirostream.relay.log import TurnLog
+from kirostream.relay.sweep import current_sweep
 from kirostream.telemetry.captures import Capture, Try
 from kirostream.turn.events import TurnEvent, TurnFailed
 from kirostream.turn.request import TurnRequest
@@ -81,39 +81,112 @@ async def attempt(
     tried: Try | None = None
     if capture is not None:
         tried = capture.trying(account.label, upstream.method, upstream.url, upstream.headers, upstream.body)
-    started = trio.current_time()
-    total = started + deadlines.total
     log.spent.asking()
-    intake: _Intake | None = None
-    with trio.CancelScope(deadline=min(started + deadlines.first_event, total)) as patience:
-        async with client.stream(upstream.method, upstream.url, upstream.headers, upstream.body) as response:
-            del upstream  # its body is as long as the conversation, and is not needed while the answer comes
-            if tried is not None:
-                tried.answered(response.status, response.headers)
-            await _refuse_unless_ok(response, provider, tried)
+    patience = _Patience(deadlines, log)
+    sweep = current_sweep()
+    with patience.scope:
+        sweep.add(patience)
+        try:
+            async with client.stream(upstream.method, upstream.url, upstream.headers, upstream.body) as response:
+                del upstream  # its body is as long as the conversation, and is not needed while the answer comes
+                if tried is not None:
+                    tried.answered(response.status, response.headers)
+                if response.status != 200:
+                    await _refuse(response, provider, tried)
+                reader = provider.dialect.reader(request, call.model)
+                intake = _Intake(reader, log, filters, patience, on_first_event, tried)
+                while not log.finished:
+                    if not await response.each(intake):
+                        intake.end()
+                        break
+                    if not log.has_room:
+                        patience.pause()
+                        await log.room()
+                        patience.listen()
+        finally:
+            sweep.remove(patience)
+    if patience.scope.cancelled_caught:
+        raise patience.error()
 
-            def on_first() -> None:
-                patience.deadline = total
-                on_first_event()
 
-            reader = provider.dialect.reader(request, call.model)
-            intake = _Intake(reader, log, filters, deadlines.idle, on_first, tried)
-            while not log.finished:
-                more = True
-                with trio.CancelScope(deadline=intake.silent_at) as intake.silence:
-                    more = await response.each(intake)
-                if not more:
-                    intake.end()
-                    break
-                if not intake.silence.cancelled_caught:
-                    await log.room()  # the client's silence, for which its own deadline is
-                    intake.listen()
-                elif not intake.was_carried():
-                    raise UpstreamTimeout(
-                        f"The upstream fell silent for {deadlines.idle:g} s (relay.idle).", reason="idle"
-                    )
-    if patience.cancelled_caught:
-        raise _timeout(started, deadlines, begun=intake is not None and intake.begun)
+class _Patience:
+    """How long a try may go on. See the module's docstring, and `relay.sweep.Timed`.
+
+    Attributes:
+        scope: holds the try.
+        at: its next deadline, in Trio's time.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_carried_at",
+        "_deadlines",
+        "_listens",
+        "_log",
+        "_reason",
+        "_sweep",
+        "_total",
+        "at",
+        "scope",
+    )
+
+    def __init__(self, deadlines: Deadlines, log: TurnLog) -> None:
+        started = trio.current_time()
+        self.scope = trio.CancelScope()
+        self._deadlines = deadlines
+        self._log = log
+        self._sweep = current_sweep()
+        self._total = started + deadlines.total
+        self.at = min(started + deadlines.first_event, self._total)
+        self._carried_at = 0.0
+        self._begun = self._listens = False
+        self._reason = ""
+
+    def listen(self) -> None:
+        """The answer has begun. From now on the upstream may be silent for as long as it may."""
+        self._begun = self._listens = True
+        self.at = at = min(trio.current_time() + self._deadlines.idle, self._total)
+        if at < self._sweep.next:
+            self._sweep.sooner(at)
+
+    def pause(self) -> None:
+        """Nobody reads: it is the client who is silent, and for that its own deadline is."""
+        self._listens = False
+        self.at = self._total
+
+    def due(self, now: float) -> None:
+        """See `Timed.due`."""
+        if now >= self._total:
+            self._reason = "total"
+        elif not self._begun:
+            self._reason = "first_event"
+        elif not self._listens or self.was_carried():
+            return
+        else:
+            self._reason = "idle"
+        self.at = math.inf
+        self.scope.cancel()
+
+    def was_carried(self) -> bool:
+        """Whether a track, which moves no deadline, took something since the last call, and not too long ago."""
+        before, self._carried_at = self._carried_at, self._log.carried_at
+        if before == self._carried_at:
+            return False
+        left = self._deadlines.idle - (time.monotonic() - self._carried_at)
+        self.at = min(trio.current_time() + left, self._total)
+        return left > 0
+
+    def error(self) -> KirostreamError:
+        """What it means that it has come to its end."""
+        deadlines = self._deadlines
+        match self._reason:
+            case "total":
+                said = f"The answer took longer than {deadlines.total:g} s in all (relay.total)."
+            case "idle":
+                said = f"The upstream fell silent for {deadlines.idle:g} s (relay.idle)."
+            case _:
+                said = f"The upstream said nothing for {deadlines.first_event:g} s (relay.first_event)."
+        return UpstreamTimeout(said, reason=self._reason)
 
 
 class _Intake:
@@ -121,8 +194,6 @@ class _Intake:
 
     Attributes:
         begun: the log has an event.
-        silence: the scope round the reads.
-        silent_at: when nothing was read for too long, in Trio's time; inf before the first event.
     """
 
     def __init__(
@@ -130,9 +201,9 @@ class _Intake:
         reader: Reader,
         log: TurnLog,
         filters: Sequence[EventFilter],
-        idle: float,
+        patience: _Patience,
         on_first_event: Callable[[], None],
-        tried: Try | None = None,
+        tried: Try | None,
     ) -> None:
         self._tried = tried
         self._reader = reader
@@ -142,21 +213,11 @@ class _Intake:
         self._filters = filters
         self._before = len(log.events)
         self._on_first_event = on_first_event
-        self._idle = idle
-        self._slack = idle / 16
-        self._move_at = 0.0
-        self._carried_at = 0.0
+        self._patience = patience
         self.begun = False
-        self.silence = trio.CancelScope()
-        self.silent_at = math.inf
 
     def __call__(self, data: bytes) -> bool:
         came = perf_counter()
-        more = self._take(data)
-        self._log.spent.took(came, heard=self.begun)
-        return more
-
-    def _take(self, data: bytes) -> bool:
         log = self._log
         if self._tried is not None:
             self._tried.answer.add(data)
@@ -164,43 +225,24 @@ class _Intake:
             self._append(self._reader.feed(data))
             if self._runs is not None:
                 log.open_lane(self._runs, self._gate)
-        if not self.begun:
-            if not log.events:
-                return True
-            self.begun = True
-            self._on_first_event()
-        now = trio.current_time()
-        if now >= self._move_at:
-            self._expect(now + self._idle + self._slack)
-            self._move_at = now + self._slack
-        return log.has_room and not log.finished
+        if self.begun or log.events:
+            self._patience.listen()
+            if not self.begun:
+                self.begun = True
+                self._on_first_event()
+            log.spent.took(came, heard=True)
+            return log.has_room and not log.finished
+        log.spent.took(came, heard=False)
+        return True
 
     @property
     def track(self) -> Track | None:
         lane = self._log.lane
         return None if lane is None else lane.track
 
-    def was_carried(self) -> bool:
-        """Whether a track, which moves no deadline, took something since the last call, and not too long ago."""
-        before, self._carried_at = self._carried_at, self._log.carried_at
-        if before == self._carried_at:
-            return False
-        left = self._idle - (time.monotonic() - self._carried_at)
-        self._expect(trio.current_time() + left)
-        return left > 0
-
-    def listen(self) -> None:
-        """From now on the upstream may be silent for as long as it may."""
-        if self.begun:
-            self._expect(trio.current_time() + self._idle)
-            self._move_at = 0.0
-
     def end(self) -> None:
         """The body is at its end."""
         self._append(self._reader.close())
-
-    def _expect(self, at: float) -> None:
-        self.silent_at = self.silence.deadline = at
 
     def _append(self, events: Sequence[TurnEvent]) -> None:
         """Put what was read into the log. A refusal in the first event is raised, not logged."""
@@ -212,21 +254,9 @@ class _Intake:
         log.append(events)
 
 
-async def _refuse_unless_ok(response: ClientResponse, provider: Provider, tried: Try | None) -> None:
-    if response.status == 200:
-        return
+async def _refuse(response: ClientResponse, provider: Provider, tried: Try | None) -> NoReturn:
     body = await response.read_all(ERROR_BODY_LIMIT)
     if tried is not None:
         tried.answer.add(body)
     complaint = provider.dialect.read_error(response.headers, body)
     raise provider.classify(response.status, response.headers, complaint)
-
-
-def _timeout(started: float, deadlines: Deadlines, *, begun: bool) -> KirostreamError:
-    if begun or trio.current_time() - started >= deadlines.total:
-        return UpstreamTimeout(
-            f"The answer took longer than {deadlines.total:g} s in all (relay.total).", reason="total"
-        )
-    return UpstreamTimeout(
-        f"The upstream said nothing for {deadlines.first_event:g} s (relay.first_event).", reason="first_event"
-    )

@@ -29,7 +29,7 @@ from kirostream.net.exchange import Headers, Part
 from kirostream.net.framing import Chunked
 from kirostream.net.quick import Outlet
 from kirostream.providers.provider import Call
-from kirostream.relay.attempt import Deadlines, _Intake, attempt
+from kirostream.relay.attempt import Deadlines, _Patience, attempt
 from kirostream.relay.lane import Lane
 from kirostream.relay.log import Rendering, TurnLog
 from kirostream.turn.events import (
@@ -307,13 +307,13 @@ def test_the_same_is_said(
 async def test_what_a_lane_took_counts_as_a_sign_of_life_though_it_is_over() -> None:
     """A heartbeat ends a lane; the silence is as old as its last token, and not as the last read by the long way."""
     log = TurnLog()
-    intake = _Intake(DIALECTS["kiro"].reader(ASK, MODEL), log, (), 300.0, lambda: None)
-    assert not intake.was_carried()
+    patience = _Patience(Deadlines(idle=300.0), log)
+    assert not patience.was_carried()
     lane = cast(Lane, SimpleNamespace(last=time.monotonic() - 100, settle=lambda: None, end=lambda: None))
     log.lane = lane
     log.leave_lane()
-    assert intake.was_carried()
-    assert 199 < intake.silent_at - trio.current_time() <= 200
-    assert not intake.was_carried()  # nothing came since
+    assert patience.was_carried()
+    assert 199 < patience.at - trio.current_time() <= 200
+    assert not patience.was_carried()  # nothing came since
     log.lane = cast(Lane, SimpleNamespace(last=time.monotonic(), settle=lambda: None))
-    assert intake.was_carried()
+    assert patience.was_carried()
