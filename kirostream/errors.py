@@ -50,7 +50,7 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, Self
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -105,6 +105,17 @@ class KirostreamError(Exception):
         super().__init__(self.message)
         self.reason = reason
         self.retry_after = retry_after
+
+    def without_trace(self) -> Self:
+        """The same error, to be kept: one that was raised holds every frame it passed, and all that these hold."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
+
+    def anew(self) -> Self:
+        """Another one that says the same, to be raised where this one is kept."""
+        other = type(self).__new__(type(self), *self.args)
+        other.__dict__.update(self.__dict__)
+        return other
 
 
 class RequestError(KirostreamError):

@@ -45,7 +45,7 @@ def raise_early_failure(lives: Sequence[LiveTurn]) -> None:
     """Raise the error of a turn that failed before it said anything."""
     for live in lives:
         if live.log.events and isinstance(live.log.events[0], TurnFailed):
-            raise live.log.events[0].error
+            raise live.log.events[0].error.anew()
 
 
 async def pump_several(exchange: Exchange, lives: Sequence[LiveTurn], writer: ChoicesWriter, heartbeat: float) -> None:

@@ -337,7 +337,7 @@ class Responses:
         if hold:
             await self._heartbeats.hold(log)
             if log.events and isinstance(log.events[0], TurnFailed) and not kept.asked.background:
-                raise log.events[0].error
+                raise log.events[0].error.anew()
         kind = (b"content-type", DIALECTS[NAME].content_type)
         headers = [kind, *STREAM_HEADERS, *id_headers(exchange.request.id)]
         if not follows and exchange.request.method == "POST":
@@ -499,4 +499,4 @@ def _unknown(name: str) -> NoSuchResponse:
 def _raise_failure(kept: Kept) -> None:
     last = kept.live.log.events[-1] if kept.live.log.events else None
     if isinstance(last, TurnFailed):
-        raise last.error
+        raise last.error.anew()

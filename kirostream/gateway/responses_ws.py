@@ -163,7 +163,7 @@ class _Session(SocketSession):
                 await live.log.beyond(0)
             first = live.log.events[0]
             if isinstance(first, TurnFailed) and isinstance(first.error, ModelNotOnAccount):
-                raise first.error
+                raise first.error.anew()
             kept = self._responses.keep(asked, live, caller.owner, seals=True)
             try:
                 at = START

@@ -256,7 +256,7 @@ class TurnsHandler:
         log, dialect, resumable = live.log, self._dialect, wants_resumable(exchange.request)
         await self._heartbeats.hold(log)
         if log.events and isinstance(log.events[0], TurnFailed):
-            raise log.events[0].error
+            raise log.events[0].error.anew()
         headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(exchange.request.id))
         if not follows:
             headers = (*headers, *timing_headers(live, self._settings))

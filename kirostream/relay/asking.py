@@ -268,7 +268,7 @@ class Asker:
         except KirostreamError as error:
             if capture is not None:
                 capture.try_failed(error)
-            return _Failure(error, token)
+            return _Failure(error.without_trace(), token)
         return None
 
     def _call(self, live: LiveTurn, ids: tuple[str, str], course: _Course) -> Call:

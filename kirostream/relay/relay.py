@@ -358,7 +358,7 @@ class Relay:
                 try:
                     await self._answer(live, service, ids, began)
                 except KirostreamError as error:
-                    live.log.append([TurnFailed(error)])
+                    live.log.append([TurnFailed(error.without_trace())])
                 except Exception as error:  # noqa: BLE001  a bug of ours ends this turn, and no other
                     of = live.heading
                     self._recorder.record(faulted("relay", error, turn=of.turn, request=of.request_id))

@@ -6,6 +6,7 @@ is real: sockets are the point.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from kirostream.running import drain
 from kirostream.settings import Settings, load
 from kirostream.telemetry.facts import Fact, Faulted, TurnFinished
 from kirostream.telemetry.recorder import Recorder
+from kirostream.turn.request import TurnRequest
 
 AUTH = {"x-api-key": "k"}
 both = pytest.mark.parametrize("language", LANGUAGES, ids=lambda language: language.name)
@@ -278,3 +280,28 @@ async def test_two_hundred_at_once(language: Language, tmp_path: Path) -> None:
             for number in range(200):
                 nursery.start_soon(one, number)
         assert outcomes(facts) == ["end"] * 200
+
+
+@both
+@pytest.mark.parametrize(
+    "prompt",
+    ["[[tokens:5]]", "[[think:hm]][[tokens:5]]", "[[error:VALIDATION]]", "[[error:THROTTLE]]", "[[cut:2]][[tokens:9]]"],
+)
+async def test_a_turn_that_is_over_is_let_go_at_once(language: Language, prompt: str, tmp_path: Path) -> None:
+    """And not at the next collection of cycles: its request is as long as the conversation."""
+
+    def kept() -> int:
+        return sum(type(each) is TurnRequest for each in gc.get_objects())
+
+    async with running(tmp_path, relay__turns__replay=0, responses__linger=0) as (gateway, facts):
+        gc.collect()
+        before = kept()
+        gc.disable()
+        try:
+            for _ in range(5):
+                async with post(gateway.url + language.path, language.ask(prompt), AUTH) as response:
+                    await response.read()
+            await until(lambda: len(outcomes(facts)) == 5)
+            await until(lambda: kept() <= before + 1)  # whoever served the last one may still have it
+        finally:
+            gc.enable()

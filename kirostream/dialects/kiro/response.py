@@ -95,8 +95,9 @@ STOPS: Final[Mapping[str, Stop]] = {
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}".encode()
 
 Json: TypeAlias = dict[str, Any]
-More: TypeAlias = Callable[[Sequence[bytes]], list[TurnEvent]]
-"""What takes more pieces of the open block."""
+More: TypeAlias = "Callable[[Reader, Sequence[bytes]], list[TurnEvent]]"
+"""What takes more pieces of the open block: a function of the class, for a reader that held a method of its own would
+hold itself, and its request, until the next collection of cycles."""
 
 
 _NO_CALLS: Final[frozenset[str]] = frozenset()
@@ -141,7 +142,7 @@ class Reader(RunReader):
             if self._turn.over:
                 break
             if isinstance(item, list):  # behind a frame that was lifted, so no half waits here
-                events += self._more(item)
+                events += self._more(self, item)
                 continue
             try:
                 events += self._frame(item)
@@ -155,14 +156,14 @@ class Reader(RunReader):
         turn = self._turn
         match turn.open_kind:
             case BlockKind.TEXT:
-                plain = self._more_text
+                plain = Reader._more_text
             case BlockKind.THINKING:
-                plain = self._more_thought
+                plain = Reader._more_thought
             case BlockKind.TOOL_CALL:
-                plain = self._more_arguments
+                plain = Reader._more_arguments
             case _:
                 return None
-        return turn.index if self._more == plain and not self._half and not turn.over else None
+        return turn.index if self._more is plain and not self._half and not turn.over else None
 
     def hear(self, pieces: Sequence[bytes]) -> None:
         """See `dialect.RunReader.hear`."""
@@ -205,13 +206,13 @@ class Reader(RunReader):
     def _text(self, said: Json, lifted: bytes | None) -> list[TurnEvent]:
         if "toolUseId" in said:  # an old form has the pieces of calls here (section 3.3)
             return self._tool(said, lifted)
-        return [*self._start(_string(said, "modelId")), *self._say(self._more_text, said.get("content"), lifted)]
+        return [*self._start(_string(said, "modelId")), *self._say(Reader._more_text, said.get("content"), lifted)]
 
     def _thought(self, said: Json, lifted: bytes | None) -> list[TurnEvent]:
-        events = [*self._start(), *self._say(self._more_thought, said.get("text"), lifted)]
+        events = [*self._start(), *self._say(Reader._more_thought, said.get("text"), lifted)]
         if signature := _string(said, "signature"):
             events += self._sign(signature)
-            self._more = partial(self._more_signed, signature)
+            self._more = partial(Reader._more_signed, signature=signature)
         if redacted := _string(said, "redactedContent"):
             events += [*self._settle(), *self._turn.redacted(redacted)]
         return events
@@ -233,7 +234,7 @@ class Reader(RunReader):
         given = said.get("input")
         if isinstance(given, (dict, list)):  # one value, where the schema has fragments of its text; {} is a beginning
             given = json.dumps(given, ensure_ascii=False) if given else ""
-        events += self._say(self._more_arguments, given, lifted)
+        events += self._say(Reader._more_arguments, given, lifted)
         return [*events, *self._settle()] if said.get("stop") is True else events
 
     def _metering(self, said: Json, lifted: bytes | None) -> list[TurnEvent]:
@@ -281,7 +282,7 @@ class Reader(RunReader):
         settled = () if self._turn.open_kind is BlockKind.THINKING else self._settle()
         return [*settled, *self._turn.thought(pieces)]
 
-    def _more_signed(self, signature: str, pieces: Sequence[bytes]) -> list[TurnEvent]:
+    def _more_signed(self, pieces: Sequence[bytes], signature: str) -> list[TurnEvent]:
         """Thoughts that each came with the same signature: as many thoughts."""
         return [event for piece in pieces for event in (*self._more_thought((piece,)), *self._sign(signature))]
 
@@ -299,13 +300,13 @@ class Reader(RunReader):
             return []
         self._more = more
         if lifted is not None:
-            return [*self._lose_half(), *more((lifted,))]
-        events = self._lose_half() if self._half_of != more else []
+            return [*self._lose_half(), *more(self, (lifted,))]
+        events = self._lose_half() if self._half_of is not more else []
         text, self._half = self._half + said, ""
         half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         text = text.removesuffix(half)
         if text:
-            events += more((escape(text),))
+            events += more(self, (escape(text),))
         self._half, self._half_of = half, more  # last: opening a block settles the half of the one before
         return events
 
@@ -314,7 +315,7 @@ class Reader(RunReader):
         if not self._half:
             return []
         self._half = ""
-        return self._half_of((REPLACEMENT,))
+        return self._half_of(self, (REPLACEMENT,))
 
     # Blocks
 
@@ -415,7 +416,7 @@ class Reader(RunReader):
     }
 
 
-def _ignore(pieces: Sequence[bytes]) -> list[TurnEvent]:
+def _ignore(reader: Reader, pieces: Sequence[bytes]) -> list[TurnEvent]:
     return []
 
 
