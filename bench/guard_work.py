@@ -143,7 +143,8 @@ def track(frames: Sequence[bytes], asked: TurnRequest) -> Work:
         assert template is not None
         outlet = Outlet(trio.socket.from_stdlib_socket(near))
         outlet.free = True
-        way = Track(reader.runs, outlet, template, 1 << 20, lambda: None)
+        *words, number = template
+        way = Track(reader.runs, outlet, words, 1 << 20, lambda: None, number)
         for number, data in enumerate(frames[1:TOKENS], 1):
             assert way.push(data)
             if number % 100 == 0:

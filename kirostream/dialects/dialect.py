@@ -9,11 +9,11 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import field
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError
-from kirostream.turn.events import TurnEvent
+from kirostream.turn.events import BlockDelta, TurnEvent
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
 from kirostream.turn.result import TurnResult
@@ -135,16 +135,40 @@ class Writer(Protocol):
         """A block that says nothing and keeps the connection alive."""
 
 
-Template: TypeAlias = tuple[bytes, bytes, bytes]
-"""What stands before the first piece of a delta, between two, and behind the last."""
+class Template(NamedTuple):
+    """The words around the pieces of one block.
+
+    `before` stands before the first piece, `between` between two, `after` behind the last. Where the events of a
+    language are numbered, `number` is that of the next, and each piece is an event of its own: `before`, the number,
+    `between`, the piece, `after`.
+    """
+
+    before: bytes
+    between: bytes
+    after: bytes
+    number: int | None = None
+
+    def say(self, pieces: Sequence[bytes]) -> list[bytes]:
+        """The wire blocks that say some pieces, at least one."""
+        before, between, after, first = self
+        if first is None:
+            return [before + between.join(pieces) + after]
+        return [b"%b%d%b%b%b" % (before, number, between, piece, after) for number, piece in enumerate(pieces, first)]
 
 
 class Templates(abc.ABC):
-    """A writer whose deltas say their pieces and nothing else that changes."""
+    """A writer whose deltas say their pieces, and nothing else that changes but numbers."""
 
     @abc.abstractmethod
     def template(self, index: int) -> Template | None:
-        """The words around the pieces of an open block, as long as it is open; None where it has to see each delta."""
+        """The words around the next pieces of an open block; None where it has to see each delta.
+
+        They stay the same until something else is written, but for the number.
+        """
+
+    @abc.abstractmethod
+    def was_said(self, event: BlockDelta) -> None:
+        """A delta of a block that has a template went out without `write`."""
 
 
 class ChoicesWriter(Protocol):

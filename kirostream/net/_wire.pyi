@@ -1,7 +1,7 @@
 """The compiled part of `net.framing` and of `net.hub`. `_wire.pyx` has the theory."""
 
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, final
 
 import trio
@@ -43,7 +43,7 @@ class Track:
         self,
         runs: object,
         outlet: Outlet,
-        template: tuple[bytes, bytes, bytes],
+        template: Sequence[bytes],
         room: int,
         on_behind: Callable[[], None],
         number: int | None = None,

@@ -84,7 +84,8 @@ class Lane:
         except ModuleNotFoundError:
             return None
         room = min(ROOM, self._gate.room(self._block))
-        return Track(runs, outlet, template, room, self._fall_behind)
+        *words, number = template
+        return Track(runs, outlet, words, room, self._fall_behind, number)
 
     @property
     def count(self) -> int:

@@ -284,25 +284,27 @@ class Rendering:
         return written[0] if len(written) == 1 else b"".join(written)
 
     def template(self, block: int) -> Template | None:
-        """What the language says around the pieces of a block that is open, if that is always the same."""
+        """What the language says around the next pieces of a block that is open, if that is always the same."""
         return self._writer.template(block) if isinstance(self._writer, Templates) else None
 
     def was_said(self, event: BlockDelta) -> None:
         """As `follow`, where the words went to the client already. They are put together again if somebody asks."""
-        if not self._kept:
+        assert isinstance(self._writer, Templates)
+        if self._kept:
+            template = self._writer.template(event.index)
+            assert template is not None
+            self._said[len(self._blocks)] = template
+            self._blocks.append(())
+        else:
             self._let_go(len(self._log.events))
-            return
-        template = self.template(event.index)
-        assert template is not None
-        self._said[len(self._blocks)] = template
-        self._blocks.append(())
+        self._writer.was_said(event)
 
     def _say_again(self, events: Sequence[TurnEvent], begin: int) -> None:
         for index in [index for index in self._said if index >= begin]:
-            before, between, after = self._said.pop(index)
+            template = self._said.pop(index)
             event = events[index]
             assert isinstance(event, BlockDelta)
-            self._blocks[index] = [before + between.join(event.pieces) + after]
+            self._blocks[index] = template.say(event.pieces)
 
     @property
     def can_follow(self) -> bool:

@@ -125,12 +125,13 @@ def test_the_events_of_a_text() -> None:
         "content_part.added",
         "output_text.delta",
         "output_text.delta",
+        "output_text.delta",
         "output_text.done",
         "content_part.done",
         "output_item.done",
         "completed",
     ]
-    assert [event["delta"] for event in found if "delta" in event] == ["a\n", "b"]
+    assert [event["delta"] for event in found if "delta" in event] == ["a", "\n", "b"]
     item = found[-2]["item"]
     assert item["content"] == [{"type": "output_text", "text": "a\nb", "annotations": [], "logprobs": []}]
     assert {event["item_id"] for event in found if "item_id" in event} == {item["id"]}

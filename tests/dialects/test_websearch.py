@@ -10,9 +10,9 @@ import pytest
 
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.citations import citations
-from kirostream.dialects.dialect import Heading, Stamp
+from kirostream.dialects.dialect import Heading, Stamp, Templates
 from kirostream.dialects.openai_responses.response import Writer
-from kirostream.turn.events import Stop, TurnEvent
+from kirostream.turn.events import BlockDelta, Stop, TurnEvent
 from kirostream.turn.model import Model
 from kirostream.turn.request import (
     SEARCH_TOOL,
@@ -23,6 +23,8 @@ from kirostream.turn.request import (
     SearchHit,
     SearchOutcome,
     Text,
+    Thought,
+    ToolCall,
     ToolChoice,
     TurnRequest,
 )
@@ -226,6 +228,35 @@ def test_responses_says_a_search_that_failed_or_was_left() -> None:
     left = streamed("openai_responses", unfold(result(CALL, stop=Stop.MAX_TOKENS)))
     assert left[-1]["response"]["output"][0]["status"] == "incomplete"
     assert left[-2]["type"] == "response.output_item.done"
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("anthropic", {"tools": [ASKED]}),
+        ("openai_chat", {"web_search_options": {}}),
+        ("openai_chat", {}),
+        ("openai_responses", {"tools": [{"type": "web_search"}]}),
+    ],
+)
+def test_what_is_said_by_a_template_is_cited_and_repeated_as_what_is_written(name: str, more: dict[str, Any]) -> None:
+    """A track says the pieces of a block itself, and tells the writer afterwards (`relay.lane`)."""
+    said = result(Thought("Hm."), Text("Let me look. "), CALL, FOUND, Text(NAMED), ToolCall("c", "Read", b'{"a":1}'))
+    request = read(name, **more)
+    told, writer = (DIALECTS[name].writer(request, HEADING) for _ in range(2))
+    assert isinstance(told, Templates)
+    by_template = 0
+    for event in unfold(said):
+        if isinstance(event, BlockDelta):
+            event = BlockDelta(event.index, (*event.pieces, b" ", b" "))
+        template = told.template(event.index) if isinstance(event, BlockDelta) else None
+        if template is None or not isinstance(event, BlockDelta):
+            assert told.write(event) == writer.write(event)
+        else:
+            by_template += 1
+            assert template.say(event.pieces) == writer.write(event)
+            told.was_said(event)
+    assert by_template >= 3
 
 
 def test_chat_cites_the_pages_that_its_text_names() -> None:

@@ -206,6 +206,8 @@ def stream(
             theirs.close()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    if kept:  # who comes back gets the same bytes
+        assert b"".join(rendering.blocks()) == (got if wired else exchange.sent)
     return bytes(got) if wired else exchange.sent, log.events
 
 
@@ -232,11 +234,13 @@ PLAIN: list[TurnEvent] = [*TEXT, BlockEnded(0), TurnEnded(Stop.END, Usage(credit
 
 @pytest.mark.parametrize("dialect", ["anthropic", "openai_chat", "openai_responses"])
 @pytest.mark.parametrize("wired", [False, True], ids=["by Python", "on the track"])
-def test_a_plain_answer_goes_by_the_lane(dialect: str, wired: bool) -> None:
+@pytest.mark.parametrize("kept", [False, True], ids=["read once", "kept"])
+def test_a_plain_answer_goes_by_the_lane(dialect: str, kept: bool, wired: bool) -> None:
     steps = one_by_one(PLAIN)
     with lanes(wanted=True) as carried:
-        said, log = stream(steps, dialect, [], wired=wired)
+        said, log = stream(steps, dialect, [], wired=wired, kept=kept)
     assert sum(carried) > 50
+    assert len(carried) < 5 or not wired  # a track's pieces are told together
     with lanes(wanted=False) as none:
         other, plain = stream(steps, dialect, [])
     assert not none
@@ -276,6 +280,7 @@ blocks = st.lists(
     st.sampled_from([None, None, 20]),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
 )
 def test_the_same_is_said(
     shape: list[tuple[BlockKind, list[str]]],
@@ -286,6 +291,7 @@ def test_the_same_is_said(
     max_tokens: int | None,
     fails: bool,
     wired: bool,
+    kept: bool,
 ) -> None:
     events: list[TurnEvent] = [TurnStarted("m")]
     for index, (kind, words) in enumerate(shape):
@@ -297,7 +303,7 @@ def test_the_same_is_said(
     events.append(TurnFailed(UpstreamFault("broke")) if fails else TurnEnded(Stop.END, Usage(credits=0.5)))
     steps = cut(frames(events), seed, most)
     with lanes(wanted=True):
-        sent, log = stream(steps, dialect, moods, max_tokens, wired=wired)
+        sent, log = stream(steps, dialect, moods, max_tokens, wired=wired, kept=kept)
     with lanes(wanted=False):
         other, plain = stream(steps, dialect, moods, max_tokens, kept=True)
     assert sent == other

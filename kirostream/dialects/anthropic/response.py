@@ -159,7 +159,10 @@ class Writer(Templates):
 
     def template(self, index: int) -> Template | None:
         """See `dialect.Templates`."""
-        return (self._prefix, self._sep, _SUFFIX) if index == self._current and self._on_wire else None
+        return Template(self._prefix, self._sep, _SUFFIX) if index == self._current and self._on_wire else None
+
+    def was_said(self, event: BlockDelta) -> None:
+        """See `dialect.Templates`. Nothing depends on it."""
 
     def heartbeat(self) -> bytes:
         """A ping; it may stand anywhere, also before ``message_start``."""

@@ -112,8 +112,8 @@ class Writer(Templates):
         self._heading = heading
         self._head = self._write_head(request.model)
         self._tail = b',"usage":null}\n\n' if request.include_usage else b"}\n\n"
-        self._templates: dict[int, tuple[bytes, bytes, bytes]] = {}
-        """Of each open block: prefix, sep, suffix."""
+        self._templates: dict[int, Template] = {}
+        """Of each open block."""
         self._calls = 0
         self._custom = custom_names(request.extras) if request.spoken_in == NAME else frozenset()
         self._inputs: dict[int, tuple[int, list[bytes]]] = {}
@@ -134,7 +134,7 @@ class Writer(Templates):
                 self._inputs[event.index][1].extend(event.pieces)
                 return []
             try:
-                prefix, sep, suffix = self._templates[event.index]
+                prefix, sep, suffix, _ = self._templates[event.index]
             except KeyError:
                 return []  # a web search, for which chat has no word
             if self._arguments and event.index in self._arguments:
@@ -161,6 +161,9 @@ class Writer(Templates):
     def template(self, index: int) -> Template | None:
         """See `dialect.Templates`. The arguments of a call are looked at in the end."""
         return None if index in self._arguments or index in self._inputs else self._templates.get(index)
+
+    def was_said(self, event: BlockDelta) -> None:
+        """See `dialect.Templates`. Nothing depends on it."""
 
     def heartbeat(self) -> bytes:
         """A comment."""
@@ -214,14 +217,14 @@ class Writer(Templates):
 
     def _template(self, index: int, before: bytes, after: bytes) -> None:
         prefix, suffix = self._chunk(before + b"\0" + after).split(b"\0")
-        self._templates[index] = (prefix, suffix + prefix, suffix)
+        self._templates[index] = Template(prefix, suffix + prefix, suffix)
 
     def _stop(self, event: BlockEnded) -> list[bytes]:
         if event.index in self._inputs:
             number, pieces = self._inputs.pop(event.index)
             said = custom_input(unescape(pieces).encode("utf-8", "replace") or b"{}")
             return [self._chunk(encode({"tool_calls": [{"index": number, "custom": {"input": said}}]}))]
-        prefix, _, suffix = self._templates.pop(event.index, (b"", b"", b""))
+        prefix, _, suffix, _ = self._templates.pop(event.index, Template(b"", b"", b""))
         if event.index not in self._bare:
             return []
         self._bare.discard(event.index)

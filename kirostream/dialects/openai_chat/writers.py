@@ -35,8 +35,8 @@ class CitingWriter(Writer):
         """The chunks that say `event`."""
         chunks = super().write(event)
         match event:
-            case BlockDelta(index=index, pieces=pieces) if index in self._texts:
-                self._texts[index].extend(pieces)
+            case BlockDelta():
+                self.was_said(event)
             case BlockStarted(index=index, kind=BlockKind.TEXT):
                 self._texts[index] = []
             case BlockStarted(outcome=outcome) if outcome is not None:
@@ -49,6 +49,11 @@ class CitingWriter(Writer):
             case _:
                 pass
         return chunks
+
+    def was_said(self, event: BlockDelta) -> None:
+        """See `dialect.Templates`."""
+        if event.index in self._texts:
+            self._texts[event.index].extend(event.pieces)
 
 
 class TaggingWriter:

@@ -11,8 +11,8 @@ patch would be applied. It is not in the ``output`` either, and the answer is in
 The same writer says streamed and whole answers: the whole one is the ``response`` of the last event. So what a client
 builds from the stream and what it reads at the end are equal.
 
-**The hot path** is the first branch of `Writer.write`. Every event has its own ``sequence_number``, so a prefix cannot
-be said again as it is; instead the pieces of one read become one event, which costs one `%` whatever their number.
+**The hot path** is the first branch of `Writer.write`, and where a track carries the pieces, not even that. Every event
+has its own ``sequence_number``, and every piece is an event, so the numbers do not depend on what came in one read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from msgspec import Raw
 
 from kirostream.dialects import sse
 from kirostream.dialects.citations import citations
-from kirostream.dialects.dialect import Heading
+from kirostream.dialects.dialect import Heading, Template, Templates
 from kirostream.dialects.jsontext import decode_answer, encode, is_object
 from kirostream.dialects.openai_responses.errors import write_failure
 from kirostream.dialects.openai_responses.frame import (
@@ -68,7 +68,7 @@ _KEEP_ALIVE: Final = sse.comment(b"keep-alive")
 
 
 class _Item:
-    """One item that is being said. `delta` is a template of number and text, empty where deltas are held back."""
+    """One item that is being said. `delta` is the template of what it says, None where that is held back."""
 
     __slots__ = (
         *("added", "call_id", "delta", "id", "index", "kind", "origin", "pieces", "query", "redacted", "unwrapper"),
@@ -78,7 +78,7 @@ class _Item:
         self.index = index
         self.kind = kind
         self.id = item_id(prefix, turn, index)
-        self.delta = b""
+        self.delta: Template | None = None
         self.pieces: list[bytes] = []
         self.call_id = ""
         self.redacted = ""
@@ -107,7 +107,7 @@ class _Item:
         return not is_object(arguments.encode("utf-8", "replace"))
 
 
-class Writer:
+class Writer(Templates):
     """Writes one streamed answer (section 3.5), one event a block.
 
     Args:
@@ -156,11 +156,12 @@ class Writer:
             item = self._open[event.index]
             pieces = event.pieces
             item.pieces += pieces
-            if item.delta:
-                number = self._number
-                self._number = number + 1
-                return [item.delta % (number, pieces[0] if len(pieces) == 1 else b"".join(pieces))]
-            return self._unwrap(item, pieces)
+            if item.delta is None:
+                return self._unwrap(item, pieces)
+            before, between, after, _ = item.delta
+            number = self._number
+            self._number = number + len(pieces)
+            return [b"%b%d%b%b%b" % (before, n, between, piece, after) for n, piece in enumerate(pieces, number)]
         match event:
             case TurnStarted():
                 if event.stands_in:
@@ -177,6 +178,16 @@ class Writer:
             case _:
                 return []  # UsageKnown is said again by the end; Foreign is made by no reader of this dialect
 
+    def template(self, index: int) -> Template | None:
+        """See `dialect.Templates`."""
+        item = self._open.get(index)
+        return None if item is None or item.delta is None else item.delta._replace(number=self._number)
+
+    def was_said(self, event: BlockDelta) -> None:
+        """See `dialect.Templates`."""
+        self._open[event.index].pieces += event.pieces
+        self._number += len(event.pieces)
+
     def heartbeat(self) -> bytes:
         """A comment."""
         return _KEEP_ALIVE
@@ -191,14 +202,9 @@ class Writer:
         self._number = number + 1
         return b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b}\n\n' % (name, name, number, members)
 
-    def _template(self, name: bytes, members: bytes, after: bytes = b"") -> bytes:
-        front, back = members.replace(b"%", b"%%"), after.replace(b"%", b"%%")
-        return b'event: %b\ndata: {"type":"%b","sequence_number":%%d,%b,"delta":"%%b"%b}\n\n' % (
-            name,
-            name,
-            front,
-            back,
-        )
+    def _template(self, name: bytes, members: bytes, after: bytes = b"") -> Template:
+        before = b'event: %b\ndata: {"type":"%b","sequence_number":' % (name, name)
+        return Template(before, b',%b,"delta":"' % members, b'"%b}\n\n' % after)
 
     def _begin(self) -> list[bytes]:
         self._begun = True
@@ -392,10 +398,11 @@ class Writer:
 
     def _delta(self, item: _Item, said: bytes) -> list[bytes]:
         """One delta of an item that streams."""
+        assert item.delta is not None
+        words = item.delta._replace(number=self._number)
         item.pieces.append(said)
-        number = self._number
-        self._number = number + 1
-        return [item.delta % (number, said)]
+        self._number += 1
+        return words.say([said])
 
     def _thought(self, item: _Item, thought: Thought) -> bytes:
         if not (self._seals or self._keeps):
