@@ -278,6 +278,7 @@ class Responses:
         async with self.relay.turn(
             asked.request, request_id=request_id, scope=caller.owner, key=caller.name, linger=linger
         ) as live:
+            live.traceparent = exchange.request.traceparent
             kept = self.keep(asked, live, caller.owner, lingers=lingers or claim is not None)
             if claim is not None:
                 claim.settle(kept)
@@ -294,6 +295,7 @@ class Responses:
         self, exchange: Exchange, asked: Asked, caller: Caller, request_id: str, claim: Claim[Kept] | None
     ) -> None:
         live = await self.relay.begin(asked.request, request_id=request_id, scope=caller.owner, key=caller.name)
+        live.traceparent = exchange.request.traceparent
         kept = self.keep(asked, live, caller.owner)
         if claim is not None:
             claim.settle(kept)
@@ -469,6 +471,7 @@ class Responses:
             request, items = await self.inputs.read_whole(body, exchange.request.headers, caller.owner)
             del body
             async with self.relay.turn(request, request_id=request_id, scope=caller.owner, key=caller.name) as live:
+                live.traceparent = exchange.request.traceparent
                 await live.over.wait()
                 compacted = write_compacted(items, fold(live.log.events), live.heading, seal=self.seal)
                 await exchange.reply(200, (JSON, *id_headers(request_id)), compacted)

@@ -194,6 +194,7 @@ class TurnsHandler:
             request, request_id=exchange.request.id, scope=caller.owner, key=caller.name, linger=linger
         ) as live:
             live.log.spent.arrived = arrived
+            live.traceparent = exchange.request.traceparent
             if claim is not None:
                 claim.settle(live)
             try:
@@ -230,6 +231,8 @@ class TurnsHandler:
             lives = await ask_several(
                 owners, self._relay, request, request_id=exchange.request.id, scope=caller.owner, key=caller.name
             )
+            for live in lives:
+                live.traceparent = exchange.request.traceparent
             heading = lives[0].heading
             if not request.stream:
                 for live in lives:

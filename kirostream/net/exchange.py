@@ -11,15 +11,18 @@ A door (`net.http1`, `net.asgi`) makes an `Exchange` and calls a `Handler` with 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import field
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
 from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError, LocalProtocolError
 from kirostream.net.quick import Outlet
+
+_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -93,6 +96,12 @@ class HttpRequest:
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, None where it is absent. `name` is in lower case."""
         return self._first.get(name)
+
+    @property
+    def traceparent(self) -> str:
+        """The span of the client's that it belongs to (W3C Trace Context); "" where it names none."""
+        said = self._first.get(b"traceparent")
+        return said.decode("ascii") if said is not None and _TRACEPARENT.fullmatch(said) else ""
 
 
 class Part:

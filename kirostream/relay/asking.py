@@ -180,22 +180,29 @@ class Asker:
                     live.attempts += 1
                     live.account, live.account_id = account.label, account.id
                     call = self._call(live, ids, course)
-                    failure = await self._try(
-                        fleet.keeper,
-                        request,
-                        call,
-                        account,
-                        log,
-                        on_first_event,
-                        filters() if filters else self.filters(live, asked),
-                        live.capture,
-                    )
+                    asked_at = trio.current_time()
+                    try:
+                        failure = await self._try(
+                            fleet.keeper,
+                            request,
+                            call,
+                            account,
+                            log,
+                            on_first_event,
+                            filters() if filters else self.filters(live, asked),
+                            live.capture,
+                        )
+                    except BaseException:
+                        live.tried(asked_at, None, cancelled=True)
+                        raise
                     if failure is None:
                         end = log.events[-1] if log.events else None
+                        live.tried(asked_at, end.error if isinstance(end, TurnFailed) else None)
                         lease.settle(outcome_of(end.error, live.model.id) if isinstance(end, TurnFailed) else SERVED)
                         self._refusals.remember(live.inquiry, ids[0], trio.current_time())
                         return
                     error = last = failure.error
+                    live.tried(asked_at, error)
                     committed = parts.begun if parts and before else len(log.events) > before
                     if isinstance(error, FormRefused) and failure.token is not None and not committed:
                         body = self._provider.prepare(request, call, account, failure.token).body

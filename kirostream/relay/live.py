@@ -22,6 +22,7 @@ from kirostream.relay.fleet import Fleet
 from kirostream.relay.log import CAP, WINDOW, Rendering, TurnLog
 from kirostream.relay.refusals import Inquiry
 from kirostream.telemetry.captures import Capture
+from kirostream.telemetry.facts import Tried
 from kirostream.turn.events import BlockDelta, TurnEnded, TurnFailed
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
@@ -80,6 +81,10 @@ class LiveTurn:
         self.log = TurnLog(WINDOW if request.stream and attended else sys.maxsize, cap)
         self.settle: Settle | None = None
         """Told what the turn took, where its key has limits."""
+        self.traceparent = ""
+        """Of the client, where it has sent one."""
+        self.tries: list[Tried] = []
+        """Those that are over."""
         self.attempts = 0
         self.account = ""
         """The label of the account that was asked last."""
@@ -122,6 +127,14 @@ class LiveTurn:
         if self.began is None:
             return None
         return (trio.current_time() if self.ended is None else self.ended) - self.began
+
+    def tried(self, asked_at: float, error: KirostreamError | None, *, cancelled: bool = False) -> None:
+        """A try is over, which began then, by trio's clock, on the account that was asked last."""
+        now = trio.current_time()
+        status = 200 if error is None and not cancelled else getattr(error, "upstream_status", 0)
+        kind = "cancelled" if cancelled else type(error).__name__ if error is not None else ""
+        at = round(asked_at - (self.began or asked_at), 6)
+        self.tries.append(Tried(at, round(now - asked_at, 6), self.account, status, kind))
 
     def fail(self, error: KirostreamError) -> None:
         """End the turn now, with an error that its watchers see."""

@@ -541,6 +541,8 @@ class Relay:
                 status=status,
                 own_first=live.log.spent.first,
                 own_token=live.log.spent.token,
+                traceparent=live.traceparent,
+                tries=(*live.tries,),
             )
         )
 

@@ -6,7 +6,8 @@ HTTP exchange that asked for it, wherever there is one. `level` says how loud a 
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeAlias
+from dataclasses import field
+from typing import ClassVar, NamedTuple, TypeAlias
 
 from kirostream.dataclass import dataclass
 from kirostream.errors import Level
@@ -40,6 +41,20 @@ class ExchangeFinished:
     ending: str
 
 
+class Tried(NamedTuple):
+    """One try of a turn, on one account.
+
+    `at` is when it began, in seconds from the turn's beginning; `status` is the upstream's HTTP status, 0 where it gave
+    none; `error` is the class of what it failed with, "" where it did not.
+    """
+
+    at: float
+    seconds: float
+    account: str
+    status: int
+    error: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnFinished:
     """One turn is over.
@@ -49,7 +64,8 @@ class TurnFinished:
     `key` is the name of the key it was asked with. `input_tokens` are those of the whole prompt, cached ones included.
     `status` is the HTTP status that says what came of it, whether or not the client still got it as one. `own_first` is
     the gateway's own part of the time to the first event at the client, `own_token` its own part of a part of the
-    answer, on average (`relay.spent`); None where there was none.
+    answer, on average (`relay.spent`); None where there was none. `traceparent` is that of the client. `tries` are for
+    traces; those that failed have facts of their own.
     """
 
     level: ClassVar[Level] = "info"
@@ -75,6 +91,8 @@ class TurnFinished:
     status: int = 200
     own_first: float | None = None
     own_token: float | None = None
+    traceparent: str = ""
+    tries: tuple[Tried, ...] = field(default=(), metadata={"logged": False})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ def _form(kind: type[Fact]) -> _Form:
     found = _forms.get(kind)
     if found is None:
         event = _words(kind.__name__)
-        names = tuple(each.name for each in dataclasses.fields(kind))
+        names = tuple(each.name for each in dataclasses.fields(kind) if each.metadata.get("logged", True))
         head = b'","level":%b,"event":%b' % (_encode(kind.level), _encode(event))
         found = _forms[kind] = _Form(event, names, operator.attrgetter(*names, "level"), head)
     return found

@@ -4,13 +4,15 @@ A sink: when a turn is over, its span and those of its tries are made with the t
 SDK, whose own threads send them; what finds its queue full it drops. So an exporter that hangs holds up nobody. Where
 to, and how, is said by the standard ``OTEL_*`` variables. Names are those of the semantic conventions for generative
 AI; nothing that was said is in them.
+
+The span of a turn is below the client's, where that sent a ``traceparent`` (W3C Trace Context), and is sampled as that
+was. Nothing of a trace is sent to the upstream: whose it is, is nobody's business there.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -23,12 +25,12 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from kirostream._version import __version__
-from kirostream.telemetry.facts import AttemptFailed, Fact, TurnFinished
+from kirostream.telemetry.facts import Fact, Tried, TurnFinished
 
-MOST_OPEN: Final = 10_000
-"""Turns whose failed tries are kept until they are over."""
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 class OtelSink:
@@ -49,19 +51,14 @@ class OtelSink:
         self._seconds = meter.create_histogram("gen_ai.client.operation.duration", "s", "How long turns took.")
         self._tokens = meter.create_histogram("gen_ai.client.token.usage", "{token}", "Tokens of turns.")
         self._clock = clock
-        self._failed: OrderedDict[str, list[tuple[float, AttemptFailed]]] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<OtelSink, {len(self._failed)} turns with failed tries>"
+        return "<OtelSink>"
 
     def __call__(self, fact: Fact) -> None:
         """Take a fact in."""
-        if isinstance(fact, AttemptFailed):
-            self._failed.setdefault(fact.turn, []).append((self._clock(), fact))
-            if len(self._failed) > MOST_OPEN:
-                self._failed.popitem(last=False)
-        elif isinstance(fact, TurnFinished):
-            self._turn(fact, self._failed.pop(fact.turn, []))
+        if isinstance(fact, TurnFinished):
+            self._turn(fact)
 
     def close(self, patience: float = 2.0) -> None:
         """Send what is not sent, and end the SDK's threads. It blocks for `patience` seconds at most."""
@@ -73,7 +70,7 @@ class OtelSink:
         self._traces.shutdown()
         self._meters.shutdown()
 
-    def _turn(self, turn: TurnFinished, failed: list[tuple[float, AttemptFailed]]) -> None:
+    def _turn(self, turn: TurnFinished) -> None:
         end = self._clock()
         begin = end - turn.seconds
         common: dict[str, str | int | float | bool] = {
@@ -82,8 +79,10 @@ class OtelSink:
             "gen_ai.request.model": turn.model_asked[:200],
             "gen_ai.response.model": turn.model_used[:200],
         }
+        # An empty context, for there is nothing above it in this process.
+        above = _PROPAGATOR.extract({"traceparent": turn.traceparent} if turn.traceparent else {}, Context())
         span = self._tracer.start_span(
-            f"chat {turn.model_used[:200]}", kind=SpanKind.SERVER, start_time=_ns(begin), attributes=common
+            f"chat {turn.model_used[:200]}", above, kind=SpanKind.SERVER, start_time=_ns(begin), attributes=common
         )
         span.set_attribute("gen_ai.response.finish_reasons", [turn.outcome])
         span.set_attribute("gen_ai.response.id", turn.turn)
@@ -101,7 +100,10 @@ class OtelSink:
         for name, value in of_ours.items():
             if value is not None and value != "":
                 span.set_attribute(name, value)
-        self._tries(turn, failed, set_span_in_context(span), begin, end, common)
+        span.set_attribute("http.response.status_code", turn.status)
+        parent = set_span_in_context(span)
+        for tried in turn.tries:
+            self._try(tried, parent, begin, common)
         if turn.error:
             span.set_attribute("error.type", turn.error)
             span.set_status(Status(StatusCode.ERROR, turn.error))
@@ -111,41 +113,18 @@ class OtelSink:
         for kind, count in (("input", turn.input_tokens), ("output", turn.output_tokens)):
             self._tokens.record(count, {**common, "gen_ai.token.type": kind})
 
-    def _tries(
-        self,
-        turn: TurnFinished,
-        failed: list[tuple[float, AttemptFailed]],
-        parent: Context,
-        begin: float,
-        end: float,
-        common: Mapping[str, str | int | float | bool],
-    ) -> None:
-        """A span for each try, below that of the turn: each begins where the one before it ended."""
-        at = begin
-        for until, fact in failed:
-            span = self._tracer.start_span(
-                "attempt",
-                parent,
-                kind=SpanKind.CLIENT,
-                start_time=_ns(at),
-                attributes=common,
-            )
-            span.set_attribute("kirostream.account", fact.account)
-            span.set_attribute("kirostream.action", fact.action)
-            span.set_attribute("error.type", fact.error)
-            span.set_status(Status(StatusCode.ERROR, fact.error))
-            span.end(_ns(until))
-            at = until
-        if turn.attempts > len(failed):
-            span = self._tracer.start_span(
-                "attempt",
-                parent,
-                kind=SpanKind.CLIENT,
-                start_time=_ns(at),
-                attributes=common,
-            )
-            span.set_attribute("kirostream.account", turn.account)
-            span.end(_ns(end))
+    def _try(self, tried: Tried, parent: Context, begin: float, common: Mapping[str, str | int | float | bool]) -> None:
+        """A span for a try, below that of its turn."""
+        span = self._tracer.start_span(
+            "attempt", parent, kind=SpanKind.CLIENT, start_time=_ns(begin + tried.at), attributes=common
+        )
+        span.set_attribute("kirostream.account", tried.account)
+        if tried.status:
+            span.set_attribute("http.response.status_code", tried.status)
+        if tried.error:
+            span.set_attribute("error.type", tried.error)
+            span.set_status(Status(StatusCode.ERROR, tried.error))
+        span.end(_ns(begin + tried.at + tried.seconds))
 
 
 def open_sink() -> OtelSink:

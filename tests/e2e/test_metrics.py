@@ -188,6 +188,33 @@ async def test_one_id_goes_through_all_that_is_told_of_a_turn(door: str, path: s
                     assert answer.json()["request_id"] == request
 
 
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_turn_knows_its_tries_and_the_span_of_its_client(door: str, path: str, tmp_path: Path) -> None:
+    facts: list[Fact] = []
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    with trio.fail_after(30):
+        fast: dict[str, Any] = {"relay.failover.backoff": 0.001}
+        async with running(tmp_path, facts=facts, **fast) as (_, urls), httpx.AsyncClient(timeout=20) as client:
+            for said, sent, statuses in (
+                ("[[say:one]]", parent, [200]),
+                ("[[fail:INTERNAL 1 a]][[say:one]]", parent, [500, 200]),
+                ("[[error:CONTEXT]]", "00-nonsense", [400]),
+            ):
+                facts.clear()
+                headers = {**KEY, "traceparent": sent}
+                await client.post(urls[door] + path, json=ask(path, said, stream=True), headers=headers)
+                turn = next(fact for fact in facts if isinstance(fact, TurnFinished))
+                assert turn.traceparent == (sent if sent == parent else "")
+                assert [each.status for each in turn.tries] == statuses
+                assert [bool(each.error) for each in turn.tries] == [status != 200 for status in statuses]
+                assert len(turn.tries) == turn.attempts
+                ends = [each.at + each.seconds for each in turn.tries]
+                assert all(end <= each.at for end, each in zip(ends, turn.tries[1:], strict=False))
+                assert turn.tries[0].at >= 0
+                assert ends[-1] <= turn.seconds + 0.001
+
+
 async def test_it_can_be_left_out(tmp_path: Path) -> None:
     with trio.fail_after(30):
         off: dict[str, Any] = {"server.timing": False}
