@@ -63,13 +63,14 @@ from kirostream.settings import DATABASE, Settings, Sources
 from kirostream.simulated import found_in_demo, open_simulator, open_stand_in, pointed_at, simulated_account
 from kirostream.steering import Steering
 from kirostream.stores.sealed import SealedStore
-from kirostream.stores.sqlite import open_database
+from kirostream.stores.sqlite import open_or_copy
 from kirostream.telemetry.captures import FOLDER as CAPTURES
 from kirostream.telemetry.captures import open_captures
 from kirostream.telemetry.counts import Counts
 from kirostream.telemetry.facts import (
     PoolTroubled,
     RefreshFailed,
+    SinkTroubled,
     TokenRefreshed,
     TurnFinished,
 )
@@ -153,7 +154,11 @@ async def open_gateway(
             open_captures(data_dir / CAPTURES, settings.relay.captures, recorder.record)
         )
         owners.enter_context(traced(recorder, os.environ))
-        database = await owners.enter_async_context(open_database(data_dir / DATABASE))
+        database, trouble = await owners.enter_async_context(open_or_copy(data_dir / DATABASE))
+        unkept = ""
+        if trouble is not None:
+            unkept = f"Nothing that changes from now on outlives this process: {trouble.message}."
+            recorder.record(SinkTroubled(sink="data directory", message=unkept))
         calibration = await owners.enter_async_context(open_calibration(database, recorder.record))
         archive = await owners.enter_async_context(
             open_archive(database, settings.relay.turns.archive, recorder.record)
@@ -358,6 +363,8 @@ async def open_gateway(
         serving.start_soon(relay.models)  # so that the first request need not wait for the list, nor for the connection
         using = described(found, settings) if simulator is None else "the built-in simulator"
         notes = tuple(note for one in found for note in one.notes) if simulator is None else ()
+        if unkept:
+            notes = (unkept, *notes)
         if settings.admin.enabled:
             recent = Recent()
             recorder.add(recent, *Recent.KINDS)
@@ -376,6 +383,7 @@ async def open_gateway(
                         data_dir=data_dir,
                         demo=simulator is not None,
                         guests=guests is not None,
+                        unkept=unkept,
                     ),
                     switch=switch if simulator is None else None,
                     accounts_dir=accounts_dir,

@@ -6,6 +6,7 @@ tie the accounts of a machine together.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
@@ -16,7 +17,7 @@ import trio
 
 from kirostream.accounts.account import AccountId
 from kirostream.errors import StoreError
-from kirostream.stores.files import FileLock, atomic_write, private_folder, read_if_there
+from kirostream.stores.files import UNWRITABLE, FileLock, atomic_write, private_folder, read_if_there
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
@@ -53,15 +54,24 @@ class Devices:
     async def machine_id(self, account: AccountId, imported: str = "") -> str:
         """The identity of `account`, made (or taken from `imported`) on the first call.
 
+        Where nothing can be written, it is the imported one, or made of the account's id: the same at every start,
+        until one can be kept.
+
         Raises:
-            StoreError: the file cannot be read or written, or is damaged.
+            StoreError: the file cannot be read, or is damaged.
         """
         known = (await trio.to_thread.run_sync(self._read)).get(account)
         if known is not None:
             return known
-        await trio.to_thread.run_sync(private_folder, self._folder)
-        async with FileLock(self._folder / "devices.lock"):
-            return await trio.to_thread.run_sync(self._add, account, read_machine_id(imported))
+        sent = read_machine_id(imported)
+        try:
+            await trio.to_thread.run_sync(private_folder, self._folder)
+            async with FileLock(self._folder / "devices.lock"):
+                return await trio.to_thread.run_sync(self._add, account, sent)
+        except StoreError as error:
+            if error.reason not in UNWRITABLE:
+                raise
+            return sent or hashlib.sha256(f"device of {account}".encode()).hexdigest()
 
     def _add(self, account: AccountId, imported: str | None) -> str:
         known = self._read()

@@ -57,7 +57,7 @@ from kirostream.errors import (
     UpstreamOverloaded,
     UpstreamTimeout,
 )
-from kirostream.stores.files import FileLock, private_folder
+from kirostream.stores.files import UNWRITABLE, FileLock, private_folder
 
 Post: TypeAlias = Callable[[str, str, Headers, bytes], Awaitable[tuple[int, bytes]]]
 """``await post(method, url, headers, body)`` gives status and body. It raises of the `UpstreamError` family, or
@@ -555,11 +555,18 @@ class TokenKeeper:
         if self._lock_folder is None:
             yield
             return
-        await trio.to_thread.run_sync(private_folder, self._lock_folder)
         lock = FileLock(self._lock_folder / f"{keep.account.id}.lock")
         longest = self._settings.refresh_deadline + self._settings.save_deadline
-        with trio.move_on_after(longest) as scope:
-            await lock.acquire()
+        try:
+            await trio.to_thread.run_sync(private_folder, self._lock_folder)
+            with trio.move_on_after(longest) as scope:
+                await lock.acquire()
+        except StoreError as error:
+            if error.reason not in UNWRITABLE:
+                raise
+            # To serve comes first. Whoever shares the folder cannot lock, either, nor write what it gets.
+            yield
+            return
         if scope.cancelled_caught:
             raise StoreError(
                 f"another kirostream process has been refreshing {keep.account.label} for {longest:g} s",

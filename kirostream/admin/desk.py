@@ -112,7 +112,7 @@ class About:
     """What does not change while a gateway runs. `started_at` is in unix seconds; `data_dir` is where it keeps things.
 
     `demo`: it was started with the simulator behind it, and has no other upstream. `guests`: accounts may come with
-    requests.
+    requests. `unkept`: why nothing that it writes down outlives it; empty: it does.
     """
 
     urls: tuple[str, ...]
@@ -122,6 +122,7 @@ class About:
     data_dir: Path
     demo: bool
     guests: bool
+    unkept: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from kirostream.accounts.sources.headers import is_guest, names_account
 from kirostream.dataclass import dataclass
-from kirostream.errors import KeyRejected, NotAllowed
+from kirostream.errors import KeyRejected, NotAllowed, StoreError
 from kirostream.net.exchange import Headers, HttpRequest
 from kirostream.stores.files import atomic_write, private_folder, read_file
 
@@ -63,7 +63,8 @@ def load_or_make_key(data_dir: Path) -> tuple[str, bool]:
         The key, and whether it was made just now (then it has to be shown).
 
     Raises:
-        StoreError: the file cannot be read or written.
+        StoreError: the file cannot be read, or there is none and none can be written: a key that is gone with the
+            process is not given out.
     """
     path = data_dir / KEY_FILE
     if path.exists():
@@ -71,8 +72,15 @@ def load_or_make_key(data_dir: Path) -> tuple[str, bool]:
         if key:
             return key, False
     key = f"ks-{secrets.token_urlsafe(32)}"
-    private_folder(data_dir)
-    atomic_write(path, key.encode() + b"\n")
+    try:
+        private_folder(data_dir)
+        atomic_write(path, key.encode() + b"\n")
+    except StoreError as error:
+        raise StoreError(
+            f"There is no key yet, and one that cannot be kept is none: {error.message}. "
+            "Put that right, or set a key with --key or PROXY_API_KEY.",
+            reason=error.reason,
+        ) from error
     return key, True
 
 

@@ -51,6 +51,9 @@ class FileOps:
 
 OS: Final = FileOps()
 
+UNWRITABLE: Final = frozenset({"EROFS", "ENOSPC", "EDQUOT", "EACCES", "EPERM"})
+"""Reasons of a `StoreError` for which a file cannot be written now, and may be at another time."""
+
 _STRAY: Final = 60.0
 """Seconds after which a file that was never given its name is nobody's: a write takes milliseconds."""
 

@@ -23,6 +23,7 @@ from kirostream.errors import StoreError
 from kirostream.stores.aead import Aead, Forged, open_aead
 from kirostream.stores.files import (
     OS,
+    UNWRITABLE,
     FileOps,
     atomic_write,
     create_exclusive,
@@ -87,10 +88,19 @@ class SealedStore:
     def envelope(self, name: str) -> Envelope:
         """A seal for texts that others keep, under a key of its own that is made of this store's.
 
+        Where no key is there and none can be written, one for the life of the process does: clients send back nothing
+        that was sealed before.
+
         Raises:
             StoreError: the key cannot be read or made.
         """
-        return Envelope(hmac.digest(self._key(), b"kirostream/envelope/1\0" + name.encode(), "sha256"))
+        try:
+            key = self._key()
+        except StoreError as error:
+            if error.reason not in UNWRITABLE or os.path.exists(self._folder / "key"):
+                raise
+            key = secrets.token_bytes(_KEY)
+        return Envelope(hmac.digest(key, b"kirostream/envelope/1\0" + name.encode(), "sha256"))
 
     def path_of(self, name: str) -> Path:
         """The record's file. Its name is a digest: a record's name may hold what a file's name may not."""

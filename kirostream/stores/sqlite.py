@@ -22,13 +22,17 @@ from typing import Final, TypeAlias, TypeVar
 import trio
 
 from kirostream.errors import StoreError
-from kirostream.stores.files import private_folder
+from kirostream.stores.files import UNWRITABLE, file_trouble, private_folder
 
 T = TypeVar("T")
 
 Connection: TypeAlias = sqlite3.Connection
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
+COPIED: Final = 256 << 20
+"""Bytes of the largest file that is copied into memory where it cannot be written; in place of a larger one there is an
+empty one."""
+_UNWRITABLE: Final = ("SQLITE_READONLY", "SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_IOERR")
 BUSY: Final = 10.0
 """Seconds to wait for another process that writes."""
 
@@ -45,8 +49,8 @@ class Database:
         self._path = path
         self._reader = reader
         self._writer = writer
-        self._reading = trio.CapacityLimiter(1)
         self._writing = trio.CapacityLimiter(1)
+        self._reading = self._writing if reader is writer else trio.CapacityLimiter(1)
 
     def __repr__(self) -> str:
         return f"<Database {self._path}>"
@@ -111,6 +115,30 @@ async def open_database(path: Path, steps: Sequence[str] | None = None) -> Async
             await trio.to_thread.run_sync(database.close)
 
 
+@asynccontextmanager
+async def open_or_copy(path: Path) -> AsyncIterator[tuple[Database, StoreError | None]]:
+    """The database at `path`; where nothing can be written there, one in memory with what the file holds.
+
+    Beside it, why it is a copy: what is written to one is lost with the process.
+
+    Raises:
+        StoreError: as for `open_database`; not for want of a place to write to.
+    """
+    trouble: StoreError | None = None
+    try:
+        database = await trio.to_thread.run_sync(_open, path, migrations())
+    except StoreError as error:
+        if error.reason not in UNWRITABLE and not error.reason.startswith(_UNWRITABLE):
+            raise
+        trouble = error
+        database = await trio.to_thread.run_sync(_copy, path, migrations())
+    try:
+        yield database, trouble
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(database.close)
+
+
 def examine(path: Path) -> str:
     """What is damaged in the database at `path`, which may be in use; empty: nothing. It blocks, and changes nothing.
 
@@ -135,7 +163,7 @@ def _open(path: Path, steps: Sequence[str]) -> Database:
         if sys.platform != "win32" and stat.S_IMODE(path.stat().st_mode) & 0o077:
             path.chmod(0o600)
     except OSError as error:
-        raise StoreError(f"cannot open {path}: {error.strerror}; check who owns it") from error
+        raise file_trouble(path, "write", error) from error
     connections: list[Connection] = []
     try:
         writer = _connect(path)
@@ -154,6 +182,32 @@ def _open(path: Path, steps: Sequence[str]) -> Database:
             raise _trouble(path, error) from error
         raise
     return Database(path, connections[1], writer)
+
+
+def _copy(path: Path, steps: Sequence[str]) -> Database:
+    """A database in memory, with what the one at `path` holds as far as it can be read without writing."""
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    try:
+        # Read-only, SQLite needs the log's index, and may not make it; `immutable` reads the file alone.
+        for how in ("mode=ro", "mode=ro&immutable=1"):
+            if not path.exists() or path.stat().st_size > COPIED:
+                break
+            try:
+                held = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=BUSY)
+                try:
+                    held.backup(memory)
+                finally:
+                    held.close()
+            except sqlite3.OperationalError:
+                continue
+            break
+        _migrate(path, memory, steps)
+    except BaseException as error:
+        memory.close()
+        if isinstance(error, sqlite3.Error):
+            raise _trouble(path, error) from error
+        raise
+    return Database(path, memory, memory)
 
 
 def _connect(path: Path) -> Connection:

@@ -14,10 +14,15 @@ import httpx
 import pytest
 import trio
 
+from e2e.test_faults import until
+from e2e.test_house import Place, place
 from e2e.test_metrics import DOORS, KEY, ask, metrics
 from e2e.test_metrics import running as running_with
+from kirostream.errors import StoreError
+from kirostream.gateway.callers import load_or_make_key
+from kirostream.simulator.upstream import Simulator
 from kirostream.telemetry import logfiles, usage
-from kirostream.telemetry.facts import Fact, SinkRecovered, SinkTroubled
+from kirostream.telemetry.facts import Fact, RefreshFailed, SinkRecovered, SinkTroubled
 from kirostream.telemetry.logfiles import log_files
 
 
@@ -41,6 +46,79 @@ def immutable(folder: Path) -> Iterator[None]:
         yield
     finally:
         change("-i")
+
+
+@contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """Nothing below the folder can be written, whoever runs the tests."""
+    if not os.geteuid():
+        with immutable(folder):
+            yield
+        return
+    held = [(path, path.stat().st_mode) for path in (folder, *folder.rglob("*"))]
+    try:
+        for path, mode in held:
+            path.chmod(mode & ~0o222)
+        yield
+    finally:
+        for path, mode in held:
+            path.chmod(mode)
+
+
+def signed_in(simulator: Simulator) -> None:
+    """The simulator of another life knows the account of the first."""
+    simulator.credential("ann")
+
+
+async def say(on: Place, said: str = "[[say:x]]") -> int:
+    return (await on.ask(said)).status_code
+
+
+async def test_a_gateway_starts_where_nothing_can_be_written(tmp_path: Path) -> None:
+    async with place(tmp_path, "ann", server__key="") as on:
+        on.client.headers["x-api-key"] = on.gateway.key
+        key = on.gateway.key
+        assert await say(on) == 200
+        await until(lambda: on.gateway.ledger is not None and on.gateway.ledger.snapshot().written == 1)
+
+    with unwritable(tmp_path):
+        async with place(tmp_path, before=signed_in, server__key="") as on:
+            assert (on.gateway.key, on.gateway.new_key) == (key, False)
+            on.client.headers["x-api-key"] = key
+            assert [await say(on) for _ in range(3)] == [200] * 3
+            note, *_ = on.gateway.notes
+            assert "Nothing that changes from now on outlives this process" in note
+            assert str(tmp_path) in note
+            told = {fact.sink: fact.message for fact in on.facts if isinstance(fact, SinkTroubled)}
+            assert told["data directory"] == note
+            said = (await on.client.get("/admin/api/status")).json()
+            assert said["status"] == "degraded"
+            assert [(each["code"], each["message"]) for each in said["reasons"]] == [("unwritable", note)]
+            ledger = on.gateway.ledger
+            assert ledger is not None
+            await until(lambda: ledger.snapshot().written == 3)
+            assert (await ledger.totals()).turns == 4  # with the one from before, which budgets count
+            # A renewed token lives on here, and somebody is told.
+            (account,) = (await on.client.get("/admin/api/accounts")).json()["accounts"]
+            (await on.client.post(f"/admin/api/accounts/{account['id']}/refresh")).raise_for_status()
+            assert await say(on) == 200
+            said = (await on.client.get("/admin/api/status")).json()
+            assert "tokens_unsaved" in [each["code"] for each in said["reasons"]]
+            assert any("would be lost" in fact.message for fact in on.facts if isinstance(fact, RefreshFailed))
+            refused = await on.client.post("/admin/api/keys", json={"name": "tool", "scopes": ["api"]})
+            assert refused.status_code == 500
+            assert refused.json()["error"]["type"] == "operator"
+    async with place(tmp_path, before=signed_in, server__key="") as on:
+        on.client.headers["x-api-key"] = key
+        said = (await on.client.get("/admin/api/status")).json()
+        assert (said["status"], said["reasons"]) == ("healthy", [])
+        assert "outlives" not in " ".join(on.gateway.notes)
+
+
+def test_a_gateway_without_a_key_does_not_start_where_none_can_be_kept(tmp_path: Path) -> None:
+    with unwritable(tmp_path), pytest.raises(StoreError, match=r"one that cannot be kept is none.*--key"):
+        load_or_make_key(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_gateway_serves_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

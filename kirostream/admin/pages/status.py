@@ -225,6 +225,20 @@ class StatusPage:
         out = sum(states.values()) - usable - states[State.DISABLED.value]
         if out:
             reasons.append(Reason("accounts_out", f"{out} of {sum(states.values())} accounts cannot be used just now."))
+        if self._desk.about.unkept:
+            reasons.append(Reason("unwritable", self._desk.about.unkept))
+        unsaved = sum(token.unsaved for token in self._desk.keeper.snapshot().tokens)
+        if unsaved:
+            reasons.append(
+                Reason(
+                    "tokens_unsaved",
+                    f"Renewed tokens of {unsaved} accounts could not be written, and are lost with this process: "
+                    "those accounts may have to sign in again then.",
+                )
+            )
+        ledger = self._desk.ledger
+        if ledger is not None and (trouble := ledger.snapshot().trouble):
+            reasons.append(Reason("usage_unwritten", trouble))
         if self._desk.recorder.dropped:
             reasons.append(
                 Reason(
