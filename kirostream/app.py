@@ -46,7 +46,6 @@ from kirostream.net.client import HttpClient
 from kirostream.net.exchange import Handler
 from kirostream.net.hub import opened
 from kirostream.providers.kiro import KiroProvider
-from kirostream.providers.kiro_management import AccountUsage
 from kirostream.relay.archive import open_archive
 from kirostream.relay.calibration_store import open_calibration
 from kirostream.relay.catalogue import Catalogues
@@ -54,7 +53,6 @@ from kirostream.relay.clients import Clients
 from kirostream.relay.fleet import Fleet
 from kirostream.relay.guests import Guests
 from kirostream.relay.house import House
-from kirostream.relay.management import Management, with_token
 from kirostream.relay.relay import Relay
 from kirostream.relay.resets import Resets
 from kirostream.relay.switch import Switch
@@ -82,6 +80,7 @@ from kirostream.telemetry.usage import Ledger, open_ledger
 from kirostream.turn.memory import Memory
 
 if TYPE_CHECKING:
+    from kirostream.providers.kiro_management import AccountUsage
     from kirostream.simulator.upstream import Simulator
 
 AGE: Final = 300.0
@@ -199,6 +198,8 @@ async def open_gateway(
         provider = KiroProvider(settings.kiro)
 
         async def look_up(account: Account, token: Token) -> str:
+            from kirostream.relay.management import Management  # here and below: at the start nobody asks
+
             return await Management(provider, clients.of(account)).profile(account, token)
 
         keeper = TokenKeeper(
@@ -218,6 +219,8 @@ async def open_gateway(
         await keeping.start(keeper.run)
 
         async def usage(account: Account) -> AccountUsage:
+            from kirostream.relay.management import Management, with_token
+
             return await with_token(keeper, account, Management(provider, clients.of(account)).usage)
 
         resets = Resets(

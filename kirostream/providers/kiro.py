@@ -22,7 +22,6 @@ from kirostream.dialects.kiro.names import ToolNames
 from kirostream.errors import RemoteProtocolError, SettingsError, UpstreamError
 from kirostream.filters.request_rules import apply_rules
 from kirostream.providers.kiro_forms import KiroForms
-from kirostream.providers.kiro_search import read_results
 from kirostream.providers.provider import Call, UpstreamRequest
 from kirostream.turn.model import DEFAULT_WINDOW, Model
 from kirostream.turn.request import SearchHit, Tool, TurnRequest
@@ -313,6 +312,8 @@ class KiroProvider:
 
     def read_web_search(self, body: bytes) -> list[SearchHit]:
         """See `Provider.read_web_search`."""
+        from kirostream.providers.kiro_search import read_results  # here: few turns search
+
         return read_results(body)
 
     def _headers(self, account: Account, token: Token, attempt: str, invocation_id: str) -> list[tuple[bytes, bytes]]:

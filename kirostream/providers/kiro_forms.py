@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from kirostream.dialects.kiro.capture import redacted
-from kirostream.dialects.kiro.checks import Finding, broken, doubted, oversized
-from kirostream.dialects.kiro.request import decode
 from kirostream.errors import ContextOverflow, FormRefused, MalformedRequest, UpstreamError
-from kirostream.filters.repair import stricter
 from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
+
+if TYPE_CHECKING:
+    from kirostream.dialects.kiro.checks import Finding
 
 MOST_NAMED: Final = 3
 """Suspects that one message names."""
@@ -25,10 +24,12 @@ BARE: Final = frozenset(("", "ValidationException"))
 
 
 class KiroForms:
-    """See `provider.Forms`."""
+    """See `provider.Forms`. What it goes by is imported with the first refusal: most gateways see none."""
 
     def stricter(self, request: TurnRequest, model: Model, refused: FormRefused) -> tuple[TurnRequest, Sequence[str]]:
         """See `provider.Forms.stricter`."""
+        from kirostream.filters.repair import stricter
+
         return stricter(request, model, refused.reason)
 
     def suspects(self, body: bytes) -> Sequence[str]:
@@ -38,6 +39,8 @@ class KiroForms:
 
     def redacted(self, body: bytes, key: bytes) -> Any:
         """See `provider.Forms.redacted`."""
+        from kirostream.dialects.kiro.capture import redacted
+
         return redacted(body, key)
 
     def explain(self, refused: FormRefused, body: bytes, *, repairs: Sequence[str], capture: str) -> UpstreamError:
@@ -67,6 +70,9 @@ class KiroForms:
 
 def _findings(body: bytes) -> tuple[list[Finding], list[Finding]]:
     """What is certain, and what is doubted; of each rule the first finding, the likeliest rule first."""
+    from kirostream.dialects.kiro.checks import Finding, broken, doubted, oversized
+    from kirostream.dialects.kiro.request import decode
+
     try:
         request = decode(body)
     except MalformedRequest as error:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import trio
 
 from kirostream.accounts.account import Account, AccountId
 from kirostream.accounts.health import Health, State
 from kirostream.errors import KirostreamError
-from kirostream.providers.kiro_management import AccountUsage
 
-AskUsage: TypeAlias = Callable[[Account], Awaitable[AccountUsage]]
+if TYPE_CHECKING:
+    from kirostream.providers.kiro_management import AccountUsage
+
+AskUsage: TypeAlias = "Callable[[Account], Awaitable[AccountUsage]]"
 
 _AT_ONCE: Final = 4
 """Questions under way: a month's end may exhaust many accounts in one minute."""
