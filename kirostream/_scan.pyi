@@ -6,7 +6,7 @@ Each says what its twin in Python would say, or None where that has to look.
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from kirostream.turn.request import ContentBlock, Image, Message, RawJson, Tool, ToolCall
+from kirostream.turn.request import ContentBlock, Image, Message, RawJson, Tool
 
 def split(body: bytes) -> Split | None:
     """A body of the Messages API in its parts.
@@ -51,7 +51,7 @@ class Fitter:
 
 def outline(
     content: tuple[ContentBlock, ...], users: bool
-) -> tuple[tuple[str, ...], tuple[ToolCall, ...], tuple[Image, ...]] | None:
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[Image, ...]] | None:
     """The same as `filters.outline.outline_in_python`."""
 
 def write_user(content: tuple[ContentBlock, ...], origin: str) -> RawJson | None:
@@ -69,4 +69,11 @@ def write_assistant(
     Args:
         names: on the wire, by the client's.
         used: takes those of them that are in the entry.
+    """
+
+def write_tool(name: str, description: str, schema: RawJson) -> RawJson | None:
+    """An entry of the list of tools, under its name on the wire.
+
+    Raises:
+        UnicodeEncodeError: half a surrogate pair.
     """

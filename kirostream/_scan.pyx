@@ -29,6 +29,8 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from types import MemberDescriptorType
+
 import msgspec
 
 from kirostream.turn.request import Image, Message, Role, Text, Thought, Tool, ToolCall, ToolResult
@@ -58,12 +60,16 @@ cdef extern from "_json.h" nogil:
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         object (*tp_new)(PyTypeObject*, object, void*)
-    int PyObject_GenericSetAttr(object of, object name, object value) except -1
-    object PyObject_GenericGetAttr(object of, object name)
     void PyObject_GC_UnTrack(void* of)
     int _PyBytes_Resize(PyObject** of, Py_ssize_t size) except -1
     bint PyUnicode_IS_ASCII(object text)
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+cdef extern from "structmember.h":
+    ctypedef struct PyMemberDef:
+        Py_ssize_t offset
+    ctypedef struct PyMemberDescrObject:
+        PyMemberDef* d_member
 
 cdef enum:
     DEPTH = 100  # jsontext.MAX_DEPTH
@@ -93,9 +99,42 @@ cdef inline object new(object kind):
     return (<PyTypeObject*>kind).tp_new(<PyTypeObject*>kind, (), NULL)
 
 
-cdef inline void put(object of, str name, object value) except *:
-    """Set a field, as the constructor of a frozen class does it."""
-    PyObject_GenericSetAttr(of, name, value)
+cdef Py_ssize_t slot(object kind, str name) except -1:
+    """Where the objects of a class with slots hold a field."""
+    member = vars(kind)[name]
+    if type(member) is not MemberDescriptorType:
+        raise TypeError(f"{kind.__name__}.{name} is no slot")
+    return (<PyMemberDescrObject*>member).d_member.offset
+
+
+cdef inline PyObject** place(object of, Py_ssize_t slot) noexcept:
+    return <PyObject**>(<char*><PyObject*>of + slot)
+
+
+cdef inline void put(object of, Py_ssize_t slot, object value) noexcept:
+    """Set a field of a new object."""
+    Py_INCREF(value)
+    place(of, slot)[0] = <PyObject*>value
+
+
+cdef inline object held(object of, Py_ssize_t slot):
+    """A field of an object of this very class; None where it is not set."""
+    cdef PyObject* value = place(of, slot)[0]
+    return None if value == NULL else <object>value
+
+
+cdef Py_ssize_t TEXT_PHASE = slot(Text, "phase"), TEXT_LITERAL = slot(Text, "literal")
+cdef Py_ssize_t THOUGHT_TEXT = slot(Thought, "text"), THOUGHT_SIGNATURE = slot(Thought, "signature")
+cdef Py_ssize_t THOUGHT_REDACTED = slot(Thought, "redacted")
+cdef Py_ssize_t CALL_ID = slot(ToolCall, "id"), CALL_NAME = slot(ToolCall, "name")
+cdef Py_ssize_t CALL_ARGUMENTS = slot(ToolCall, "arguments")
+cdef Py_ssize_t RESULT_ID = slot(ToolResult, "call_id"), RESULT_CONTENT = slot(ToolResult, "content")
+cdef Py_ssize_t RESULT_IS_ERROR = slot(ToolResult, "is_error")
+cdef Py_ssize_t IMAGE_TYPE = slot(Image, "media_type"), IMAGE_DATA = slot(Image, "data")
+cdef Py_ssize_t TOOL_NAME = slot(Tool, "name"), TOOL_DESCRIPTION = slot(Tool, "description")
+cdef Py_ssize_t TOOL_SCHEMA = slot(Tool, "schema"), TOOL_KEPT = slot(Tool, "kept")
+cdef Py_ssize_t MESSAGE_ROLE = slot(Message, "role"), MESSAGE_CONTENT = slot(Message, "content")
+cdef Py_ssize_t MESSAGE_KEPT = slot(Message, "kept")
 
 
 cdef inline object settled(object made):
@@ -137,49 +176,49 @@ cdef object make_text(const Span* span):
     if span.holds & JSON_FOREIGN:
         return Text(text_of(span))
     made = new(TEXT_BLOCK)
-    put(made, "phase", "")
-    put(made, "literal", cut(span.at, span.end))
+    put(made, TEXT_PHASE, "")
+    put(made, TEXT_LITERAL, cut(span.at, span.end))
     return settled(made)
 
 
 cdef object make_thought(str text, str signature, str redacted):
     cdef object made = new(THOUGHT)
-    put(made, "text", text)
-    put(made, "signature", signature)
-    put(made, "redacted", redacted)
+    put(made, THOUGHT_TEXT, text)
+    put(made, THOUGHT_SIGNATURE, signature)
+    put(made, THOUGHT_REDACTED, redacted)
     return settled(made)
 
 
 cdef object make_call(const Span* call_id, const Span* name, const Span* arguments):
     cdef object made = new(CALL)
-    put(made, "id", text_of(call_id))
-    put(made, "name", text_of(name))
-    put(made, "arguments", cut(arguments.at, arguments.end))
+    put(made, CALL_ID, text_of(call_id))
+    put(made, CALL_NAME, text_of(name))
+    put(made, CALL_ARGUMENTS, cut(arguments.at, arguments.end))
     return settled(made)
 
 
 cdef object make_result(const Span* call_id, tuple content, bint is_error):
     cdef object made = new(RESULT)
-    put(made, "call_id", text_of(call_id))
-    put(made, "content", content)
-    put(made, "is_error", is_error)
+    put(made, RESULT_ID, text_of(call_id))
+    put(made, RESULT_CONTENT, content)
+    put(made, RESULT_IS_ERROR, is_error)
     return settled(made)
 
 
 cdef object make_tool(str name, str description, bytes schema):
     cdef object made = new(TOOL)
-    put(made, "name", name)
-    put(made, "description", description)
-    put(made, "schema", schema)
-    put(made, "kept", {})
+    put(made, TOOL_NAME, name)
+    put(made, TOOL_DESCRIPTION, description)
+    put(made, TOOL_SCHEMA, schema)
+    put(made, TOOL_KEPT, {})
     return made
 
 
 cdef object make_message(object role, tuple content):
     cdef object made = new(MESSAGE)
-    put(made, "role", role)
-    put(made, "content", content)
-    put(made, "kept", {})
+    put(made, MESSAGE_ROLE, role)
+    put(made, MESSAGE_CONTENT, content)
+    put(made, MESSAGE_KEPT, {})
     return made
 
 
@@ -619,19 +658,34 @@ def split(bytes body not None):
 
 cdef bint is_empty(object text) except -1:
     """`Text.empty`."""
-    return PyObject_GenericGetAttr(text, "literal") is None and not text.text
+    return held(text, TEXT_LITERAL) is None and not text.text
+
+
+cdef bint is_wire_id(str said) except -1:
+    """`WIRE_ID` of the twin."""
+    cdef Py_ssize_t size = 0, i
+    cdef const uint8_t* at
+    if said is None or not PyUnicode_IS_ASCII(said):
+        return False
+    at = <const uint8_t*>PyUnicode_AsUTF8AndSize(said, &size)
+    if not 1 <= size <= 64:
+        return False
+    for i in range(size):
+        if not (c"a" <= at[i] | 0x20 <= c"z" or c"0" <= at[i] <= c"9" or at[i] == c"_" or at[i] == c"-"):
+            return False
+    return True
 
 
 def outline(tuple content not None, bint users):
     cdef list given = [], called = [], names = [], images = []
     cdef bint leads = True, says_something = False, full
-    cdef str name
+    cdef bytes arguments
     for block in content:
         if type(block) is RESULT:
             if not users or not leads:
                 return None
             full = False
-            for part in <tuple?>block.content:
+            for part in <tuple?>held(block, RESULT_CONTENT):
                 if type(part) is TEXT_BLOCK:
                     if is_empty(part):
                         return None
@@ -640,7 +694,7 @@ def outline(tuple content not None, bint users):
                     images.append(part)
             if not full:
                 return None
-            given.append(block.call_id)
+            given.append(held(block, RESULT_ID))
             says_something = True
             continue
         leads = False
@@ -649,14 +703,17 @@ def outline(tuple content not None, bint users):
                 return None
             says_something = True
         elif type(block) is CALL:
-            if users:
+            call_id = held(block, CALL_ID)
+            arguments = held(block, CALL_ARGUMENTS)
+            if users or arguments is None or not is_wire_id(<str?>call_id) or PyBytes_AS_STRING(arguments)[0] != c"{":
                 return None
-            called.append(block)
+            called.append(call_id)
+            names.append((<str?>held(block, CALL_NAME)).lower())
         elif type(block) is IMAGE and users:
             images.append(block)
         else:
             return None
-    return (tuple(given), tuple(called), tuple(images)) if says_something else None
+    return (tuple(given), tuple(called), tuple(names), tuple(images)) if says_something else None
 
 
 # --- A message for Kiro -----------------------------------------------------------------------------------------------
@@ -664,16 +721,19 @@ def outline(tuple content not None, bint users):
 cdef class Buffer:
     """Bytes in the making."""
 
-    cdef object made  # bytes that nobody else has yet
+    cdef object made  # bytes that nobody else has yet; `expect` makes them
     cdef Py_ssize_t size
+
+    cdef int expect(self, Py_ssize_t size) except -1:
+        """Make room for so many bytes, before any is written."""
+        self.made = PyBytes_FromStringAndSize(NULL, size)
+        return 0
 
     cdef char* room(self, Py_ssize_t size) except NULL:
         """Where the next so many bytes go."""
         cdef Py_ssize_t begin = self.size
         self.size += size
-        if self.made is None:
-            self.made = PyBytes_FromStringAndSize(NULL, self.size + 1024)
-        elif self.size > PyBytes_GET_SIZE(self.made):
+        if self.size > PyBytes_GET_SIZE(self.made):
             self.resize(2 * self.size)
         return PyBytes_AS_STRING(self.made) + begin
 
@@ -702,6 +762,8 @@ cdef class Buffer:
 
     cdef int string(self, str text) except -1:
         """A string, as JSON."""
+        if text is None:
+            raise TypeError("not a string")
         cdef Py_ssize_t size = 0
         cdef const uint8_t* begin
         cdef const uint8_t* at
@@ -732,22 +794,45 @@ cdef class Buffer:
         return self.add(b'"', 1)
 
 
-cdef object literal_of(object text):
-    return PyObject_GenericGetAttr(text, "literal")
+cdef Py_ssize_t literal_size(object text) noexcept:
+    literal = held(text, TEXT_LITERAL)
+    return 0 if literal is None else PyBytes_GET_SIZE(literal)
+
+
+cdef Py_ssize_t expected(tuple content) except -1:
+    """About the size of what is written of a message: mostly a little more."""
+    cdef Py_ssize_t size = 512
+    for block in content:
+        size += 128
+        if type(block) is TEXT_BLOCK:
+            size += literal_size(block)
+        elif type(block) is RESULT:
+            for part in <tuple?>held(block, RESULT_CONTENT):
+                size += 32
+                if type(part) is TEXT_BLOCK:
+                    size += literal_size(part)
+                elif type(part) is IMAGE:
+                    size += len(<str?>held(part, IMAGE_DATA)) + 96
+        elif type(block) is CALL:
+            size += len(<bytes?>held(block, CALL_ARGUMENTS)) + 64
+        elif type(block) is IMAGE:
+            size += len(<str?>held(block, IMAGE_DATA))
+    return size
 
 
 def write_user(tuple content not None, str origin not None):
     cdef Buffer out = Buffer.__new__(Buffer)
     cdef list texts = [], images = [], lifted = [], results = []
     cdef bint first
+    out.expect(expected(content))
     for block in content:
         if type(block) is RESULT:
             results.append(block)
-            for part in <tuple?>block.content:
+            for part in <tuple?>held(block, RESULT_CONTENT):
                 if type(part) is IMAGE:
                     lifted.append(part)
         elif type(block) is TEXT_BLOCK:
-            literal = literal_of(block)
+            literal = held(block, TEXT_LITERAL)
             if literal is None:
                 return None
             texts.append(literal)
@@ -762,28 +847,28 @@ def write_user(tuple content not None, str origin not None):
     for image in images:
         out.put(b',"images":[{"format":' if first else b',{"format":')
         first = False
-        out.string((<str?>image.media_type).removeprefix("image/"))
+        out.string((<str?>held(image, IMAGE_TYPE)).removeprefix("image/"))
         out.put(b',"source":{"bytes":')
-        out.string(image.data)
+        out.string(<str?>held(image, IMAGE_DATA))
         out.put(b"}}")
     if images:
         out.put(b"]")
     first = True
     for result in results:
         out.put(b',"userInputMessageContext":{"toolResults":[{"toolUseId":' if first else b',{"toolUseId":')
-        out.string(result.call_id)
+        out.string(<str?>held(result, RESULT_ID))
         out.put(b',"content":[')
         first = True
-        for part in <tuple?>result.content:
+        for part in <tuple>held(result, RESULT_CONTENT):
             if type(part) is TEXT_BLOCK:
-                literal = literal_of(part)
+                literal = held(part, TEXT_LITERAL)
                 if literal is None:
                     return None
                 out.put(b'{"text":' if first else b',{"text":')
                 out.put(literal)
                 out.put(b"}")
                 first = False
-        out.put(b'],"status":"error"}' if result.is_error else b'],"status":"success"}')
+        out.put(b'],"status":"error"}' if held(result, RESULT_IS_ERROR) else b'],"status":"success"}')
         first = False
     out.put(b"]}}}" if results else b"}}")
     return out.whole()
@@ -793,9 +878,10 @@ def write_assistant(tuple content not None, dict names not None, list used not N
     cdef Buffer out = Buffer.__new__(Buffer)
     cdef list texts = [], calls = []
     cdef bint first = True
+    out.expect(expected(content))
     for block in content:
         if type(block) is TEXT_BLOCK:
-            literal = literal_of(block)
+            literal = held(block, TEXT_LITERAL)
             if literal is None:
                 return None
             texts.append(literal)
@@ -804,20 +890,34 @@ def write_assistant(tuple content not None, dict names not None, list used not N
     out.put(b'{"assistantResponseMessage":{"content":')
     out.paragraphs(texts)
     for call in calls:
-        name = call.name
+        name = held(call, CALL_NAME)
+        arguments = held(call, CALL_ARGUMENTS)
         wire = names.get(name)
-        if wire is None or not call.arguments:
+        if wire is None or not arguments:
             return None
         used.append((name, wire))
         out.put(b',"toolUses":[{"toolUseId":' if first else b',{"toolUseId":')
         first = False
-        out.string(call.id)
+        out.string(<str?>held(call, CALL_ID))
         out.put(b',"name":')
-        out.string(wire)
+        out.string(<str?>wire)
         out.put(b',"input":')
-        out.put(call.arguments)
+        out.put(<bytes?>arguments)
         out.put(b"}")
     out.put(b"]}}" if calls else b"}}")
+    return out.whole()
+
+
+def write_tool(str name not None, str description not None, bytes schema not None):
+    cdef Buffer out = Buffer.__new__(Buffer)
+    out.expect(256 + len(name) + 2 * len(description) + len(schema))
+    out.put(b'{"toolSpecification":{"name":')
+    out.string(name)
+    out.put(b',"inputSchema":{"json":')
+    out.put(schema)
+    out.put(b'},"description":')
+    out.string(description)
+    out.put(b"}}")
     return out.whole()
 
 

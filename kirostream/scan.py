@@ -11,14 +11,32 @@ from typing import TYPE_CHECKING
 from kirostream.evstream import CORE
 
 if TYPE_CHECKING:
-    from kirostream._scan import Fitter, Split, outline, read_message, split, write_assistant, write_user
+    from kirostream._scan import (
+        Fitter,
+        Split,
+        outline,
+        read_message,
+        split,
+        write_assistant,
+        write_tool,
+        write_user,
+    )
 
     BUILT: bool
 else:
     try:
         if CORE != "compiled":
             raise ModuleNotFoundError(name="kirostream._scan")
-        from kirostream._scan import Fitter, Split, outline, read_message, split, write_assistant, write_user
+        from kirostream._scan import (
+            Fitter,
+            Split,
+            outline,
+            read_message,
+            split,
+            write_assistant,
+            write_tool,
+            write_user,
+        )
 
         BUILT = True
     except ModuleNotFoundError as missing:
@@ -26,7 +44,7 @@ else:
             raise
         BUILT = False
         Split = None
-        outline = read_message = split = write_assistant = write_user = lambda *_: None
+        outline = read_message = split = write_assistant = write_tool = write_user = lambda *_: None
 
         class Fitter:
             __init__ = __call__ = lambda *_: None
@@ -35,4 +53,14 @@ else:
                 return {}
 
 
-__all__ = ["BUILT", "Fitter", "Split", "outline", "read_message", "split", "write_assistant", "write_user"]
+__all__ = [
+    "BUILT",
+    "Fitter",
+    "Split",
+    "outline",
+    "read_message",
+    "split",
+    "write_assistant",
+    "write_tool",
+    "write_user",
+]

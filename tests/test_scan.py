@@ -68,7 +68,7 @@ class Blind:
 def unscanned() -> Iterator[None]:
     """Without the scanner, as on a machine that has no compiler."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("split", "read_message", "write_user", "write_assistant"):
+        for name in ("split", "read_message", "write_user", "write_assistant", "write_tool"):
             patch.setattr(scan, name, lambda *_: None)
         patch.setattr(request_rules, "outline", outline_in_python)
         patch.setattr(tool_schemas, "_seen_to_fit", Blind())
@@ -486,7 +486,10 @@ BLOCK = st.recursive(
         st.builds(Image, st.sampled_from(["image/png", "image/é", "png"]), st.sampled_from(["YQ==", "", 'a"'])),
         st.builds(Thought, st.just("t")),
         st.builds(
-            ToolCall, st.sampled_from(["c1", "é", '"']), st.sampled_from("nm"), st.sampled_from([b"{}", b"", b"[]"])
+            ToolCall,
+            st.sampled_from(["c1", "é", '"', "", "a_-9Z" + "b" * 59, "b" * 65, "a b"]),
+            st.sampled_from(["n", "M"]),
+            st.sampled_from([b"{}", b"", b"[]"]),
         ),
     ),
     lambda inner: st.builds(
@@ -511,9 +514,23 @@ def test_an_entry_is_written_as_by_the_writer(content: tuple[ContentBlock, ...],
     messages = (Message(role, content), Message(Role.USER, (Text("end"),)))
     request = TurnRequest(model="m", messages=messages, tools=(Tool("n", "", b"{}"), Tool("m" * 70, "", b"{}")))
     written = kiro.write_request(request, STAMP)
-    fresh = replace(request, messages=tuple(replace(message) for message in messages))
     with unscanned():
-        assert kiro.write_request(fresh, STAMP) == written
+        assert kiro.write_request(afresh(request), STAMP) == written
+
+
+def afresh(request: TurnRequest) -> TurnRequest:
+    """The same request, of which nothing is kept."""
+    messages, tools = map(replace, request.messages), map(replace, request.tools)
+    return replace(request, messages=tuple(messages), tools=tuple(tools))
+
+
+@given(st.text(), st.sampled_from([b"{}", b'{ "a": "\\u0000" }']))
+@example('"\\/\b\x7f\u2028', b"{}")
+def test_a_tool_is_written_as_by_the_writer(description: str, schema: bytes) -> None:
+    request = TurnRequest(model="m", messages=(), tools=(Tool("n", description, schema), Tool("m.", "d", schema)))
+    written = kiro.write_request(request, STAMP)
+    with unscanned():
+        assert kiro.write_request(afresh(request), STAMP) == written
 
 
 def test_half_a_character_is_cleaned_wherever_it_stands() -> None:
@@ -525,8 +542,7 @@ def test_half_a_character_is_cleaned_wherever_it_stands() -> None:
         written = kiro.write_request(request, STAMP)
         assert json.loads(written)
         with unscanned():
-            fresh = replace(request, messages=tuple(replace(message) for message in request.messages))
-            assert kiro.write_request(fresh, STAMP) == written
+            assert kiro.write_request(afresh(request), STAMP) == written
 
 
 def test_usual_entries_are_written() -> None:
@@ -538,6 +554,10 @@ def test_usual_entries_are_written() -> None:
         b'{"assistantResponseMessage":{"content":"a","toolUses":[{"toolUseId":"c","name":"N","input":{"x":1}}]}}'
     )
     assert used == [("n", "N")]
+    assert scan.write_tool("n", "d", b"{}") == (
+        b'{"toolSpecification":{"name":"n","inputSchema":{"json":{}},"description":"d"}}'
+    )
+    assert scan.outline((text, call), users=False) == ((), ("c",), ("n",), ())
     assert scan.write_user((result, text, text), "O") == (
         b'{"userInputMessage":{"content":"a\\n\\na","origin":"O","userInputMessageContext":{"toolResults":'
         b'[{"toolUseId":"c","content":[{"text":"b"}],"status":"error"}]}}}'

@@ -24,19 +24,16 @@ where the messages are objects that it has seen before: what it makes and learns
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import hashlib
-import re
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-import msgspec
-
 from kirostream.errors import ContextOverflow
-from kirostream.filters.outline import outline
+from kirostream.filters.images import readable
+from kirostream.filters.outline import WIRE_ID, Outline, outline
 from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
 from kirostream.filters.websearch import as_calls
 from kirostream.turn.request import (
@@ -60,7 +57,6 @@ MAX_DESCRIPTION: Final = 10_000
 MAX_MESSAGES: Final = 9_999
 """A history of 10,000 and the current message, less the two that stand for the system prompt."""
 MAX_IMAGES: Final = 10
-MAX_IMAGE_BYTES: Final = 10_000_000
 
 CONTINUE: Final = "Continue"
 OPENING: Final = "(The conversation continues.)"
@@ -96,14 +92,16 @@ def searches_as_calls(request: TurnRequest) -> TurnRequest:
 def drop_thoughts(request: TurnRequest) -> TurnRequest:
     """Thoughts of earlier turns are left out: Kiro refuses most of them, signed or not (section 2.8)."""
 
-    return _each_message(request, _without_thoughts)
+    return _each_message(request, _once_thoughtless)
 
 
-@_once
-def _without_thoughts(message: Message) -> Message:
+def _thoughtless(message: Message) -> Message:
     if Thought not in map(type, message.content):
         return message
     return Message(message.role, tuple([block for block in message.content if not isinstance(block, Thought)]))
+
+
+_once_thoughtless: Final = _once(_thoughtless)
 
 
 def label_system_messages(request: TurnRequest) -> TurnRequest:
@@ -297,7 +295,7 @@ def _paired(messages: Iterable[Message]) -> bool:
                     return False
                 given += 1
             elif isinstance(block, ToolCall):
-                if block.id in seen or not _WIRE_ID.fullmatch(block.id):
+                if block.id in seen or not WIRE_ID.fullmatch(block.id):
                     return False
                 seen.add(block.id)
                 calls.append(block.id)
@@ -351,7 +349,7 @@ def check_images(request: TurnRequest) -> TurnRequest:
 
     def checked(image: Image) -> Text | Image:
         nonlocal room
-        fixed = _readable(image)
+        fixed = readable(image)
         if isinstance(fixed, Image):
             if not room:
                 return Text(f"[An earlier image is left out: Kiro takes the {MAX_IMAGES} newest.]")
@@ -388,11 +386,10 @@ def _pictured(message: Message) -> bool:
 def fill_empty_contents(request: TurnRequest) -> TurnRequest:
     """No message and no result is empty (section 2.4); a user's text may be, beside results."""
 
-    return _each_message(request, _filled)
+    return _each_message(request, _once_full)
 
 
-@_once
-def _filled(message: Message) -> Message:
+def _full(message: Message) -> Message:
     users = message.role is Role.USER
     content = message.content
     says = hollow = False
@@ -417,6 +414,7 @@ def _filled(message: Message) -> Message:
     return Message(message.role, content)
 
 
+_once_full: Final = _once(_full)
 _SEE_IMAGE: Final = Text.of(SEE_IMAGE)
 _CONTINUE: Final = Text.of(CONTINUE)
 _BLANK: Final = Text.of(" ")
@@ -525,12 +523,12 @@ RULES: Final = CONVERSATION_RULES + TOOL_RULES
 
 def apply_rules(request: TurnRequest) -> TurnRequest:
     """The request after every rule. Applied twice, it is the same as once."""
-    alone = _each_message(request, lambda message: message if _link(message) else _repaired_alone(message))
-    if _converses(alone):
-        request = alone
-    else:
+    settled = _settled(request)
+    if settled is None:
         for rule in CONVERSATION_RULES:
             request = rule(request)
+    else:
+        request = settled
     tools = [fitted for tool in request.tools if (fitted := _fitted(tool)) is not None]
     if len(tools) < len(request.tools):
         for rule in TOOL_RULES:
@@ -543,79 +541,54 @@ def apply_rules(request: TurnRequest) -> TurnRequest:
 # Requests whose messages hang together as they are
 
 
-@_once
-def _repaired_alone(message: Message) -> Message:
-    """What may be done to any message at any time: it has no thoughts, and nothing empty."""
-    return _filled(_without_thoughts(message))
+_Look: TypeAlias = tuple[Message | None, Outline | None]
+"""What becomes of a message whatever stands around it, None where it stays as it is; and what stands in that then, None
+where more may have to be done to it."""
+_LOOK: Final = "rules.look"
 
 
-class _Link(msgspec.Struct, frozen=True, gc=False):
-    """How a message that nothing is wrong with hangs together with the others.
-
-    Attributes:
-        given: ids of the results it begins with.
-        called: ids of the calls it makes.
-        names: what it calls, in lower case.
-        images: how many it holds.
-    """
-
-    given: tuple[str, ...]
-    called: tuple[str, ...]
-    names: tuple[str, ...]
-    images: int
+def _look(message: Message) -> _Look:
+    """What may be done to any message at any time is done: it has no thoughts, and nothing empty."""
+    look: _Look = None, _outline(message)
+    if look[1] is None and (made := _full(_thoughtless(message))) is not message:
+        look = made, _outline(made)
+        made.kept[_LOOK] = None, look[1]
+    message.kept[_LOOK] = look
+    return look
 
 
-def _converses(request: TurnRequest) -> bool:
-    """Whether no rule of the conversation has anything to do. Where it says no, one may have or not."""
-    known = {tool.name.lower() for tool in request.tools}
-    if request.tool_choice != AUTO or len({tool.name for tool in request.tools}) < len(request.tools):
-        return False
-    if len(request.messages) > MAX_MESSAGES:
-        return False
-    speaker = Role.USER
-    due: tuple[str, ...] = ()
-    seen: set[str] = set()
-    calls = images = 0
-    for message in request.messages:
-        link = _link(message)
-        if link is None or message.role is not speaker or link.given != due or not known.issuperset(link.names):
-            return False
-        speaker = Role.ASSISTANT if speaker is Role.USER else Role.USER
-        due = link.called
-        seen.update(due)
-        calls += len(due)
-        images += link.images
-    return speaker is Role.ASSISTANT and len(seen) == calls and images <= MAX_IMAGES
-
-
-def _link(message: Message) -> _Link | None:
-    """None where something may have to be done to the message, whatever stands around it."""
-    kept = message.kept
-    if _LINK not in kept:
-        kept[_LINK] = _linked(message)
-    link: _Link | None = kept[_LINK]
-    return link
-
-
-_LINK: Final = "rules.link"
-
-
-def _linked(message: Message) -> _Link | None:
+def _outline(message: Message) -> Outline | None:
     if message.role is Role.SYSTEM:
         return None
     seen = outline(message.content, message.role is Role.USER)
-    if seen is None:
+    return seen if seen is None or all(readable(image) is image for image in seen[3]) else None
+
+
+def _settled(request: TurnRequest) -> TurnRequest | None:
+    """The request after the rules of the conversation, where a look at each message shows what they do; else None."""
+    names = {tool.name for tool in request.tools}
+    if request.tool_choice != AUTO or len(names) < len(request.tools) or len(request.messages) > MAX_MESSAGES:
         return None
-    given, calls, images = seen
-    for call in calls:
-        if not _WIRE_ID.fullmatch(call.id) or not call.arguments.startswith(b"{"):
+    known = {name.lower() for name in names}
+    speaker = Role.USER
+    due: tuple[str, ...] = ()
+    seen: set[str] = set()
+    messages: list[Message] = []
+    calls = images = 0
+    for message in request.messages:
+        changed, link = message.kept.get(_LOOK) or _look(message)
+        if link is None or message.role is not speaker or link[0] != due or not known.issuperset(link[2]):
             return None
-    for image in images:
-        if _readable(image) is not image:
-            return None
-    if not calls:
-        return _Link(given, (), (), len(images))
-    return _Link(given, tuple([call.id for call in calls]), tuple([call.name.lower() for call in calls]), len(images))
+        speaker = Role.ASSISTANT if speaker is Role.USER else Role.USER
+        due = link[1]
+        seen.update(due)
+        calls += len(due)
+        images += len(link[3])
+        messages.append(changed or message)
+    if speaker is Role.USER or len(seen) < calls or images > MAX_IMAGES:
+        return None
+    same = all(map(operator.is_, messages, request.messages))
+    return request if same else replace(request, messages=tuple(messages))
 
 
 def _fitted(tool: Tool) -> Tool | None:
@@ -630,58 +603,6 @@ def _fitted(tool: Tool) -> Tool | None:
 
 
 _FITTED: Final = "rules.fitted"
-
-
-# Images
-
-
-_MAGIC: Final = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
-_BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-_BASE64_DIRT = re.compile(r"[\s=]+")
-
-
-def image_format(data: bytes) -> str:
-    """``gif``, ``jpeg``, ``png`` or ``webp`` by the first 12 bytes; empty for anything else."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    return next((name for magic, name in _MAGIC if data.startswith(magic)), "")
-
-
-def _readable(image: Image) -> Text | Image:
-    """The image under its true type, in clean base64; a sentence where it cannot be sent."""
-    data = image.data
-    if image.media_type == f"image/{_sound(data)}":
-        return image
-    try:
-        raw = binascii.a2b_base64(data, strict_mode=True)
-    except ValueError:
-        data = _BASE64_DIRT.sub("", data).replace("-", "+").replace("_", "/")
-        data += "=" * (-len(data) % 4)
-        try:
-            raw = base64.b64decode(data, validate=True)
-        except ValueError:
-            return Text("[An image is left out: its data is not base64.]")
-    name = image_format(raw)
-    if not name:
-        kind = image.media_type or "an unknown type"
-        return Text(f"[An image is left out: Kiro takes gif, jpeg, png and webp, this is {kind}.]")
-    if len(raw) > MAX_IMAGE_BYTES:
-        return Text(f"[An image is left out: {len(raw):,} bytes, Kiro takes {MAX_IMAGE_BYTES:,}.]")
-    if data == image.data and image.media_type == f"image/{name}":
-        return image
-    return Image(f"image/{name}", data)
-
-
-def _sound(data: str) -> str:
-    """The format of an image that nothing is wrong with; empty where another look is needed."""
-    size = len(data)
-    if size % 4 or not 16 <= size <= MAX_IMAGE_BYTES or not data.isascii():
-        return ""
-    text = data.encode()
-    padding = 2 if text.endswith(b"==") else text.endswith(b"=")
-    if text[: size - padding].translate(None, _BASE64):
-        return ""
-    return image_format(binascii.a2b_base64(text[:16]))
 
 
 # Shared
@@ -733,12 +654,9 @@ def _filled_result(result: ToolResult) -> ToolResult:
     return result if content == result.content else replace(result, content=content)
 
 
-_WIRE_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-
-
 def _wire_id(call_id: str, nth: int) -> str:
     """The id of the `nth` call of this id. The models' own API takes letters, digits, ``_`` and ``-``, 64 at most."""
-    if nth == 0 and _WIRE_ID.fullmatch(call_id):
+    if nth == 0 and WIRE_ID.fullmatch(call_id):
         return call_id
     return f"tooluse_{hashlib.sha256(_utf8(f'{nth}:{call_id}')).hexdigest()[:22]}"
 

@@ -25,7 +25,7 @@ import trio
 
 from kirostream.dataclass import dataclass
 from kirostream.errors import KirostreamError, MalformedRequest
-from kirostream.filters.request_rules import image_format
+from kirostream.filters.images import image_format
 from kirostream.gateway.pdf import PdfSettings, pdf_text, too_slow
 from kirostream.net.client import HttpClient
 from kirostream.turn.request import Attachment, ContentBlock, Image, Message, Text, ToolResult, TurnRequest

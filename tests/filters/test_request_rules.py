@@ -14,6 +14,7 @@ from kirostream.dialects.dialect import Stamp
 from kirostream.dialects.kiro.request import decode, write_request
 from kirostream.errors import ContextOverflow
 from kirostream.filters import request_rules as rules
+from kirostream.filters.images import MAX_IMAGE_BYTES
 from kirostream.filters.request_rules import RULES, apply_rules
 from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
 from kirostream.simulator.catalogue import offers
@@ -109,7 +110,7 @@ def test_the_rules_are_passed_by_only_where_none_has_anything_to_do(asked: TurnR
         ruled_one_by_one = rule(ruled_one_by_one)
     assert apply_rules(asked) == ruled_one_by_one
     assert apply_rules(asked) == ruled_one_by_one, "what is kept changes nothing"
-    if rules._converses(asked):
+    if rules._settled(asked) is asked:
         for rule in rules.CONVERSATION_RULES:
             assert rule(asked) is asked, rule.__name__
 
@@ -144,7 +145,7 @@ def test_the_rules_are_passed_by_only_where_none_has_anything_to_do(asked: TurnR
 )
 def test_every_need_is_seen(change: str, messages: tuple[Message, ...]) -> None:
     asked = request(*messages, tools=(READ,))
-    assert rules._converses(asked) is (change == "nothing") is (apply_rules(asked) is asked)
+    assert (rules._settled(asked) is asked) is (change == "nothing") is (apply_rules(asked) is asked)
 
 
 def test_a_fitting_request_is_not_touched() -> None:
@@ -156,7 +157,7 @@ def test_a_fitting_request_is_not_touched() -> None:
 
 def test_a_message_is_repaired_once() -> None:
     asked = request(user("a"), assistant(Thought("t"), call()), user(result("1", "r")), system("s"), tools=(READ,))
-    assert not rules._converses(asked)
+    assert rules._settled(asked) is None
     once, again = apply_rules(asked), apply_rules(asked)
     assert once.messages[1] == assistant(" ", call())
     assert once.messages[1] is again.messages[1]
@@ -413,7 +414,7 @@ def test_base64_is_cleaned() -> None:
         (image(b"BM", "image/bmp"), "this is image/bmp"),
         (image(b"what", ""), "an unknown type"),
         (Image("image/png", "!!!"), "not base64"),
-        (image(PNG + b"\0" * rules.MAX_IMAGE_BYTES), "Kiro takes 10,000,000"),
+        (image(PNG + b"\0" * MAX_IMAGE_BYTES), "Kiro takes 10,000,000"),
     ],
     ids=["bmp", "unknown", "no base64", "too large"],
 )

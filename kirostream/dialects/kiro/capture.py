@@ -26,7 +26,7 @@ import msgspec
 from kirostream.dialects.kiro.checks import IMAGE_FORMATS, ORIGINS, STATUSES, TRIGGERS
 from kirostream.dialects.kiro.names import LEGAL
 from kirostream.dialects.kiro.request import EFFORTS, ModelFields, Wire
-from kirostream.filters.request_rules import image_format
+from kirostream.filters.images import image_format
 
 FIRST: Final = 20
 LAST: Final = 180

@@ -33,7 +33,8 @@ from kirostream.dialects.kiro.request import (
     given,
 )
 from kirostream.filters import repair
-from kirostream.filters.request_rules import STUB, image_format
+from kirostream.filters.images import image_format
+from kirostream.filters.request_rules import STUB
 
 TRIGGERS: Final = frozenset({"MANUAL", "INLINE_CHAT", "DIAGNOSTIC"})
 ORIGINS: Final = frozenset(

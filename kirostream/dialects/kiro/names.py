@@ -36,15 +36,19 @@ class ToolNames:
         self._client: dict[str, str] = {}  # the client's name by the wire's in lower case
         rest = []
         for name in dict.fromkeys(names):
-            if LEGAL.fullmatch(name) and name.lower() not in self._client:
-                self._enter(name, name)
+            lower = name.lower()
+            if lower not in self._client and LEGAL.fullmatch(name):
+                self.known[name] = self._any_case[lower] = name
+                self._client[lower] = name
             else:
                 rest.append(name)
         for name in rest:
             salt = 0
             while (wire := _shorten(name, salt)).lower() in self._client:
                 salt += 1
-            self._enter(name, wire)
+            self.known[name] = wire
+            self._any_case.setdefault(name.lower(), wire)
+            self._client[wire.lower()] = name
 
     def __repr__(self) -> str:
         changed = sum(name != wire for name, wire in self.known.items())
@@ -61,11 +65,6 @@ class ToolNames:
     def client(self, wire: str) -> str:
         """The client's own name for what Kiro calls `wire`, in any case. An unknown name comes back as it is."""
         return self._client.get(wire.lower(), wire)
-
-    def _enter(self, name: str, wire: str) -> None:
-        self.known[name] = wire
-        self._any_case.setdefault(name.lower(), wire)
-        self._client[wire.lower()] = name
 
 
 def _shorten(name: str, salt: int) -> str:

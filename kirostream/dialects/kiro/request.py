@@ -223,12 +223,14 @@ class _Body:
         self._names = ToolNames(tool.name for tool in request.tools)
         self._origin = stamp.origin or ORIGIN
         self._clean = clean
+        self._lists: list[Sequence[RawJson]] = []
+        """What stands where the encoder was given `_HERE`, in the order of the body."""
 
     def write(self) -> bytes:
         stamp, request = self._stamp, self._request
-        history: list[msgspec.Raw] = []
+        history: list[RawJson] = []
         if system := self._join(request.system):
-            history.append(_raw(Entry(user_input_message=UserInputMessage(system, origin=self._origin))))
+            history.append(_encode(Entry(user_input_message=UserInputMessage(system, origin=self._origin))))
             history.append(_AGREED)
         messages = request.messages
         current = UserInputMessage("")
@@ -238,7 +240,7 @@ class _Body:
         current.model_id = stamp.model.id
         if request.tools:
             current.user_input_message_context = current.user_input_message_context or UserContext()
-            current.user_input_message_context.tools = _spliced(map(self._tool, request.tools))
+            current.user_input_message_context.tools = self._listed(list(map(self._tool, request.tools)))
         body = Generate(
             ConversationState(
                 current_message=Entry(user_input_message=current),
@@ -246,12 +248,21 @@ class _Body:
                 conversation_id=stamp.conversation_id or None,
                 agent_continuation_id=stamp.continuation_id or None,
                 agent_task_type="vibe",
-                history=_spliced(history) or None,
+                history=self._listed(history) if history else None,
             ),
             profile_arn=stamp.profile_arn or None,
             model_fields=_model_fields(request.thinking, stamp.model),
         )
-        return _encode(body)
+        head, *others = _encode(body).split(bytes(_HERE))
+        parts = [head]
+        for listed, other in zip(self._lists, others, strict=True):
+            parts += b"[", b",".join(listed), b"]", other
+        return b"".join(parts)
+
+    def _listed(self, parts: Sequence[RawJson]) -> Any:
+        """A list of what is JSON already. It is long: it is put in when all is written, and copied once."""
+        self._lists.append(parts)
+        return _HERE
 
     def _text(self, text: str) -> str:
         return unescape((escape(text),)) if self._clean else text
@@ -267,22 +278,35 @@ class _Body:
             return _literal(literals[0])
         return _literal(b'"%b"' % b"\\n\\n".join([literal[1:-1] for literal in literals])) if literals else ""
 
-    def _entry(self, message: Message) -> msgspec.Raw:
-        kept: tuple[str, Sequence[tuple[str, str]], msgspec.Raw] | None = message.kept.get(_WRITTEN)
-        if kept is not None and not self._clean:
-            origin, names, written = kept
-            if origin == self._origin and all(self._names.wire(name) == wire for name, wire in names):
+    def _entry(self, message: Message) -> RawJson:
+        if self._clean:
+            return self._entry_in_python(message, [])
+        kept: tuple[str, Sequence[tuple[str, str]], RawJson] | None = message.kept.get(_WRITTEN)
+        if kept is not None:
+            origin, used, written = kept
+            if origin == self._origin and self._still(used):
                 return written
-        names = []
+        names: list[tuple[str, str]] = []
         if message.role is Role.ASSISTANT:
-            known = None if self._clean else scan.write_assistant(message.content, self._names.known, names)
-            written = _raw(Entry(None, self._assistant(message, names))) if known is None else msgspec.Raw(known)
+            known = scan.write_assistant(message.content, self._names.known, names)
         else:
-            known = None if self._clean else scan.write_user(message.content, self._origin)
-            written = _raw(Entry(self._user(message))) if known is None else msgspec.Raw(known)
-        if not self._clean:
-            message.kept[_WRITTEN] = (self._origin, names, written)
+            known = scan.write_user(message.content, self._origin)
+        written = self._entry_in_python(message, names) if known is None else known
+        message.kept[_WRITTEN] = self._origin, names, written
         return written
+
+    def _still(self, names: Sequence[tuple[str, str]]) -> bool:
+        """Whether names on the wire are what they were."""
+        known = self._names.known
+        for name, wire in names:  # noqa: SIM110 - asked of every message, which has few
+            if known.get(name) != wire and self._names.wire(name) != wire:
+                return False
+        return True
+
+    def _entry_in_python(self, message: Message, names: list[tuple[str, str]]) -> RawJson:
+        if message.role is Role.ASSISTANT:
+            return _encode(Entry(None, self._assistant(message, names)))
+        return _encode(Entry(self._user(message)))
 
     def _user(self, message: Message) -> UserInputMessage:
         texts: list[Text] = []
@@ -329,24 +353,24 @@ class _Body:
                 calls.append(ToolUse(self._text(block.id), self._text(name), arguments))
         return AssistantResponseMessage(self._join(texts), None, calls or None)
 
-    def _tool(self, tool: Tool) -> msgspec.Raw:
+    def _tool(self, tool: Tool) -> RawJson:
         name = self._names.wire(tool.name)
-        kept: tuple[str, msgspec.Raw] | None = tool.kept.get(_WRITTEN)
-        if kept is not None and kept[0] == name and not self._clean:
+        if self._clean:
+            return self._tool_in_python(tool, name)
+        kept: tuple[str, RawJson] | None = tool.kept.get(_WRITTEN)
+        if kept is not None and kept[0] == name:
             return kept[1]
-        schema = InputSchema(msgspec.Raw(tool.schema))
-        written = _raw(ToolEntry(ToolSpecification(name, schema, self._text(tool.description))))
-        if not self._clean:
-            tool.kept[_WRITTEN] = (name, written)
+        written = scan.write_tool(name, tool.description, tool.schema) or self._tool_in_python(tool, name)
+        tool.kept[_WRITTEN] = name, written
         return written
+
+    def _tool_in_python(self, tool: Tool, name: str) -> RawJson:
+        schema = InputSchema(msgspec.Raw(tool.schema))
+        return _encode(ToolEntry(ToolSpecification(name, schema, self._text(tool.description))))
 
 
 _WRITTEN: Final = "kiro.written"
 """In `kept`: a message or a tool as JSON, behind what it depends on besides: the origin, the names on the wire."""
-
-
-def _raw(part: Wire) -> msgspec.Raw:
-    return msgspec.Raw(_encode(part))
 
 
 def _literal(text: RawJson) -> Any:
@@ -354,12 +378,9 @@ def _literal(text: RawJson) -> Any:
     return msgspec.Raw(text)
 
 
-def _spliced(parts: Iterable[msgspec.Raw]) -> Any:
-    """Parts that are JSON already, where the types of the wire name what they are once they are read."""
-    return list(parts)
-
-
-_AGREED: Final = _raw(Entry(assistant_response_message=AssistantResponseMessage(ACKNOWLEDGED)))
+_HERE: Final[Any] = msgspec.Raw(b"\0")
+"""Where a list goes: a byte that is nowhere in JSON."""
+_AGREED: Final = _encode(Entry(assistant_response_message=AssistantResponseMessage(ACKNOWLEDGED)))
 
 
 def _image(image: Image) -> ImageBlock:
