@@ -101,7 +101,12 @@ class Poller:
     Args:
         epoll, trio: their descriptors.
         ended: called with a watch that wants no more, and with what it raised. It removes it.
+
+    Attributes:
+        called: whether the last `wait` saw, or may have missed, that Trio's epoll has something.
     """
+
+    called: bool
 
     def __init__(self, epoll: int, trio: int, ended: Callable[[Watch, BaseException | None], None]) -> None: ...
     def add(self, watch: Watch) -> None:

@@ -441,6 +441,7 @@ cdef Outcome carry_chunks(
 @cython.final
 cdef class Poller:
     cdef int epoll, trio
+    cdef readonly bint called
     cdef object ended
     cdef void** watches  # borrowed, by descriptor
     cdef int most, count
@@ -483,6 +484,7 @@ cdef class Poller:
         cdef double now = ks_now(), end = now + patience
         cdef int count, i
         cdef Outcome outcome = CARRIED
+        self.called = False
         while True:
             with nogil:
                 while True:
@@ -504,11 +506,14 @@ cdef class Poller:
             while i < count:
                 if ready[i].fd == self.trio:
                     timeout = 0.0  # Trio's own wait finds it at once
+                    self.called = True
                 elif outcome != CARRIED and self.watches[ready[i].fd] is not NULL:
                     self.serve(<Watch>self.watches[ready[i].fd], outcome)
                 i += 1
                 if i < count:
                     outcome = self.carried(ready[i].fd, now)
+            if count == BATCH:
+                self.called = True  # it may come behind them
             if timeout == 0.0 or watched or runq or not self.count or patience <= 0:
                 break
         return timeout != 0.0 and (not watched or bool(runq))

@@ -148,6 +148,8 @@ class Hub:
             watched = runner.waiting_for_idle or runner.clock_autojump_threshold != math.inf
             if self._poller.wait(timeout, bool(watched), runner.runq):
                 timeout = 0.0
+            if not timeout and not self._poller.called:
+                return []  # its epoll was looked at with ours
         return self._trio.poll(timeout, most)
 
     def _ended(self, watch: Watch, error: BaseException | None) -> None:

@@ -51,6 +51,7 @@ import trio
 
 from kirostream.errors import LocalProtocolError, RemoteProtocolError, StreamCut, UpstreamDown
 from kirostream.net.exchange import Headers
+from kirostream.net.fields import FRAMING, PLAIN, Fields
 from kirostream.net.framing import Body, Head, framing, read_head
 from kirostream.net.hub import current_hub
 from kirostream.net.upstream import (
@@ -78,11 +79,6 @@ SESSIONS: Final = 64
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
-_FIELDS: Final = re.compile(
-    rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++: (?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?\r\n)*+",
-    re.DOTALL,
-)
-_OURS: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"upgrade"})
 
 
 # --- the pool -----------------------------------------------------------------------------------------------------
@@ -354,15 +350,18 @@ def _request_head(method: str, place: Place, headers: Headers, length: int) -> b
         LocalProtocolError: a header is not HTTP, or contradicts the body.
     """
     line = _request_line(method, place.target)
+    if isinstance(headers, Fields):
+        counted = b"Content-Length: %d\r\n" % length if length or method in _WITH_BODY else b""
+        return b"%bHost: %b\r\n%b%b\r\n" % (line, place.label.encode("ascii"), headers.raw, counted)
     fields = b"".join([b"%s: %s\r\n" % each for each in headers])
-    if _FIELDS.fullmatch(fields) is None or fields.count(b"\n") != len(headers):
-        bad = next((name for name, value in headers if _FIELDS.fullmatch(b"%s: %s\r\n" % (name, value)) is None), b"")
+    if PLAIN.fullmatch(fields) is None or fields.count(b"\n") != len(headers):
+        bad = next((name for name, value in headers if PLAIN.fullmatch(b"%s: %s\r\n" % (name, value)) is None), b"")
         raise LocalProtocolError(f"the header {bad!r} of the request to {place.label} is not HTTP")
     host = b"Host: %s\r\n" % place.label.encode("ascii")
     counted = b"Content-Length: %d\r\n" % length if length or method in _WITH_BODY else b""
     for name, value in headers:
         lower = name.lower()
-        if lower not in _OURS:
+        if lower not in FRAMING:
             continue
         if lower == b"host":
             host = b""

@@ -21,6 +21,7 @@ from kirostream.dialects.kiro.errors import classify
 from kirostream.dialects.kiro.names import ToolNames
 from kirostream.errors import RemoteProtocolError, SettingsError, UpstreamError
 from kirostream.filters.request_rules import apply_rules
+from kirostream.net.fields import Fields
 from kirostream.providers.kiro_forms import KiroForms
 from kirostream.providers.provider import Call, UpstreamRequest
 from kirostream.turn.model import DEFAULT_WINDOW, Model
@@ -247,13 +248,14 @@ class KiroProvider:
             ),
         )
         standing = self._standing(account, token)
-        headers = [
-            *standing.before,
-            (b"amz-sdk-request", b"attempt=%d; max=%d" % (call.attempt, call.attempts)),
-            (b"amz-sdk-invocation-id", call.invocation_id.encode()),
-            *standing.behind,
-        ]
-        return UpstreamRequest("POST", standing.urls[call.endpoint], headers, body)
+        raw = b"%bamz-sdk-request: attempt=%d; max=%d\r\namz-sdk-invocation-id: %b\r\n%b" % (
+            standing.before,
+            call.attempt,
+            call.attempts,
+            call.invocation_id.encode(),
+            standing.behind,
+        )
+        return UpstreamRequest("POST", standing.urls[call.endpoint], Fields.written(raw), body)
 
     def _standing(self, account: Account, token: Token) -> _Standing:
         """What all requests for turns of an account with this token have."""
@@ -268,7 +270,9 @@ class KiroProvider:
                 (b"x-amzn-kiro-agent-mode", self.settings.agent_mode.encode()),
             ]
             urls = [f"{url}/generateAssistantResponse" for url in self.endpoints(account, token)]
-            held = self._known[account.id] = _Standing(self.settings, account, token, before, behind, urls)
+            held = self._known[account.id] = _Standing(
+                self.settings, account, token, Fields(before).raw, Fields(behind).raw, urls
+            )
         return held
 
     def classify(self, status: int, headers: Headers, complaint: Complaint) -> UpstreamError:
@@ -343,14 +347,14 @@ class KiroProvider:
 class _Standing:
     """What the turns of one account have in common, as long as account, token and settings are the same objects.
 
-    `before` and `behind` are the headers round those of one call; `urls` are those of the endpoints.
+    `before` and `behind` are the headers round those of one call, as they are sent; `urls` are those of the endpoints.
     """
 
     settings: KiroSettings
     account: Account
     token: Token
-    before: Headers = field(repr=False)
-    behind: Headers = field(repr=False)
+    before: bytes = field(repr=False)
+    behind: bytes = field(repr=False)
     urls: Sequence[str]
 
 

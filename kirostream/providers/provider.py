@@ -19,7 +19,10 @@ from kirostream.turn.request import SearchHit, Tool, TurnRequest
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """One HTTP request, ready to be sent. It holds a bearer token: never log it."""
+    """One HTTP request, ready to be sent. It holds a bearer token: never log it.
+
+    Headers that are `net.fields.Fields` were checked before, and go out as they are.
+    """
 
     method: str
     url: str

@@ -8,9 +8,8 @@ A try that is to go to the same account again (a fresh token, a pause, a stricte
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import field
+import random
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import trio
@@ -54,10 +53,18 @@ class _Course:
     """
 
     began: float
-    tried: Tried = Tried(attempts=0)
+    attempts: int = 0
+    refreshed: bool = False
+    accounts: int = 1
+    seconds: float = 0.0
     account: AccountId | None = None
-    refused: set[AccountId] = field(default_factory=set)
+    refused: Collection[AccountId] = ()
     endpoint: int = 0
+
+    @property
+    def tried(self) -> Tried:
+        """What was done so far."""
+        return Tried(attempts=self.attempts, refreshed=self.refreshed, accounts=self.accounts, seconds=self.seconds)
 
     def need(self, model: str, conversation: str) -> Need:
         """What the next try needs."""
@@ -68,28 +75,29 @@ class _Course:
         if self.account is not None and account != self.account:  # it was taken by another turn meanwhile
             self._move(self.account)
         self.account = account
-        seconds = trio.current_time() - self.began
-        self.tried = replace(self.tried, attempts=self.tried.attempts + 1, seconds=seconds)
+        self.attempts += 1
+        self.seconds = trio.current_time() - self.began
 
     def follow(self, action: Action) -> None:
         """Prepare for what was decided."""
         match action:
             case Action.REFRESH:
-                self.tried = replace(self.tried, refreshed=True)
+                self.refreshed = True
             case Action.NEXT_ENDPOINT:
                 self.endpoint += 1
-                self.tried = replace(self.tried, attempts=0)
+                self.attempts = 0
             case Action.NEXT_ACCOUNT if self.account is not None:
                 self._move(self.account)
             case Action.FALL_BACK:
-                self.tried = replace(self.tried, attempts=0, accounts=1)
-                self.refused = set()
+                self.attempts, self.accounts = 0, 1
+                self.refused = ()
             case _:
                 pass
 
     def _move(self, account: AccountId) -> None:
         self.refused = {*self.refused, account}
-        self.tried = Tried(attempts=0, accounts=self.tried.accounts + 1)
+        self.attempts, self.refreshed = 0, False
+        self.accounts += 1
         self.account, self.endpoint = None, 0
 
 
@@ -102,8 +110,8 @@ class _Failure:
 
 
 def new_uuid() -> str:
-    """A random UUID (RFC 9562 section 5.4): `uuid.uuid4`, without its object."""
-    text = os.urandom(16).hex()
+    """A random UUID (RFC 9562 section 5.4): `uuid.uuid4`, without its object and a system call. It can be guessed."""
+    text = f"{random.getrandbits(128):032x}"
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
 
 
@@ -284,7 +292,7 @@ class Asker:
             conversation_id=ids[0],
             continuation_id=ids[1],
             invocation_id=new_uuid(),
-            attempt=course.tried.attempts,
+            attempt=course.attempts,
             attempts=self._failover.attempts,
             endpoint=course.endpoint,
         )

@@ -614,15 +614,18 @@ def conversation_ids(request: TurnRequest, scope: str) -> tuple[str, str]:
     conversation and the last message a person wrote, so that the tool rounds of one task share it.
     """
     messages = request.messages
-    conversation = _named(_NAMESPACE, "\n".join((scope, request.session or _first_said(messages))))
-    return _shown(conversation), _shown(_named(conversation, _first_said(reversed(messages))))
+    last = _first_said(reversed(messages))
+    first = request.session or (last if len(messages) == 1 else _first_said(messages))
+    conversation = _named(_NAMESPACE, f"{scope}\n{first}")
+    return _shown(conversation), _shown(_named(conversation, last))
 
 
 def _first_said(messages: Iterable[Message]) -> str:
     """The first text of a person, empty where there is none."""
     for message in messages:
         if message.role is Role.USER:
-            said = "".join([block.text for block in message.content if isinstance(block, Text)])
+            texts = [block.text for block in message.content if isinstance(block, Text)]
+            said = texts[0] if len(texts) == 1 else "".join(texts)
             if said:
                 return said
     return ""

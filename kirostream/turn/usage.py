@@ -46,21 +46,17 @@ class Usage:
             estimated=self.estimated or other.estimated,
         )
 
-    def from_context(self, percentage: float, window: int, said: int) -> Usage:
-        """These counts, corrected by the share of the context window that the upstream reports as used.
 
-        It is read as prompt plus what was said of the answer until it came; the prompt is what is left after our
-        estimate of that, and never less than what was estimated before (section 3.6, "recommended").
+def prompt_of_share(estimated: int, percentage: float, window: int, said: int) -> int:
+    """Tokens of a prompt, by the share of the context window that the upstream reports as used.
 
-        Args:
-            percentage: 0 to 100, a float32 on the wire.
-            window: the model's context window in tokens.
-            said: our estimate of the answer until then, in tokens.
-        """
-        used = round(percentage * window / 100)
-        return replace(
-            self,
-            input_tokens=max(self.input_tokens, used - said),
-            context_percentage=percentage,
-            estimated=True,
-        )
+    It is read as prompt plus what was said of the answer until it came; the prompt is what is left after our estimate
+    of that, and never less than what was estimated before (section 3.6, "recommended").
+
+    Args:
+        estimated: our own estimate of the prompt, in tokens.
+        percentage: 0 to 100, a float32 on the wire.
+        window: the model's context window in tokens.
+        said: our estimate of the answer until then, in tokens.
+    """
+    return max(estimated, round(percentage * window / 100) - said)

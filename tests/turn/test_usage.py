@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kirostream.turn.request import Image, Message, Role, Text, Tool, ToolCall, ToolResult, TurnRequest
 from kirostream.turn.tokens import IMAGE_TOKENS, estimate
-from kirostream.turn.usage import Usage
+from kirostream.turn.usage import Usage, prompt_of_share
 
 
 def test_prompt_tokens_hold_the_cached_ones() -> None:
@@ -13,12 +13,11 @@ def test_prompt_tokens_hold_the_cached_ones() -> None:
 
 
 def test_context_percentage_is_prompt_plus_answer() -> None:
-    usage = Usage(input_tokens=900, output_tokens=400).from_context(1.5, 200_000, said=400)
-    assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (2_600, 400, True)
+    assert prompt_of_share(900, 1.5, 200_000, said=400) == 2_600
 
 
 def test_context_percentage_never_lowers_the_estimate() -> None:
-    assert Usage(input_tokens=900).from_context(0.01, 200_000, said=400).input_tokens == 900
+    assert prompt_of_share(900, 0.01, 200_000, said=400) == 900
 
 
 def test_an_estimate_weighs_every_part() -> None:

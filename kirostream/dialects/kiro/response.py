@@ -74,7 +74,7 @@ from kirostream.turn.model import Model
 from kirostream.turn.request import TurnRequest
 from kirostream.turn.result import TurnResult, fold, unfold
 from kirostream.turn.tokens import BYTES_PER_TOKEN, estimate
-from kirostream.turn.usage import Usage
+from kirostream.turn.usage import Usage, prompt_of_share
 
 LIFT: Final = ("content", "input", "text")
 """Members whose raw strings the codec lifts: text, a call's arguments, a thought."""
@@ -206,7 +206,12 @@ class Reader(RunReader):
     def _text(self, said: Json, lifted: bytes | None) -> list[TurnEvent]:
         if "toolUseId" in said:  # an old form has the pieces of calls here (section 3.3)
             return self._tool(said, lifted)
-        return [*self._start(_string(said, "modelId")), *self._say(Reader._more_text, said.get("content"), lifted)]
+        events = self._start(_string(said, "modelId"))
+        if lifted is None or self._half or "content" not in said:
+            return [*events, *self._say(Reader._more_text, said.get("content"), lifted)]
+        self._more = Reader._more_text
+        events += self._more_text((lifted,))
+        return events
 
     def _thought(self, said: Json, lifted: bytes | None) -> list[TurnEvent]:
         events = [*self._start(), *self._say(Reader._more_thought, said.get("text"), lifted)]
@@ -269,8 +274,8 @@ class Reader(RunReader):
         if not pieces:
             return []
         self._output_bytes += sum(map(len, pieces))
-        settled = () if self._turn.open_kind is BlockKind.TEXT else self._settle()
-        return [*settled, *self._turn.text(pieces)]
+        turn = self._turn
+        return turn.text(pieces) if turn.open_kind is BlockKind.TEXT else [*self._settle(), *turn.text(pieces)]
 
     def _more_thought(self, pieces: Sequence[bytes]) -> list[TurnEvent]:
         pieces = _spoken(pieces)
@@ -385,16 +390,11 @@ class Reader(RunReader):
                 context_percentage=self._percentage,
                 estimated=output != self._counted.output_tokens,
             )
-        usage = Usage(
-            input_tokens=self._input,
-            output_tokens=_tokens(self._output_bytes),
-            thinking_tokens=_tokens(self._thought_bytes),
-            credits=self._credits,
-            estimated=True,
-        )
-        if self._percentage is None:
-            return usage
-        return usage.from_context(self._percentage, self._model.window, _tokens(self._said_by_then))
+        prompt, share = self._input, self._percentage
+        if share is not None:
+            prompt = prompt_of_share(prompt, share, self._model.window, _tokens(self._said_by_then))
+        output, thoughts = _tokens(self._output_bytes), _tokens(self._thought_bytes)
+        return Usage(prompt, output, 0, 0, thoughts, self._credits, share, True)  # made four times a turn
 
     def _share(self, said: Json) -> None:
         """A share of the window: the last one said counts, and what of the answer it may hold."""
