@@ -86,6 +86,13 @@ class CapturedExchange(Exchange):
         self._put(first)
         await self._inner.start(status, headers, first)
 
+    def offer_start(self, status: int, headers: Headers, first: bytes) -> bool:
+        whole = self._inner.offer_start(status, headers, first)
+        if self._inner.started:
+            self._capture.answered(status, headers)
+            self._put(first)
+        return whole
+
     async def send(self, data: bytes) -> None:
         self._put(data)
         await self._inner.send(data)
@@ -93,6 +100,10 @@ class CapturedExchange(Exchange):
     def offer(self, part: Part) -> bool:
         self._put(part.data)
         return self._inner.offer(part)
+
+    def offer_finish(self, last: bytes) -> bool:
+        self._put(last)
+        return self._inner.offer_finish(last)
 
     async def finish(self, last: bytes = b"") -> None:
         self._put(last)

@@ -87,6 +87,7 @@ class _Marked:
         self.body = exchange.body
         self.send = exchange.send
         self.offer = exchange.offer
+        self.offer_finish = exchange.offer_finish
         self.finish = exchange.finish
         self.abort = exchange.abort
 
@@ -100,6 +101,9 @@ class _Marked:
 
     async def start(self, status: int, headers: Headers, first: bytes = b"") -> None:
         await self._exchange.start(status, [*headers, *self._headers], first)
+
+    def offer_start(self, status: int, headers: Headers, first: bytes) -> bool:
+        return self._exchange.offer_start(status, [*headers, *self._headers], first)
 
     async def reply(self, status: int, headers: Headers, body: bytes) -> None:
         await self._exchange.reply(status, [*headers, *self._headers], body)

@@ -58,7 +58,7 @@ from kirostream.gateway.turns import (
     timing_headers,
     wants_resumable,
 )
-from kirostream.net.exchange import Exchange, PeerGone, PeerStalled
+from kirostream.net.exchange import Exchange, Headers, PeerGone, PeerStalled
 from kirostream.net.router import Router
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import START, Cursor, Rendering
@@ -336,19 +336,25 @@ class Responses:
     ) -> None:
         """Stream an answer from a place on. Where nothing was sent, a failure that comes first keeps its status."""
         log = kept.live.log
+        posted = exchange.request.method == "POST"
+        resumable = posted and wants_resumable(exchange.request)
+
+        def head() -> Headers:
+            kind = (b"content-type", DIALECTS[NAME].content_type)
+            headers = [kind, *STREAM_HEADERS, *id_headers(exchange.request.id)]
+            if posted and not follows:
+                headers += timing_headers(kept.live, self.gateway)
+            if resumable:
+                headers.append((TURN_HEADER, kept.live.heading.turn.encode()))
+            return headers
+
+        pump = Pump(exchange, log, kept.identified() if resumable else kept.rendering, at=at, follows=follows)
+        if hold and not kept.asked.background:
+            await pump.answer(head, self._heartbeats)
+            return
         if hold:
-            await self._heartbeats.hold(log)
-            if log.events and isinstance(log.events[0], TurnFailed) and not kept.asked.background:
-                raise log.events[0].error.anew()
-        kind = (b"content-type", DIALECTS[NAME].content_type)
-        headers = [kind, *STREAM_HEADERS, *id_headers(exchange.request.id)]
-        if not follows and exchange.request.method == "POST":
-            headers += timing_headers(kept.live, self.gateway)
-        rendering = kept.rendering
-        if wants_resumable(exchange.request) and exchange.request.method == "POST":
-            rendering = kept.identified()
-            headers.append((TURN_HEADER, kept.live.heading.turn.encode()))
-        await Pump(exchange, log, rendering, at=at, follows=follows).run(headers, self._heartbeats)
+            await self._heartbeats.hold(log)  # a failure of one in the background is what it has to tell
+        await pump.run(head(), self._heartbeats)
 
     def keep(self, asked: Asked, live: LiveTurn, caller: str, *, seals: bool = False, lingers: bool = False) -> Kept:
         """Have an answer at hand, if it may be needed again.

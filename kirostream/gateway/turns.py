@@ -27,7 +27,6 @@ from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, Pe
 from kirostream.relay.live import LiveTurn
 from kirostream.relay.log import Rendering
 from kirostream.relay.relay import Relay
-from kirostream.turn.events import TurnFailed
 from kirostream.turn.request import TurnRequest
 from kirostream.turn.result import fold, whole_calls
 
@@ -145,6 +144,7 @@ class TurnsHandler:
         settings: GatewaySettings,
     ) -> None:
         self._dialect = dialect
+        self._kind: Final = (b"content-type", dialect.content_type)
         self._relay = relay
         self._media = media
         self._callers = callers
@@ -243,7 +243,7 @@ class TurnsHandler:
             with trio.move_on_after(settings.stream.hold_head):
                 await until_all_speak(lives)
             raise_early_failure(lives)
-            headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(exchange.request.id))
+            headers = (self._kind, *STREAM_HEADERS, *id_headers(exchange.request.id))
             await exchange.start(200, headers)
             await pump_several(exchange, lives, dialect.choices_writer(request, heading), settings.stream.heartbeat)
             await exchange.finish()
@@ -257,16 +257,15 @@ class TurnsHandler:
 
     async def _stream(self, exchange: Exchange, live: LiveTurn, *, follows: bool = False) -> None:
         log, dialect, resumable = live.log, self._dialect, wants_resumable(exchange.request)
-        await self._heartbeats.hold(log)
-        if log.events and isinstance(log.events[0], TurnFailed):
-            raise log.events[0].error.anew()
-        headers = ((b"content-type", dialect.content_type), *STREAM_HEADERS, *id_headers(exchange.request.id))
-        if not follows:
-            headers = (*headers, *timing_headers(live, self._settings))
-        if resumable:
-            headers = (*headers, (TURN_HEADER, live.heading.turn.encode()))
+
+        def head() -> Headers:
+            headers: Headers = (self._kind, *STREAM_HEADERS, *id_headers(exchange.request.id))
+            if not follows:
+                headers = (*headers, *timing_headers(live, self._settings))
+            return (*headers, (TURN_HEADER, live.heading.turn.encode())) if resumable else headers
+
         if follows or resumable:
             rendering = live.rendering(dialect.name, lambda: dialect.writer(live.request, live.heading), ids=resumable)
         else:
             rendering = Rendering(log, dialect.writer(live.request, live.heading), kept=False)
-        await Pump(exchange, log, rendering, follows=follows).run(headers, self._heartbeats)
+        await Pump(exchange, log, rendering, follows=follows).answer(head, self._heartbeats)

@@ -262,6 +262,12 @@ class Served(Exchange, ABC):
     def outlet(self) -> Outlet | None:
         return None
 
+    def offer_start(self, status: int, headers: Headers, first: bytes) -> bool:
+        return False
+
+    def offer_finish(self, last: bytes) -> bool:
+        return False
+
     def timed(self, headers: Headers) -> Headers:
         """`headers`, with the milliseconds from the request's head to this answer's (W3C Server-Timing)."""
         if not self._book.timing or any(name == b"server-timing" for name, _ in headers):

@@ -156,6 +156,17 @@ class Exchange(Protocol):
             PeerGone, PeerStalled: as for `send`.
         """
 
+    def offer_start(self, status: int, headers: Headers, first: bytes) -> bool:
+        """As `start`, as far as that goes without waiting.
+
+        Returns:
+            Whether all of it is sent. Otherwise `started` says whether the answer has begun: then what is left goes
+            with the next `send` or `finish`, as for `offer`. Where it has not, nothing was done: call `start`.
+
+        Raises:
+            LocalProtocolError: HTTP has no such head.
+        """
+
     async def send(self, data: bytes) -> None:
         """Send a part of the body, at once.
 
@@ -174,6 +185,13 @@ class Exchange(Protocol):
 
     async def finish(self, last: bytes = b"") -> None:
         """The body is whole with its last part, which goes out in the same write as its end."""
+
+    def offer_finish(self, last: bytes) -> bool:
+        """As `finish`, as far as that goes without waiting. To be called where there is an `outlet`. It does not raise.
+
+        Returns:
+            Whether all of it is sent. Otherwise call `finish`, with nothing more to say.
+        """
 
     async def reply(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer: head, ``content-length``, body, end."""

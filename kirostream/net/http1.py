@@ -538,6 +538,7 @@ class _Http1Exchange(Served):
         self._cycle = cycle
         self._answer = _Answer.UNSTARTED
         self._body_asked = False
+        self._owes_end = False  # the end was offered, and not all of it went
         self.closes = False
 
     def __repr__(self) -> str:
@@ -618,6 +619,13 @@ class _Http1Exchange(Served):
         wire = self._begin(status, headers, None)
         await self._connection.write(wire + self._frame(first))
 
+    def offer_start(self, status: int, headers: Headers, first: bytes) -> bool:
+        connection = self._connection
+        if self._answer is not _Answer.UNSTARTED or connection.cut_off or not connection.outlet.free:
+            return False
+        wire = self._begin(status, headers, None)
+        return connection.offer(wire + self._frame(first))
+
     def _begin(self, status: int, headers: Headers, length: int | None) -> bytes:
         if self._answer is not _Answer.UNSTARTED:
             raise LocalProtocolError("an answer was started twice")
@@ -675,7 +683,21 @@ class _Http1Exchange(Served):
             return b"%x\r\n%b\r\n" % (len(data), data)
         return self._cycle.count(data) if answer is _Answer.COUNTED else data
 
+    def offer_finish(self, last: bytes) -> bool:
+        if self._answer is not _Answer.CHUNKED:
+            return False  # finish says why, or does it
+        whole = self._connection.offer(self._frame(last) + self._end())
+        self._owes_end = not whole
+        if whole:
+            self.ending = "whole"
+        return whole
+
     async def finish(self, last: bytes = b"") -> None:
+        if self._owes_end:
+            await self._connection.write(b"")
+            self._owes_end = False
+            self.ending = "whole"
+            return
         if self._answer in (_Answer.UNSTARTED, _Answer.OVER):
             raise self._misused("finish")
         wire = self._frame(last) + self._end()

@@ -217,8 +217,9 @@ class _Intake:
         self.begun = False
 
     def __call__(self, data: bytes) -> bool:
-        came = perf_counter()
         log = self._log
+        spent = log.spent
+        spent.came = came = perf_counter()
         if self._tried is not None:
             self._tried.answer.add(data)
         if log.lane is None or not log.lane.push(data):
@@ -230,9 +231,9 @@ class _Intake:
             if not self.begun:
                 self.begun = True
                 self._on_first_event()
-            log.spent.took(came, heard=True)
+            spent.took(came, heard=True)
             return log.has_room and not log.finished
-        log.spent.took(came, heard=False)
+        spent.took(came, heard=False)
         return True
 
     @property

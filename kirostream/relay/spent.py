@@ -17,12 +17,14 @@ from time import perf_counter
 class Spent:
     """The times of one turn, in seconds by `time.perf_counter`."""
 
-    __slots__ = ("_asked", "_left", "arrived", "first", "own", "takes", "waited")
+    __slots__ = ("_asked", "_left", "arrived", "came", "first", "own", "takes", "waited")
 
     def __init__(self) -> None:
         self.arrived = self._left = perf_counter()
         """When the request was there, whole."""
         self._asked = False
+        self.came = 0.0
+        """When the part came that is taken now."""
         self.waited = 0.0
         """For the upstream, in all tries."""
         self.first: float | None = None
@@ -50,7 +52,8 @@ class Spent:
 
     def so_far(self) -> tuple[float, float]:
         """Our own part of the time since the request was there, and the upstream's."""
-        return max(perf_counter() - self.arrived - self.waited, 0.0), self.waited
+        waited = self.waited + max(self.came - self._left, 0.0)  # the head of an answer may go out with its first part
+        return max(perf_counter() - self.arrived - waited, 0.0), waited
 
     @property
     def token(self) -> float | None:

@@ -12,6 +12,7 @@ import trio.testing
 from helpers.exchange import FakeExchange
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading
+from kirostream.errors import UpstreamOverloaded
 from kirostream.gateway.sse import Heartbeats, Pump
 from kirostream.net.exchange import Exchange, Headers, Part, PeerGone
 from kirostream.net.quick import Outlet
@@ -24,6 +25,7 @@ from kirostream.turn.events import (
     Stop,
     TurnEnded,
     TurnEvent,
+    TurnFailed,
     TurnStarted,
 )
 from kirostream.turn.request import Message, Role, Text, TurnRequest
@@ -273,3 +275,98 @@ async def test_a_head_that_nobody_waits_for_any_more_is_forgotten(autojump_clock
     with trio.move_on_after(1.0):
         await heartbeats.hold(TurnLog())
     assert not heartbeats._held
+
+
+class Ready(CountingExchange):
+    """Takes head, parts and end at once; `behind`: what it keeps of one of them, for the task to send."""
+
+    def __init__(self, behind: str = "") -> None:
+        super().__init__("POST", "/v1/messages")
+        self.behind = behind
+        self.finished = False
+        self.offers = 0
+
+    def offer_start(self, status: int, headers: Headers, first: bytes) -> bool:
+        self.offers += 1
+        assert not self.started
+        self.started, self.status, self.headers = True, status, dict(headers)
+        self.sent += first
+        self.outlet = Outlet(None)
+        self.outlet.free = True
+        return self.behind != "start"
+
+    def offer_finish(self, last: bytes) -> bool:
+        self.offers += 1
+        self.sent += last
+        self.finished = self.behind != "finish"
+        return self.finished
+
+    async def finish(self, last: bytes = b"") -> None:
+        assert not self.finished
+        self.finished = True
+        await super().finish(last)
+
+
+@pytest.mark.parametrize(("behind", "writes"), [("", 0), ("start", 1), ("finish", 1)])
+async def test_head_and_end_go_out_without_the_task(
+    behind: str, writes: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    exchange, log = Ready(behind), TurnLog()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pumped(exchange, log).answer, lambda: [(b"x", b"y")], Heartbeats(10.0))
+        await trio.testing.wait_all_tasks_blocked()
+        log.append(START)
+        assert (exchange.started, exchange.headers) == (True, {b"x": b"y"})
+        assert b"content_block_start" in exchange.sent
+        await trio.testing.wait_all_tasks_blocked()
+        log.append([BlockDelta.of(0, "a")])
+        assert b"text_delta" in exchange.sent
+        log.append(END)
+        assert exchange.sent.endswith(b'"message_stop"}\n\n')
+    assert exchange.finished
+    assert (exchange.offers, exchange.writes) == (2, writes)
+    assert exchange.sent.count(b"event: ") == 6
+
+
+async def test_an_exchange_that_has_to_wait_is_served_by_the_task(autojump_clock: trio.testing.MockClock) -> None:
+    exchange, log = CountingExchange("POST", "/v1/messages"), TurnLog()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pumped(exchange, log).answer, lambda: [(b"x", b"y")], Heartbeats(10.0))
+        await trio.testing.wait_all_tasks_blocked()
+        log.append(START)
+        assert not exchange.started
+        await trio.testing.wait_all_tasks_blocked()
+        log.append([BlockDelta.of(0, "a"), *END])
+    assert (exchange.writes, exchange.headers) == (2, {b"x": b"y"})
+    assert exchange.sent.count(b"event: ") == 6
+
+
+async def test_a_head_that_went_out_by_itself_is_followed_by_heartbeats(autojump_clock: trio.testing.MockClock) -> None:
+    exchange, log = Ready(), TurnLog()
+    heartbeats = Heartbeats(10.0, hold=12.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(pumped(exchange, log).answer, tuple, heartbeats)
+            await trio.sleep(1)
+            log.append(START)
+            await trio.sleep(13)  # longer than a head is held, and than a client waits for a sign of life
+            assert exchange.sent.count(b"event: ping") == 1
+            await trio.sleep(12)
+            assert exchange.sent.count(b"event: ping") == 2
+            log.append(END)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_turn_that_fails_at_once_keeps_its_error(autojump_clock: trio.testing.MockClock) -> None:
+    exchange, log = Ready(), TurnLog()
+
+    async def answer() -> None:
+        with pytest.raises(UpstreamOverloaded):
+            await pumped(exchange, log).answer(tuple, Heartbeats(10.0))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        await trio.testing.wait_all_tasks_blocked()
+        log.append([TurnFailed(UpstreamOverloaded("busy"))])
+    assert not exchange.started

@@ -35,6 +35,12 @@ class FakeExchange:
         self.started, self.status, self.headers = True, status, dict(headers)
         self.sent += first
 
+    def offer_start(self, status: int, headers: Headers, first: bytes) -> bool:
+        return False
+
+    def offer_finish(self, last: bytes) -> bool:
+        return False
+
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
         assert self.started

@@ -70,6 +70,12 @@ class FakeExchange:
         self.status, self.headers = status, dict(headers)
         await self.send(first)
 
+    def offer_start(self, status: int, headers: Headers, first: bytes) -> bool:
+        return False
+
+    def offer_finish(self, last: bytes) -> bool:
+        return False
+
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
         assert self.started

@@ -879,6 +879,103 @@ async def test_the_outlet_of_an_answer_takes_its_chunks(version: bytes) -> None:
     assert {record.sent for record in under_test.records} == {4 if version == b"1.0" else 3}
 
 
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_head_and_end_that_are_offered_need_no_wait(version: bytes) -> None:
+    async def handler(exchange: Exchange) -> None:
+        assert exchange.offer_start(201, [(b"x", b"y")], b"a")
+        assert exchange.started
+        assert not exchange.offer_start(202, [], b"twice")
+        if version == b"1.1":
+            assert exchange.offer_finish(b"b")
+            assert not exchange.offer(Part(b"late"))
+        else:  # its end is that of the connection
+            assert not exchange.offer_finish(b"never")
+            await exchange.finish(b"b")
+
+    async with open_door(handler) as under_test:
+        port = await under_test.listen()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            talk = Talk(stream)
+            for _ in range(2 if version == b"1.1" else 1):  # and the connection goes on
+                await talk.send(GET.replace(b"1.1", version))
+                answer = await talk.answer()
+                assert (answer.status, answer.headers[b"x"], answer.body) == (201, b"y", b"ab")
+    assert {(record.ending, record.status, record.sent) for record in under_test.records} == {("whole", 201, 2)}
+
+
+async def test_a_head_that_is_none_is_not_begun() -> None:
+    async def handler(exchange: Exchange) -> None:
+        with pytest.raises(LocalProtocolError):
+            exchange.offer_start(200, [(b"x", b"\n")], b"")
+        assert not exchange.started
+        await exchange.reply(204, [], b"")
+
+    async with open_door(handler) as under_test:
+        port = await under_test.listen()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            talk = Talk(stream)
+            await talk.send(GET)
+            assert (await talk.answer()).status == 204
+
+
+@pytest.mark.parametrize("what", ["start", "finish"])
+async def test_what_the_offer_of_a_head_or_an_end_leaves_is_sent_by_the_task(what: str) -> None:
+    large = bytes(32 << 20)
+    left = trio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        if what == "start":
+            assert not exchange.offer_start(200, [], large)
+            assert exchange.started
+            assert exchange.outlet is not None
+            assert not exchange.outlet.free
+            left.set()
+            await exchange.finish(b"end")
+        else:
+            assert exchange.offer_start(200, [], b"")
+            assert not exchange.offer_finish(large + b"end")
+            left.set()
+            await exchange.finish()
+
+    async with open_door(handler) as under_test:
+        port = await under_test.listen()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            talk = Talk(stream)
+            await talk.send(GET)
+            await left.wait()
+            assert (await talk.answer()).body == large + b"end"
+            await talk.send(GET)
+            assert (await talk.answer()).body == large + b"end"
+    assert {record.ending for record in under_test.records} == {"whole"}
+
+
+async def test_an_end_that_is_offered_to_a_client_that_does_not_read_is_a_stall() -> None:
+    async def handler(exchange: Exchange) -> None:
+        assert exchange.offer_start(200, [], b"")
+        assert not exchange.offer_finish(bytes(32 << 20))
+        await exchange.finish()
+
+    async with open_door(handler, Http1Settings(write_deadline=0.2)) as under_test:
+        port = await under_test.listen()
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stalled:
+            await stalled.send_all(GET)
+            while not under_test.records:
+                await trio.sleep(0.01)
+    assert under_test.records[0].ending == "stalled"
+
+
+async def test_a_head_is_not_offered_over_a_stream_that_is_no_socket() -> None:
+    async def handler(exchange: Exchange) -> None:
+        assert not exchange.offer_start(200, [], b"a")
+        assert not exchange.started
+        await exchange.reply(200, [], b"b")
+
+    async with open_door(handler) as under_test:
+        talk = under_test.talk()
+        await talk.send(GET)
+        assert (await talk.answer()).body == b"b"
+
+
 async def test_offers_over_a_stream_that_is_no_socket_are_sent_by_the_next_send() -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.start(200, [])

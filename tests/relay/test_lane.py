@@ -115,6 +115,13 @@ class Wired(FakeExchange):
         self.outlet.free = not self.outlet.unsent
         await trio.lowlevel.checkpoint()
 
+    def offer_finish(self, last: bytes) -> bool:
+        assert self.outlet is not None
+        whole = not last or self.outlet.offer(Part(last).chunk)
+        if whole:
+            self._sock.close()
+        return whole
+
     async def finish(self, last: bytes = b"") -> None:
         await self.send(last)
         self._sock.close()
