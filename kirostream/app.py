@@ -425,6 +425,8 @@ async def open_gateway(
                 recorder=recorder,
                 ledger=ledger,
                 logs=logs,
+                captures=captures,
+                hub=hub,
                 nursery=serving,
             )
 

@@ -13,8 +13,10 @@ from kirostream.accounts.pool import Pool
 from kirostream.gateway.callers import Callers
 from kirostream.net.door import DoorSnapshot
 from kirostream.net.exchange import Exchange
+from kirostream.net.hub import BOUNDS, Hub
 from kirostream.relay.relay import Relay
-from kirostream.telemetry.counts import Counts
+from kirostream.telemetry.captures import Captures
+from kirostream.telemetry.counts import Counts, Histogram
 from kirostream.telemetry.logfiles import LogFiles
 from kirostream.telemetry.metrics import CONTENT_TYPE, Metrics, Sample
 from kirostream.telemetry.recorder import Recorder
@@ -51,6 +53,8 @@ def open_metering(
     recorder: Recorder,
     ledger: Ledger | None,
     logs: LogFiles | None,
+    captures: Captures,
+    hub: Hub | None,
     nursery: trio.Nursery,
 ) -> MetricsHandler:
     """The handler. From now on the event loop is watched for being late."""
@@ -60,9 +64,16 @@ def open_metering(
         yield from _turns(relay)
         yield from _doors(door())
         yield from _accounts(pool)
-        yield from _sinks(recorder, ledger, logs)
+        yield from _sinks(recorder, ledger, logs, captures)
 
-    return MetricsHandler(Metrics(counts, now), callers)
+    def carried() -> Histogram | None:
+        if hub is None:
+            return None
+        found = Histogram(BOUNDS)
+        found.counts, found.total = hub.times
+        return found
+
+    return MetricsHandler(Metrics(counts, now, carried), callers)
 
 
 def _turns(relay: Relay) -> Iterator[Sample]:
@@ -101,11 +112,15 @@ def _accounts(pool: Pool) -> Iterator[Sample]:
     yield Sample(name="kirostream_leases_waiting", help="Turns that wait for an account.", value=snapshot.waiting)
 
 
-def _sinks(recorder: Recorder, ledger: Ledger | None, logs: LogFiles | None) -> Iterator[Sample]:
+def _sinks(recorder: Recorder, ledger: Ledger | None, logs: LogFiles | None, captures: Captures) -> Iterator[Sample]:
     yield Sample(
         name="kirostream_facts_dropped", help="Facts that a sink refused.", value=recorder.dropped, counter=True
     )
-    snapshots = {"usage": ledger and ledger.snapshot(), "logs": logs and logs.snapshot()}
+    snapshots = {
+        "usage": ledger and ledger.snapshot(),
+        "logs": logs and logs.snapshot(),
+        "captures": captures.snapshot() if captures.on else None,
+    }
     for sink, of in snapshots.items():
         if not of:
             continue

@@ -101,14 +101,25 @@ class Poller:
     Args:
         epoll, trio: their descriptors.
         ended: called with a watch that wants no more, and with what it raised. It removes it.
+        bounds: of `times`, in seconds.
 
     Attributes:
         called: whether the last `wait` saw, or may have missed, that Trio's epoll has something.
+        times: how many of the reads that were carried took no longer than each bound, and how many took longer than
+            all, from the lap's beginning to when the client's socket had them; and their sum. Of one lap in 64 of those
+            that carry something.
     """
 
     called: bool
+    times: tuple[list[int], float]
 
-    def __init__(self, epoll: int, trio: int, ended: Callable[[Watch, BaseException | None], None]) -> None: ...
+    def __init__(
+        self,
+        epoll: int,
+        trio: int,
+        ended: Callable[[Watch, BaseException | None], None],
+        bounds: Sequence[float] = (),
+    ) -> None: ...
     def add(self, watch: Watch) -> None:
         """Serve what comes on its socket. It has to live until it is removed."""
     def remove(self, watch: Watch) -> None:

@@ -19,7 +19,7 @@ from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawRealloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kirostream.net._quick cimport Outlet
@@ -92,6 +92,8 @@ cdef enum:
     PIECES = 1024  # of one read
     HEAD = 18  # the size of a chunk and its line end, at most
     LONGEST = 20  # digits of a number
+    CLOCKED = 64  # laps of the hub that carry something, of which one is clocked
+    MOST_BOUNDS = 32
 
 HAS_EPOLL = bool(KS_EPOLL)
 
@@ -447,13 +449,25 @@ cdef class Poller:
     cdef int most, count
     cdef ssize_t got  # by the last read
     cdef Desk desk
+    cdef unsigned int laps  # that have carried something
+    cdef bint carries, clocked  # this lap
+    cdef double woke  # in this lap
+    cdef double[MOST_BOUNDS] bounds
+    cdef uint64_t[MOST_BOUNDS + 1] took
+    cdef double took_total
+    cdef int bounds_count
     cdef uint8_t[READ] buffer
     cdef uint8_t[READ] join
 
-    def __init__(self, int epoll, int trio, ended):
+    def __init__(self, int epoll, int trio, ended, bounds=()):
+        if len(bounds) > MOST_BOUNDS:
+            raise ValueError(f"{len(bounds)} bounds; it takes {MOST_BOUNDS}")
         self.epoll = epoll
         self.trio = trio
         self.ended = ended
+        for bound in bounds:
+            self.bounds[self.bounds_count] = bound
+            self.bounds_count += 1
 
     def __dealloc__(self):
         PyMem_RawFree(self.watches)
@@ -478,6 +492,24 @@ cdef class Poller:
         self.watches[watch.fd] = NULL
         self.count -= 1
 
+    @property
+    def times(self):
+        return [self.took[i] for i in range(self.bounds_count + 1)], self.took_total
+
+    cdef inline void has_carried(self) noexcept nogil:
+        """One more read was carried."""
+        self.carries = True
+        if self.clocked:
+            self.clock()
+
+    cdef void clock(self) noexcept nogil:
+        cdef double took = ks_now() - self.woke
+        cdef int i = 0
+        while i < self.bounds_count and took > self.bounds[i]:
+            i += 1
+        self.took[i] += 1
+        self.took_total += took
+
     def wait(self, double timeout, bint watched, runq):
         cdef ks_ready[BATCH] ready
         cdef double patience = 0.0 if watched else timeout
@@ -491,11 +523,17 @@ cdef class Poller:
                     count = ks_wait(self.epoll, ready, BATCH, <int>min(patience * 1000 + 0.999, 86400e3))
                     now = ks_now()
                     patience = end - now
+                    self.laps += self.carries
+                    self.carries = False
+                    self.clocked = not self.laps % CLOCKED
+                    self.woke = now
                     i = 0
                     while i < count:
                         outcome = self.carried(ready[i].fd, now)
                         if outcome != CARRIED:
                             break
+                        if self.got > 0:
+                            self.has_carried()
                         i += 1
                     if i < count or count < 0 or patience <= 0 or watched:
                         break
@@ -512,6 +550,8 @@ cdef class Poller:
                 i += 1
                 if i < count:
                     outcome = self.carried(ready[i].fd, now)
+                    if outcome == CARRIED and self.got > 0:
+                        self.has_carried()
             if count == BATCH:
                 self.called = True  # it may come behind them
             if timeout == 0.0 or watched or runq or not self.count or patience <= 0:
@@ -570,4 +610,6 @@ cdef class Poller:
             watch.at.fall_behind(&self.desk)
         elif outcome == LOST:
             raise MemoryError
+        elif outcome == CARRIED:
+            self.has_carried()
         return outcome != STRANGE

@@ -6,7 +6,7 @@ of the upstream, however many tokens are in it; what is left of the time is our 
 
 Taking a part ends when the client's socket has it, where it is sent in the same step, as it nearly always is; what a
 slow client, or a door that frames elsewhere, does with it later is not in it. Nor is what a track carries in compiled
-code (`relay.lane`): a look at the clock would cost more than it does.
+code (`relay.lane`): a look at the clock for each would cost too much. The hub clocks one of 64 laps (`Hub.times`).
 """
 
 from __future__ import annotations

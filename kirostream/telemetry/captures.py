@@ -86,11 +86,11 @@ class CaptureSettings:
 
 @dataclass(frozen=True, slots=True)
 class CapturesSnapshot:
-    """Captures under way and waiting to be written, written and missed. `trouble` says why writing fails, "" if not."""
+    """Counts: under way or waiting to be written, written, dropped. `trouble` says why writing fails, "" if not."""
 
-    open: int
+    queued: int
     written: int
-    missed: int
+    dropped: int
     trouble: str
 
 
@@ -274,7 +274,7 @@ class Captures:
         self._queue: deque[Capture] = deque()
         self._some = trio.lowlevel.ParkingLot()
         self._writing = trio.Lock()
-        self._written = self._missed = 0
+        self._written = self._dropped = 0
         self._trouble = ""
         self.adopt(settings)
 
@@ -296,14 +296,14 @@ class Captures:
 
     def snapshot(self) -> CapturesSnapshot:
         """How it goes."""
-        return CapturesSnapshot(len(self._open) + len(self._queue), self._written, self._missed, self._trouble)
+        return CapturesSnapshot(len(self._open) + len(self._queue), self._written, self._dropped, self._trouble)
 
     def begin(self, request: str) -> Capture | None:
         """A capture of an exchange, held by who asked; None: none is wanted, or there are too many."""
         if not self.on:
             return None
         if len(self._open) + len(self._queue) >= MOST_OPEN:
-            self._missed += 1
+            self._dropped += 1
             return None
         made = self._open[request] = Capture(self, request)
         return made
@@ -396,15 +396,15 @@ class Captures:
             if not self._trouble:
                 self._tell(SinkTroubled(sink="captures", message=error.message))
             self._trouble = error.message
-            self._missed += 1
+            self._dropped += 1
             return
         except Exception as error:  # noqa: BLE001 - a bug here costs this capture, and nothing else
             self._tell(faulted("captures", error))
-            self._missed += 1
+            self._dropped += 1
             return
         if self._trouble:
             self._trouble = ""
-            self._tell(SinkRecovered(sink="captures", lost=self._missed))
+            self._tell(SinkRecovered(sink="captures", lost=self._dropped))
 
     def _write(self, capture: Capture) -> None:
         from kirostream.telemetry.capture_files import shown

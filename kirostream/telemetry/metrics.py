@@ -43,11 +43,17 @@ class Metrics:
     Args:
         counts: since the start.
         now: figures of the rooms, asked for with each text.
+        carried: how long tokens took that compiled code carried; gives None where none did.
     """
 
-    def __init__(self, counts: Counts, now: Callable[[], Iterable[Sample]]) -> None:
+    def __init__(
+        self,
+        counts: Counts,
+        now: Callable[[], Iterable[Sample]],
+        carried: Callable[[], Histogram | None] = lambda: None,
+    ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(counts, now))
+        self._registry.register(_Collector(counts, now, carried))
         ProcessCollector(registry=self._registry)
 
     def __repr__(self) -> str:
@@ -59,9 +65,12 @@ class Metrics:
 
 
 class _Collector(Collector):
-    def __init__(self, counts: Counts, now: Callable[[], Iterable[Sample]]) -> None:
+    def __init__(
+        self, counts: Counts, now: Callable[[], Iterable[Sample]], carried: Callable[[], Histogram | None]
+    ) -> None:
         self._counts = counts
         self._now = now
+        self._carried = carried
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: names are known by what is collected."""
@@ -102,6 +111,14 @@ class _Collector(Collector):
             "of reads that compiled code did not carry.",
             counts.own_token,
         )
+        carried = self._carried()
+        if carried is not None:
+            yield _histogram(
+                "kirostream_overhead_carried_token_seconds",
+                "The same of each read that compiled code carried, from the hub's waking on; of one lap of the hub in "
+                "64.",
+                carried,
+            )
         yield _histogram("kirostream_loop_lag_seconds", "How late the event loop was.", counts.lag)
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for sample in self._now():

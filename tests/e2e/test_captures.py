@@ -25,7 +25,7 @@ CLI = CliRunner()
 
 async def captures(client: httpx.AsyncClient, url: str) -> list[dict[str, Any]]:
     """Every capture, as the export has it, oldest first; none is under way."""
-    while (await client.get(f"{url}/admin/api/captures", headers=KEY)).json()["open"]:
+    while (await client.get(f"{url}/admin/api/captures", headers=KEY)).json()["queued"]:
         await trio.sleep(0.001)
     answer = await client.get(f"{url}/admin/api/captures/export", headers=KEY)
     assert answer.headers["content-disposition"] == 'attachment; filename="kirostream-captures.json"'
@@ -123,7 +123,7 @@ async def test_it_is_switched_by_a_setting_that_acts_at_once(tmp_path: Path) -> 
             done = await at.ask("PUT", "/admin/api/settings/relay.captures.mode", {"value": mode})
             assert (done.status_code, done.json()["acts"]) == (200, "now")
             assert (await at.say("[[say:one]]")).status_code == 200
-            while (said := await at.get("/admin/api/captures"))["open"]:
+            while (said := await at.get("/admin/api/captures"))["queued"]:
                 await trio.sleep(0.001)
             assert (said["mode"], len(said["captures"])) == (mode, count)
 

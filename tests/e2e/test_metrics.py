@@ -93,6 +93,23 @@ async def test_what_happened_is_counted(door: str, tmp_path: Path) -> None:
             assert sum(again["kirostream_exchanges_total"].values()) > sum(found["kirostream_exchanges_total"].values())
 
 
+async def test_tokens_that_compiled_code_carries_are_clocked(tmp_path: Path) -> None:
+    name = "kirostream_overhead_carried_token_seconds"
+    with trio.fail_after(30):
+        async with running(tmp_path) as (gateway, urls), httpx.AsyncClient(timeout=20) as client:
+            before = await metrics(client, urls["http1"])
+            said = ask("/v1/messages", "[[tokens:400]][[slow:1]]", stream=True)
+            await client.post(f"{urls['http1']}/v1/messages", json=said, headers=KEY)
+            after = await metrics(client, urls["http1"])
+    if not gateway.hub:
+        assert f"{name}_count" not in after
+        return
+    count = after[f"{name}_count"][()] - before[f"{name}_count"][()]
+    assert 1 <= count <= 40, "one lap in 64"
+    assert 0 < after[f"{name}_sum"][()] < count
+    assert after[f"{name}_bucket"][("le", "+Inf"),] == after[f"{name}_count"][()]
+
+
 async def test_a_turn_under_way_is_seen(tmp_path: Path) -> None:
     with trio.fail_after(30):
         async with running(tmp_path) as (_, urls), httpx.AsyncClient(timeout=20) as client:

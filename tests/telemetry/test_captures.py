@@ -53,7 +53,7 @@ async def test_an_exchange_is_kept_whole(tmp_path: Path) -> None:
     capture.answered(200, JSON)
     capture.answer.add(b"[1]")
     capture.turn_over({"turn": "0f3a9c", "outcome": "end"})
-    assert captures.snapshot().open == 1
+    assert captures.snapshot().queued == 1
     capture.release()
     await captures.flush()
     (path,) = captures.folder.iterdir()
@@ -73,7 +73,7 @@ async def test_an_exchange_is_kept_whole(tmp_path: Path) -> None:
     )
     assert [size for _, size in one["came"]["times"]] == [12, 13]
     assert found["answer"]["body"] == [1]
-    assert (captures.held, captures.snapshot().open, captures.snapshot().written) == (0, 0, 1)
+    assert (captures.held, captures.snapshot().queued, captures.snapshot().written) == (0, 0, 1)
 
 
 async def test_of_errors_only_what_failed_is_kept(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ async def test_all_that_are_under_way_have_a_size(tmp_path: Path, monkeypatch: p
     third.asked.add(b"12345678")
     assert [each.asked.data for each in (first, second, third)] == [b"12345678", b"12", b""]
     assert captures.begin("req_4") is None
-    assert captures.snapshot().missed == 1
+    assert captures.snapshot().dropped == 1
     for each in (first, second, third):
         each.release()
     await captures.flush()
@@ -184,7 +184,7 @@ async def test_a_disk_that_takes_nothing_is_told_once_and_a_bug_costs_one(
     await captures.flush()
     (told,) = facts
     assert isinstance(told, SinkTroubled)
-    assert (captures.snapshot().missed, captures.snapshot().trouble) == (2, told.message)
+    assert (captures.snapshot().dropped, captures.snapshot().trouble) == (2, told.message)
     (tmp_path / "captures").unlink()
     begun(captures).release()
     await captures.flush()

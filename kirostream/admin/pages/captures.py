@@ -16,13 +16,13 @@ from kirostream.telemetry.capture_files import CaptureEntry, CaptureReader
 class CapturesSaid(msgspec.Struct):
     """What there is, the newest first.
 
-    `mode` is ``relay.captures.mode``; `open` are under way or wait to be written; `missed` were not kept; `trouble`
+    `mode` is ``relay.captures.mode``; `queued` are under way or wait to be written; `dropped` were not kept; `trouble`
     says why writing fails, "" where it does not.
     """
 
     mode: str
-    open: int
-    missed: int
+    queued: int
+    dropped: int
     trouble: str
     captures: list[CaptureEntry]
 
@@ -83,7 +83,7 @@ class CapturesPage:
         """``GET /captures``."""
         now = self._captures.snapshot()
         entries = await trio.to_thread.run_sync(self._reader.entries)
-        return CapturesSaid(self._captures.settings.mode, now.open, now.missed, now.trouble, entries)
+        return CapturesSaid(self._captures.settings.mode, now.queued, now.dropped, now.trouble, entries)
 
     async def one(self, call: Call) -> dict[str, Any]:
         """``GET /captures/{id}``."""
