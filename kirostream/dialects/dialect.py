@@ -150,10 +150,16 @@ class Template(NamedTuple):
 
     def say(self, pieces: Sequence[bytes]) -> list[bytes]:
         """The wire blocks that say some pieces, at least one."""
-        before, between, after, first = self
+        first = self.number
         if first is None:
-            return [before + between.join(pieces) + after]
-        return [b"%b%d%b%b%b" % (before, number, between, piece, after) for number, piece in enumerate(pieces, first)]
+            return [self.before + self.between.join(pieces) + self.after]
+        form = self.form
+        return [form % numbered for numbered in enumerate(pieces, first)]
+
+    @property
+    def form(self) -> bytes:
+        """What `%` makes a numbered event of, with number and piece. To join the parts takes three times that."""
+        return b"%b%%d%b%%b%b" % tuple(words.replace(b"%", b"%%") for words in self[:3])
 
 
 class Templates(abc.ABC):

@@ -140,7 +140,7 @@ class Kept:
             return write_status(request, heading, "cancelled")
         if not self.live.log.finished:
             return write_status(request, heading, "in_progress" if self.live.log.events else "queued")
-        self.rendering.blocks()
+        self.rendering.catch_up()
         return self.writer.response
 
     def stored(self) -> Stored:

@@ -321,6 +321,10 @@ class Rendering:
         said = [event for block in written for event in block.split(b"\n\n") if event]
         return [b"id: %b.%d.%d\n%b\n\n" % (self._turn, index, n, event) for n, event in enumerate(said, 1)]
 
+    def catch_up(self) -> None:
+        """Have the writer know everything that was said so far."""
+        self._rendered(len(self._log.events))
+
     def blocks(self) -> list[bytes]:
         """Every wire block of what was said so far."""
         return [block for rendered in self._rendered() for block in rendered]
@@ -353,6 +357,11 @@ class Rendering:
         size = 0
         while index < len(blocks):
             rendered = blocks[index]
+            if not first and (new := sum(map(len, rendered))) <= at_most - size:
+                parts += rendered
+                size += new
+                index += 1
+                continue
             while first < len(rendered):
                 if parts and size + len(rendered[first]) > at_most:
                     return b"".join(parts), Cursor(base + index, first)

@@ -68,10 +68,12 @@ _KEEP_ALIVE: Final = sse.comment(b"keep-alive")
 
 
 class _Item:
-    """One item that is being said. `delta` is the template of what it says, None where that is held back."""
+    """One item that is being said. `delta` is the template of what it says, None where that is held back, and `form` is
+    made of it."""
 
     __slots__ = (
-        *("added", "call_id", "delta", "id", "index", "kind", "origin", "pieces", "query", "redacted", "unwrapper"),
+        *("added", "call_id", "delta", "form", "id", "index", "kind", "origin", "pieces", "query", "redacted"),
+        "unwrapper",
     )
 
     def __init__(self, index: int, kind: BlockKind, prefix: str, turn: str) -> None:
@@ -79,6 +81,7 @@ class _Item:
         self.kind = kind
         self.id = item_id(prefix, turn, index)
         self.delta: Template | None = None
+        self.form = b""
         self.pieces: list[bytes] = []
         self.call_id = ""
         self.redacted = ""
@@ -158,10 +161,10 @@ class Writer(Templates):
             item.pieces += pieces
             if item.delta is None:
                 return self._unwrap(item, pieces)
-            before, between, after, _ = item.delta
+            form = item.form = item.form or item.delta.form
             number = self._number
             self._number = number + len(pieces)
-            return [b"%b%d%b%b%b" % (before, n, between, piece, after) for n, piece in enumerate(pieces, number)]
+            return [form % numbered for numbered in enumerate(pieces, number)]
         match event:
             case TurnStarted():
                 if event.stands_in:
