@@ -28,7 +28,7 @@ from kirostream.accounts.pool import Pool
 from kirostream.accounts.roster import Roster
 from kirostream.accounts.store_sqlite import SqlitePoolStore
 from kirostream.accounts.terms import terms_of
-from kirostream.admin.lazy import PREFIXES, Lazily
+from kirostream.admin.lazy import PREFIXES, Lazily, refusing
 from kirostream.dataclass import dataclass
 from kirostream.doors import Doors, Places
 from kirostream.finding import as_set, described
@@ -324,7 +324,7 @@ async def open_gateway(
         door = Doors(
             Capturing(cors.around(router), captures, {path for method, path in router.routes() if method == "POST"}),
             settings,
-            refuse=cors.refusing(refuse),
+            refuse=cors.refusing(refusing(refuse)),
             on_fault=faults_to(recorder, "door"),
             on_exchange=exchanges_to(recorder),
         )
@@ -368,48 +368,58 @@ async def open_gateway(
         notes = tuple(note for one in found for note in one.notes) if simulator is None else ()
         if unkept:
             notes = (unkept, *notes)
-        if settings.admin.enabled:
-            recent = Recent()
-            recorder.add(recent, *Recent.KINDS)
+        recent = Recent()
 
-            def admin() -> Handler:
-                from kirostream.admin.desk import About
-                from kirostream.operating import open_operating
+        watched = False
 
-                return open_operating(
-                    settings,
-                    About(
-                        urls=(places.url, *places.urls),
-                        using=using,
-                        notes=notes,
-                        started_at=started_at,
-                        data_dir=data_dir,
-                        demo=simulator is not None,
-                        guests=guests is not None,
-                        unkept=unkept,
-                    ),
-                    switch=switch if simulator is None else None,
-                    accounts_dir=accounts_dir,
-                    relay=relay,
-                    pool=pool,
-                    keeper=keeper,
-                    house=house,
-                    clients=clients,
-                    callers=callers,
-                    book=book,
-                    recent=recent,
-                    recorder=recorder,
-                    ledger=ledger,
-                    logs=data_dir / LOGS if logs is not None else None,
-                    captures=captures,
-                    editor=lambda: steering.editor,
-                    door=door.snapshot,
-                    nursery=serving,
-                )
+        def watch(settings: Settings) -> None:
+            nonlocal watched
+            if settings.admin.enabled and not watched:
+                recorder.add(recent, *Recent.KINDS)
+                watched = True
 
-            room = Lazily("kirostream.operating", admin)
-            for prefix in PREFIXES:
-                router.mount(prefix, room)
+        watch(settings)
+        steering.adopters.append(watch)
+
+        def admin() -> Handler:
+            from kirostream.admin.desk import About
+            from kirostream.operating import open_operating
+
+            return open_operating(
+                steering.now,
+                About(
+                    urls=(places.url, *places.urls),
+                    using=using,
+                    notes=notes,
+                    started_at=started_at,
+                    data_dir=data_dir,
+                    demo=simulator is not None,
+                    guests=guests is not None,
+                    unkept=unkept,
+                ),
+                switch=switch if simulator is None else None,
+                accounts_dir=accounts_dir,
+                relay=relay,
+                pool=pool,
+                keeper=keeper,
+                house=house,
+                clients=clients,
+                callers=callers,
+                book=book,
+                recent=recent,
+                recorder=recorder,
+                ledger=ledger,
+                logs=data_dir / LOGS if logs is not None else None,
+                captures=captures,
+                editor=lambda: steering.editor,
+                door=door.snapshot,
+                adopters=steering.adopters,
+                nursery=serving,
+            )
+
+        room = Lazily("kirostream.operating", admin, lambda: steering.now.admin.enabled)
+        for prefix in PREFIXES:
+            router.mount(prefix, room)
         counts = Counts()
         owners.enter_context(recorder.adding(counts, *Counts.KINDS))
 

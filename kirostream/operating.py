@@ -140,6 +140,7 @@ def open_operating(
     editor: Callable[[], Editor],
     door: Callable[[], DoorSnapshot],
     switch: Switch | None,
+    adopters: list[Callable[[Settings], None]],
     nursery: trio.Nursery,
 ) -> Admin:
     """The admin room over a running gateway.
@@ -148,9 +149,11 @@ def open_operating(
         accounts_dir: where the list of its own accounts is kept; in a demo, not the person's own.
         logs: the folder of the log files; None: none are written.
         switch: to the simulator and back; None: in a demo, there is nothing to switch.
+        adopters: told of other settings.
         nursery: owns what goes on when a request is over, such as a sign-in that waits for a person.
     """
-    return open_admin(
+    verbs = AccountAdmin(settings, os.environ, accounts_dir, clients, keeper, keeps=True)
+    admin = open_admin(
         Desk(
             settings=settings.admin,
             about=about,
@@ -158,7 +161,7 @@ def open_operating(
             pool=pool,
             keeper=keeper,
             house=house,
-            verbs=AccountAdmin(settings, os.environ, accounts_dir, clients, keeper, keeps=True),
+            verbs=verbs,
             recent=recent,
             recorder=recorder,
             ledger=ledger,
@@ -173,3 +176,10 @@ def open_operating(
             clock=time.time,
         )
     )
+
+    def adopt(new: Settings) -> None:
+        admin.adopt(new.admin)
+        verbs.adopt(new)
+
+    adopters.append(adopt)
+    return admin

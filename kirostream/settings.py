@@ -79,7 +79,7 @@ class Settings:
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
     log: LogSettings = field(default_factory=LogSettings, metadata=LIVE)
     usage: UsageSettings = field(default_factory=UsageSettings, metadata=LIVE)
-    admin: AdminSettings = field(default_factory=AdminSettings)
+    admin: AdminSettings = field(default_factory=AdminSettings, metadata=LIVE)
 
 
 LEGACY: Final[Mapping[str, str]] = {

@@ -31,6 +31,8 @@ from kirostream.telemetry.log import LogSettings, LogSink
 from kirostream.telemetry.recorder import Recorder
 
 WORDS = {
+    "admin.password": "correct horse battery",
+    "relay.captures.mode": "errors",
     "log.level": "warning",
     "relay.filters.thinking_handling": "remove",
     "relay.filters.agentic": "off",
@@ -199,6 +201,7 @@ async def test_no_room_keeps_a_live_setting_that_has_changed(tmp_path: Path) -> 
     guests = {"guests.key": "ks-front"}
     async with place(tmp_path, **guests) as on:
         assert (await on.ask("hi")).status_code == 200
+        assert (await on.client.get("/admin/api/status", headers={"x-api-key": on.gateway.key})).status_code == 200
         editor = on.gateway.steering.editor
         for leaf in live:
             if (value := other(leaf)) != leaf.default:

@@ -1,4 +1,4 @@
-"""The admin room as one `Handler`: the API by its table, the panel's files, and one form of refusal.
+"""The admin room as one `Handler`: the API by its table, and the panel's files.
 
 A request to the API goes through four steps, in this order: who asks (`guard`), is the query and the body what the
 route takes, the route, the answer as JSON. Who may not ask learns nothing of what is there: a path that does not exist
@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from kirostream.admin.desk import Desk
-from kirostream.admin.errors import word
+from kirostream.admin.errors import SAFE_HEADERS
 from kirostream.admin.guard import Guard
 from kirostream.admin.openapi import document
 from kirostream.admin.pages.accounts import AccountsPage
@@ -33,16 +33,11 @@ from kirostream.admin.pages.usage import UsagePage
 from kirostream.admin.panel import Panel
 from kirostream.admin.password import PasswordFile
 from kirostream.admin.route import ANSWERED, API, Call, Route
-from kirostream.errors import KirostreamError, LocalProtocolError, MalformedRequest
-from kirostream.net.exchange import Exchange, Headers, HttpRequest, PeerGone, PeerStalled
+from kirostream.admin.settings import AdminSettings
+from kirostream.errors import MalformedRequest
+from kirostream.net.exchange import Exchange, Headers, HttpRequest
 from kirostream.net.router import Router
 
-SAFE_HEADERS: Final = (
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-)
 DOCUMENT: Final = f"{API}/openapi.json"
 
 
@@ -81,26 +76,26 @@ class Admin:
         for route in self.routes:
             self._router.add(route.method, route.whole_path, partial(self._serve, route))
 
+    def adopt(self, settings: AdminSettings) -> None:
+        """Go by other settings from now on."""
+        self._guard.adopt(settings)
+
     def __repr__(self) -> str:
         return f"<Admin {len(self.routes)} routes, {self._guard!r}>"
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Serve one request."""
+        """Serve one request. What it raises, the door has worded (`lazy.refusing`).
+
+        Raises:
+            KirostreamError: it is refused.
+        """
         request = exchange.request
-        try:
-            if self._panel.has(request.path):
-                await self._panel(exchange)
-                return
-            if not self._is_public(request):
-                self._guard.check(request)
-            await self._router(exchange)
-        except (PeerGone, PeerStalled, LocalProtocolError):
-            raise
-        except KirostreamError as error:
-            if exchange.started:
-                raise
-            status, headers, body = word(error)
-            await exchange.reply(status, [*headers, *SAFE_HEADERS], body)
+        if self._panel.has(request.path):
+            await self._panel(exchange)
+            return
+        if not self._is_public(request):
+            self._guard.check(request)
+        await self._router(exchange)
 
     def _is_public(self, request: HttpRequest) -> bool:
         return any(

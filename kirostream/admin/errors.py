@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ from kirostream.errors import (
     NotAllowed,
     RequestError,
     RequestTooLarge,
+    RequestTooSlow,
     SettingsError,
 )
 from kirostream.net.exchange import Headers
@@ -69,22 +70,29 @@ class Failure(msgspec.Struct, frozen=True):
     error: Fault
 
 
-_Said: TypeAlias = tuple[int, str, str]
-
-_KINDS: Final[tuple[tuple[type[KirostreamError], _Said], ...]] = (
-    (KeyRejected, (401, "unauthorized", "Log in at /admin, or send an admin key as `Authorization: Bearer KEY`.")),
-    (TooManyTries, (429, "too_many_tries", "Wait for the time in `retry-after`, then try again.")),
-    (NotAllowed, (403, "forbidden", "Load the page again, and log in with a key or password that may do this.")),
-    (Conflict, (409, "conflict", "Look at the present state, and change that first.")),
-    (Unavailable, (404, "unavailable", "Switch the feature on in the settings.")),
-    (NotThere, (404, "not_found", "Ask for the list again; it may have changed.")),
-    (NoSuchRoute, (404, "not_found", "See /admin/api/openapi.json for what there is.")),
-    (MethodNotAllowed, (405, "method_not_allowed", "Use one of the methods in `allow`.")),
-    (RequestTooLarge, (413, "too_large", "Send less at once.")),
-    (MalformedRequest, (400, "bad_request", "Correct what was sent; see /admin/api/openapi.json for its form.")),
-    (SettingsError, (400, "bad_value", "Correct the value, and send it again.")),
+SAFE_HEADERS: Final[Headers] = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+"""Of every answer of the API."""
 
+_KINDS: Final[Mapping[type[KirostreamError], tuple[str, str]]] = {
+    KeyRejected: ("unauthorized", "Log in at /admin, or send an admin key as `Authorization: Bearer KEY`."),
+    TooManyTries: ("too_many_tries", "Wait for the time in `retry-after`, then try again."),
+    NotAllowed: ("forbidden", "Load the page again, and log in with a key or password that may do this."),
+    Conflict: ("conflict", "Look at the present state, and change that first."),
+    Unavailable: ("unavailable", "Switch the feature on in the settings."),
+    NotThere: ("not_found", "Ask for the list again; it may have changed."),
+    NoSuchRoute: ("not_found", "See /admin/api/openapi.json for what there is."),
+    MethodNotAllowed: ("method_not_allowed", "Use one of the methods in `allow`."),
+    RequestTooLarge: ("too_large", "Send less at once."),
+    RequestTooSlow: ("too_slow", "Send the whole request at once."),
+    MalformedRequest: ("bad_request", "Correct what was sent; see /admin/api/openapi.json for its form."),
+    SettingsError: ("bad_value", "Correct the value, and send it again."),
+}
+"""The name of each kind, and what to do about it. Its status is its own."""
 
 _BLAMED: Final[Mapping[Blame, tuple[str, str]]] = {
     Blame.ACCOUNT: ("account", "Look at the account: it may have to sign in again, or to wait."),
@@ -95,21 +103,21 @@ _BLAMED: Final[Mapping[Blame, tuple[str, str]]] = {
 }
 
 
-def _said(error: KirostreamError) -> _Said:
-    for kind, said in _KINDS:
-        if isinstance(error, kind):
-            return said
+def _status(error: KirostreamError) -> int:
+    if isinstance(error, SettingsError):
+        return 400  # it has none: elsewhere nothing starts with it
     # What the upstream says of an account is no word of ours: its 401 must not log the operator out.
-    status = 409 if error.blame is Blame.ACCOUNT else error.status
-    return status, *_BLAMED[error.blame]
+    return 409 if error.blame is Blame.ACCOUNT else error.status
 
 
 def word(error: KirostreamError) -> tuple[int, Headers, bytes]:
     """Status, headers and body of an error's answer. What a client must not see of an error is not in its message."""
-    status, name, following = _said(error)
+    status = _status(error)
+    named = next((said for kind, said in _KINDS.items() if isinstance(error, kind)), None)
+    name, following = named or _BLAMED[error.blame]
     param = getattr(error, "param", "")
     said = Failure(Fault(name, error.message, following, param if isinstance(param, str) else ""))
-    headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
+    headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json"), *SAFE_HEADERS]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     if isinstance(error, MethodNotAllowed):

@@ -36,7 +36,7 @@ CSRF: Final = b"x-csrf-token"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing, and so need no token."""
 LISTED: Final = 1024
-"""Addresses whose wrong passwords are remembered; the one that was quiet longest is forgotten first."""
+"""Addresses whose wrong passwords are remembered, so many of each; who was quiet longest is forgotten first."""
 GUESSES: Final = 10
 """How many times the tries of one address all addresses together have."""
 
@@ -60,7 +60,7 @@ class Who:
 @dataclass(slots=True)
 class _Session:
     who: Who
-    under: object
+    under: object = field(repr=False)
     """The password that it was opened with, or beside; another one ends it."""
 
 
@@ -80,6 +80,10 @@ class Tries:
     def __repr__(self) -> str:
         return f"<Tries of {len(self._failures)} addresses>"
 
+    def adopt(self, most: int, window: float) -> None:
+        """Go by other bounds from now on, also for the failures that there were."""
+        self._most, self._window = most, window
+
     def wait(self, who: str) -> float:
         """Seconds until the next try of `who` is looked at; 0: at once."""
         failures = self._failures.get(who)
@@ -96,7 +100,7 @@ class Tries:
 
     def failed(self, who: str) -> None:
         """A try of `who` was wrong."""
-        failures = self._failures.setdefault(who, deque(maxlen=self._most))
+        failures = self._failures.setdefault(who, deque(maxlen=LISTED))
         failures.append(self._clock())
         self._failures.move_to_end(who)
         while len(self._failures) > LISTED:
@@ -132,6 +136,12 @@ class Guard:
         self._tries = Tries(settings.tries, settings.window, clock)
         self._all = Tries(settings.tries * GUESSES, settings.window, clock)
         self._hashing = trio.CapacityLimiter(1)
+
+    def adopt(self, settings: AdminSettings) -> None:
+        """Go by other settings. Another password ends every session; their length is that of new ones."""
+        self._settings = settings
+        self._tries.adopt(settings.tries, settings.window)
+        self._all.adopt(settings.tries * GUESSES, settings.window)
 
     def __repr__(self) -> str:
         return f"<Guard {len(self._sessions)} sessions>"
@@ -170,7 +180,8 @@ class Guard:
         return "" if name == OWN and self.has_password else name
 
     def _version(self) -> object:
-        return self._password.version()
+        """Another value after every change of the password."""
+        return self._settings.password, self._password.version()
 
     def _cookie_of(self, request: HttpRequest) -> str:
         for name, value in request.headers:

@@ -8,10 +8,25 @@ from typing import Final
 
 import trio
 
-from kirostream.net.exchange import Exchange, Handler
+from kirostream.errors import KirostreamError, NoSuchRoute
+from kirostream.net.door import Refuse
+from kirostream.net.exchange import Exchange, Handler, Headers, HttpRequest
 
 PREFIXES: Final = ("/admin", "/v0/management")
 """What is served here, each with all that is below it."""
+
+
+def refusing(refuse: Refuse) -> Refuse:
+    """`refuse`, but for what is served here: whatever fails below `PREFIXES`, a bug too, is worded as the API does."""
+
+    def worded(error: KirostreamError, request: HttpRequest | None) -> tuple[int, Headers, bytes]:
+        if request is None or not any(f"{request.path}/".startswith(f"{prefix}/") for prefix in PREFIXES):
+            return refuse(error, request)
+        from kirostream.admin.errors import word
+
+        return word(error)
+
+    return worded
 
 
 class Lazily:
@@ -20,11 +35,13 @@ class Lazily:
     Args:
         module: is imported first, in a thread: streams go on meanwhile.
         make: makes the handler then.
+        is_on: whether it serves at all, just now.
     """
 
-    def __init__(self, module: str, make: Callable[[], Handler]) -> None:
+    def __init__(self, module: str, make: Callable[[], Handler], is_on: Callable[[], bool] = lambda: True) -> None:
         self._module = module
         self._make = make
+        self._is_on = is_on
         self._handler: Handler | None = None
         self._making = trio.Lock()
 
@@ -32,7 +49,13 @@ class Lazily:
         return f"<Lazily {self._handler or self._module}>"
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Serve one request."""
+        """Serve one request.
+
+        Raises:
+            NoSuchRoute: it is off.
+        """
+        if not self._is_on():
+            raise NoSuchRoute(f"Nothing is served at {exchange.request.path}.")
         if self._handler is None:
             async with self._making:
                 if self._handler is None:

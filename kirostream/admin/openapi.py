@@ -21,7 +21,8 @@ WHY: Final = {
     409: "It cannot be done as things are.",
     413: "The body is too large.",
     429: "Too many wrong passwords came; `retry-after` says when the next one is looked at.",
-    500: "Something on this machine has to be put right first, such as a full disk.",
+    500: "Something on this machine has to be put right first, such as a full disk; or the gateway failed, and its log "
+    "has the reason.",
     502: "The upstream refused, or failed.",
     503: "It cannot be done just now.",
     504: "The upstream did not answer in time.",

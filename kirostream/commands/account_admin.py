@@ -112,6 +112,10 @@ class AccountAdmin:
         self._now = now
         self.roster = Roster(data_dir, SealedStore(data_dir / "sealed"))
 
+    def adopt(self, settings: Settings) -> None:
+        """Go by other settings from now on."""
+        self._settings = settings
+
     def __repr__(self) -> str:
         return f"<AccountAdmin {self._data_dir}>"
 

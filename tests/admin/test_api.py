@@ -20,6 +20,8 @@ from kirostream.accounts.health import State
 from kirostream.admin.pages.accounts import Import, StateName
 from kirostream.admin.password import PasswordFile, hashed
 from kirostream.admin.settings import AdminSettings
+from kirostream.telemetry.facts import Faulted
+from kirostream.telemetry.recent import Recent
 from kirostream.turn.events import BlockDelta, TurnEnded
 from kirostream.turn.wire import load
 
@@ -485,6 +487,62 @@ async def test_a_key_is_given_out_limited_rotated_and_taken_back(tmp_path: Path)
             assert (await at.ask("POST", "/admin/api/keys", wrong)).status_code == 400
         assert (await at.ask("DELETE", one)).status_code == 204
         assert (await at.ask("GET", one)).status_code == 404
+
+
+@DOORS
+async def test_a_bug_is_worded_as_the_api_words_it(tmp_path: Path, tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Recent) -> None:
+        raise ZeroDivisionError("secret words")
+
+    async with place(tmp_path, tls=tls) as at:
+        await at.get("/admin/api/stats")
+        monkeypatch.setattr(Recent, "minutes", broken)
+        for path in ("/admin/api/stats", "/admin/stats"):
+            answer = await at.ask("GET", path)
+            assert (answer.status_code, answer.headers["content-type"]) == (500, "application/json")
+            assert answer.headers["cache-control"] == "no-store"
+            error = answer.json()["error"]
+            assert set(error) == {"type", "message", "next", "param"}
+            assert error["type"] == "internal"
+            assert "secret" not in answer.text
+        assert sum(isinstance(fact, Faulted) for fact in at.facts) == 2
+        elsewhere = await at.ask("GET", "/v1/turns/none")
+        assert elsewhere.json()["error"].keys() >= {"message", "type"}
+        assert "next" not in elsewhere.json()["error"]
+
+
+async def test_settings_of_the_panel_act_at_once(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+
+        async def put(name: str, value: object) -> None:
+            done = await at.ask("PUT", f"/admin/api/settings/{name}", {"value": value})
+            assert (done.status_code, done.json()["acts"]) == (200, "now"), done.text
+
+        async def enter(password: str) -> int:
+            return (await at.client.post("/admin/api/session", json={"password": password})).status_code
+
+        given = (await at.ask("POST", "/admin/api/keys", {"name": "op", "scopes": ["admin"]})).json()["secret"]
+        assert await enter(KEY) == 200
+        assert (await at.client.get("/admin/api/status")).status_code == 200
+        await put("admin.password", "correct horse battery")
+        assert (await at.client.get("/admin/api/status")).status_code == 401, "the session is over"
+        assert (await at.ask("GET", "/admin/api/status")).status_code == 401, "the gateway's key opens nothing now"
+        assert await enter("correct horse battery") == 200
+        at.client.cookies.clear()
+        operator = {"authorization": f"Bearer {given}"}
+        for name, value in (("admin.tries", 2), ("admin.session", 60)):
+            answer = await at.client.put(f"/admin/api/settings/{name}", json={"value": value}, headers=operator)
+            assert (answer.status_code, answer.json()["acts"]) == (200, "now")
+        assert await enter("correct horse battery") == 200
+        said = (await at.client.get("/admin/api/session")).json()
+        assert said["expires_in"] <= 60
+        assert [await enter("wrong") for _ in range(3)] == [401, 401, 429]
+        off = await at.client.put("/admin/api/settings/admin.enabled", json={"value": False}, headers=operator)
+        assert off.status_code == 200
+        for path in ("/admin", "/admin/api/status", "/v0/management/usage"):
+            assert (await at.client.get(path, headers=operator)).status_code == 404
+        await at.gateway.steering.editor.set("admin.enabled", True)
+        assert (await at.client.get("/admin/api/status", headers=operator)).status_code == 200
 
 
 async def test_with_a_password_the_gateways_own_key_opens_nothing(tmp_path: Path) -> None:
