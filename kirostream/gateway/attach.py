@@ -84,6 +84,10 @@ class Attachments(Generic[T]):
     def __repr__(self) -> str:
         return f"<Attachments {len(self._claims)} keys>"
 
+    def wanted(self, request: HttpRequest) -> bool:
+        """Whether there is something to `claim`: a context costs more than most have of it."""
+        return self.coalesce or request.header(HEADER) is not None
+
     @asynccontextmanager
     async def claim(self, caller: str, request: HttpRequest, body: bytes) -> AsyncIterator[Claim[T] | None]:
         """What the key of a request stands for.

@@ -166,12 +166,17 @@ class TurnsHandler:
             caller = self._callers.check(exchange.request)
             body = await exchange.body(self._settings.body_limit)
             arrived = perf_counter()
+            if not self._attachments.wanted(exchange.request):
+                request = self._dialect.read_request(body, exchange.request.headers)
+                del body  # up to 32 MiB, not needed while the turn runs
+                await self._begin(exchange, request, caller, None, arrived)
+                return
             async with self._attachments.claim(caller.owner, exchange.request, body) as claim:
                 if claim is not None and claim.found is not None:
                     await self._follow(exchange, claim.found)
                     return
                 request = self._dialect.read_request(body, exchange.request.headers)
-                del body  # up to 32 MiB, not needed while the turn runs
+                del body
                 await self._begin(exchange, request, caller, claim, arrived)
         except KirostreamError as error:
             await self._refuse(exchange, error)

@@ -23,6 +23,10 @@ from kirostream.dataclass import dataclass
 from kirostream.errors import Level, SettingsError
 from kirostream.telemetry.facts import Fact
 
+HOLD: Final = 0.2
+"""Seconds that a quiet line waits for others."""
+MOST_HELD: Final = 256
+"""Lines that wait."""
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -141,23 +145,74 @@ def json_line(fact: Fact, at: float) -> bytes:
 
 
 class LogSink:
-    """A sink that writes facts as log lines to `stream` (stderr)."""
+    """A sink that writes facts as log lines to `stream` (stderr).
+
+    In a run of Trio, quiet JSON lines are written together: the first of them waits `HOLD` seconds for others, for a
+    write costs several times what a line does. What is a warning or worse is written at once, behind those that wait,
+    and so is what waits when the run ends.
+    """
 
     def __init__(self, settings: LogSettings, stream: TextIO | None = None) -> None:
         self._out = stream or sys.stderr
         for_a_person = settings.format == "console" or (settings.format == "auto" and self._out.isatty())
         self._line = _console(self._out) if for_a_person else None
         self._least = LEVELS[settings.level.lower()]
+        self._held: list[bytes] = []
+        self._due = False
+        """Whether somebody will write them."""
+        self._trouble: OSError | ValueError | None = None
 
     def __call__(self, fact: Fact) -> None:
-        """Write a line, where the fact is loud enough."""
-        if LEVELS[fact.level] < self._least:
+        """Write a line, where the fact is loud enough.
+
+        Raises:
+            OSError, ValueError: it cannot be written, or lines before it could not.
+        """
+        loud = LEVELS[fact.level]
+        if loud < self._least:
             return
         if self._line is not None:
             self._line(fact.level, _form(type(fact)).event, known_of(fact))
             return
-        self._out.write(json_line(fact, time.time()).decode())
-        self._out.flush()
+        self._held.append(json_line(fact, time.time()))
+        if loud >= LEVELS["warning"] or len(self._held) >= MOST_HELD or not (self._due or self._will_write()):
+            self.flush()
+        if self._trouble is not None:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
+
+    def flush(self) -> None:
+        """Write the lines that wait.
+
+        Raises:
+            OSError, ValueError: they cannot be written, and are gone.
+        """
+        lines = b"".join(self._held).decode()
+        self._held.clear()
+        if lines:
+            self._out.write(lines)
+            self._out.flush()
+
+    def _will_write(self) -> bool:
+        """Have somebody write soon; False where there is no run of Trio."""
+        import trio  # here: who only reads logs has none
+
+        if trio.lowlevel.in_trio_run():
+            trio.lowlevel.spawn_system_task(self._write_soon)  # nobody waits for it, and it ends with the run
+            self._due = True
+        return self._due
+
+    async def _write_soon(self) -> None:
+        import trio
+
+        try:
+            await trio.sleep(HOLD)
+        finally:
+            self._due = False
+            try:
+                self.flush()
+            except (OSError, ValueError) as error:  # a closed stderr: the next line tells it to the recorder
+                self._trouble = error
 
     def adopt(self, settings: LogSettings) -> None:
         """Go by another level from now on. The format stays."""

@@ -47,6 +47,7 @@ def log_lines(facts: list[Fact]) -> Iterator[tuple[str, str]]:
         sink = LogSink(LogSettings(level="debug", format=form), out)
         for fact in facts:
             sink(fact)
+        sink.flush()
         yield f"log as {form}", out.getvalue()
 
 

@@ -8,12 +8,14 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kirostream.errors import SettingsError
 from kirostream.telemetry.facts import ExchangeFinished, Fact, Faulted, ServiceChanged, SettingsRefused, TokenRefreshed
-from kirostream.telemetry.log import LogSettings, LogSink, json_line, timestamp
+from kirostream.telemetry.log import HOLD, MOST_HELD, LogSettings, LogSink, json_line, timestamp
 from kirostream.telemetry.recorder import Recorder
 
 DEBUG = ExchangeFinished(method="GET", path="/", status=200, sent=1, seconds=0.1, peer="", ending="whole")
@@ -69,6 +71,50 @@ def test_a_sink_gets_the_kinds_that_it_wants() -> None:
     recorder.record(INFO)
     assert some == [INFO, ERROR]
     assert every == [DEBUG, INFO, ERROR, INFO]
+
+
+async def test_quiet_lines_are_written_together_and_a_loud_one_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    out = io.StringIO()
+    sink = LogSink(LogSettings(format="json"), out)
+    for _ in range(2):
+        sink(INFO)
+        sink(INFO)
+        assert not out.getvalue()
+        await trio.sleep(2 * HOLD)
+        assert len(out.getvalue().splitlines()) == 2
+        out.truncate(out.seek(0))
+    sink(INFO)
+    sink(ERROR)
+    assert [json.loads(line)["level"] for line in out.getvalue().splitlines()] == ["info", "error"]
+    out.truncate(out.seek(0))
+    for _ in range(MOST_HELD):
+        sink(INFO)
+    assert len(out.getvalue().splitlines()) == MOST_HELD
+
+
+def test_the_last_lines_of_a_run_are_written() -> None:
+    out = io.StringIO()
+    sink = LogSink(LogSettings(format="json"), out)
+
+    async def run() -> None:
+        sink(INFO)
+
+    for lines in (1, 2):
+        trio.run(run)
+        assert len(out.getvalue().splitlines()) == lines
+
+
+async def test_lines_that_could_not_be_written_are_counted(autojump_clock: trio.testing.MockClock) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise OSError("no space left on device")
+
+    recorder = Recorder(LogSink(LogSettings(format="json"), Full()))
+    recorder.record(INFO)
+    await trio.sleep(1)
+    assert recorder.dropped == 0
+    recorder.record(INFO)
+    assert recorder.dropped == 1
 
 
 def test_lines_for_a_person() -> None:
