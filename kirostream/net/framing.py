@@ -72,19 +72,19 @@ def read_head(data: bytes, begin: int = 0) -> tuple[Head, int] | None:
     Raises:
         RemoteProtocolError: it is none, or over a limit.
     """
-    end = _END.search(data, begin)
+    plain = _HEAD.match(data, begin, begin + HEAD_LIMIT)
+    end = plain or _END.search(data, begin)
     if end is None or end.end() - begin > HEAD_LIMIT:
         if len(data) - begin > HEAD_LIMIT:
             raise RemoteProtocolError(f"the head of its answer is over {HEAD_LIMIT} bytes")
         return None
-    raw = data[begin : end.end()]
-    plain = _HEAD.fullmatch(raw)
     if plain is None:
-        head = _by_h11(raw)
+        head = _by_h11(data[begin : end.end()])
     else:
-        fields = [line.partition(b":") for line in plain[3].split(b"\r\n")]
+        version, status, lines = plain.groups()
+        fields = [line.partition(b":") for line in lines.split(b"\r\n")]
         fields.pop()
-        head = Head(int(plain[1]), int(plain[2]), [(name.lower(), value.strip(b" \t")) for name, _, value in fields])
+        head = Head(int(version), int(status), [(name.lower(), value.strip(b" \t")) for name, _, value in fields])
     if len(head.headers) > FIELD_LIMIT:
         raise RemoteProtocolError(f"its answer has more than {FIELD_LIMIT} headers")
     if head.status == 101:

@@ -247,22 +247,22 @@ class Transport:
 
     def _idle_one(self, origin: Origin) -> Wire | None:
         """The youngest idle wire that is alive, busy from now on."""
-        self._drop_old()
+        now = trio.current_time()
+        self._drop_old(now)
         idle = self._idle.get(origin)
         while idle:
             wire = idle.pop()
             del self._ages[wire]
             if not idle:
                 del self._idle[origin]
-            if wire.expires > trio.current_time() and wire.is_alive():
+            if wire.expires > now and wire.is_alive():
                 self._busy.add(wire)
                 return wire
             wire.close()
         return None
 
-    def _drop_old(self) -> None:
+    def _drop_old(self, now: float) -> None:
         """Close what was idle for too long, and what is too many."""
-        now = trio.current_time()
         most = self._settings.idle_connections
         while self._ages:
             wire = next(iter(self._ages))
@@ -295,7 +295,8 @@ class Transport:
             return
         self._busy.discard(wire)
         wire.stay_on(current_hub())
-        wire.expires = trio.current_time() + seconds
+        now = trio.current_time()
+        wire.expires = now + seconds
         self._idle.setdefault(wire.origin, deque()).append(wire)
         self._ages[wire] = None
         if isinstance(wire, TlsWire) and not wire.told and (session := wire.session()) is not None:
@@ -303,7 +304,7 @@ class Transport:
             self._sessions.move_to_end(wire.origin)
             if len(self._sessions) > SESSIONS:
                 self._sessions.popitem(last=False)
-        self._drop_old()
+        self._drop_old(now)
 
     def close(self, wire: Wire) -> None:
         """Close a wire that was busy."""

@@ -367,10 +367,10 @@ class Relay:
             service.leave()
             if live.settle is not None:
                 live.settle(*_took(live, free=service.free))
+            ended = live.ended = trio.current_time()
             if self._truncations is not None:
-                self._truncations.learn(ids[0], live.request, live.log.events, trio.current_time())
-            self._settle(live, service, trio.current_time() - began)
-            live.ended = trio.current_time()
+                self._truncations.learn(ids[0], live.request, live.log.events, ended)
+            self._settle(live, service, ended - began)
             live.over.set()
             self.directory.close(live)
             live.left.unpark_all()
@@ -615,25 +615,25 @@ def conversation_ids(request: TurnRequest, scope: str) -> tuple[str, str]:
     """
     messages = request.messages
     last = _first_said(reversed(messages))
-    first = request.session or (last if len(messages) == 1 else _first_said(messages))
-    conversation = _named(_NAMESPACE, f"{scope}\n{first}")
+    first = request.session.encode() or (last if len(messages) == 1 else _first_said(messages))
+    conversation = _named(_NAMESPACE, b"%b\n%b" % (scope.encode(), first))
     return _shown(conversation), _shown(_named(conversation, last))
 
 
-def _first_said(messages: Iterable[Message]) -> str:
-    """The first text of a person, empty where there is none."""
+def _first_said(messages: Iterable[Message]) -> bytes:
+    """The first text of a person, in UTF-8, empty where there is none."""
     for message in messages:
         if message.role is Role.USER:
-            texts = [block.text for block in message.content if isinstance(block, Text)]
-            said = texts[0] if len(texts) == 1 else "".join(texts)
+            texts = [block.encoded for block in message.content if isinstance(block, Text)]
+            said = texts[0] if len(texts) == 1 else b"".join(texts)
             if said:
                 return said
-    return ""
+    return b""
 
 
-def _named(namespace: bytes, name: str) -> bytes:
+def _named(namespace: bytes, name: bytes) -> bytes:
     """The UUID that a name has in a namespace (RFC 9562 section 5.5): `uuid.uuid5`, without its objects."""
-    raw = bytearray(hashlib.sha1(namespace + name.encode(), usedforsecurity=False).digest()[:16])
+    raw = bytearray(hashlib.sha1(namespace + name, usedforsecurity=False).digest()[:16])
     raw[6] = raw[6] & 0x0F | 0x50
     raw[8] = raw[8] & 0x3F | 0x80
     return bytes(raw)

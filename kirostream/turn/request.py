@@ -68,6 +68,14 @@ class Text:
         """Whether it says nothing. Asking this decodes nothing."""
         return self.literal is None and not self.text
 
+    @property
+    def encoded(self) -> bytes:
+        """The text in UTF-8, half a surrogate pair as ``?``. Of a literal without escapes it decodes nothing."""
+        literal = self.literal
+        if literal is not None and b"\\" not in literal:
+            return literal[1:-1]
+        return self.text.encode("utf-8", "replace")
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name):

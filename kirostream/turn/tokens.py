@@ -80,7 +80,7 @@ def estimate(request: TurnRequest) -> int:
 
 def estimate_head(request: TurnRequest) -> int:
     """Tokens of what stands before the messages: system and tools."""
-    total = sum(estimate_text(part.text) for part in request.system)
+    total = sum(estimate_text(part.encoded) for part in request.system)
     return total + sum(map(_estimate_tool, request.tools))
 
 
@@ -108,7 +108,9 @@ def _estimate_message(message: Message) -> int:
     total = MESSAGE_TOKENS
     for block in message.content:
         match block:
-            case Text(text=text) | Thought(text=text):
+            case Text():
+                total += estimate_text(block.encoded)
+            case Thought(text=text):
                 total += estimate_text(text)
             case Image():
                 total += estimate_image(block)
@@ -123,8 +125,8 @@ def _estimate_message(message: Message) -> int:
             case ToolResult(content=content):
                 for part in content:
                     match part:
-                        case Text(text=text):
-                            total += estimate_text(text)
+                        case Text():
+                            total += estimate_text(part.encoded)
                         case Image():
                             total += estimate_image(part)
                         case Attachment():

@@ -109,7 +109,7 @@ class Reader(RunReader):
     def __init__(self, request: TurnRequest, model: Model) -> None:
         self._request = request
         self._model = model
-        self._names = ToolNames(tool.name for tool in request.tools)
+        self._names: ToolNames | None = None  # of the request's tools, once one is called
         self._decoder = FrameDecoder(lift=LIFT)
         self.run_of = self._decoder.run_of
         self.runs = self._decoder.runs
@@ -131,6 +131,7 @@ class Reader(RunReader):
         self._percentage: float | None = None
         self._said_by_then = 0  # bytes of output when the percentage came
         self._counted: Usage | None = None
+        self._cost: tuple[object, Usage] | None = None  # what was said last, and of what it was made
 
     def __repr__(self) -> str:
         return f"<Reader of {self._model.id}: {self._turn!r}>"
@@ -235,6 +236,7 @@ class Reader(RunReader):
             self._call = call_id
             self._calls |= {call_id}
             self._output_bytes += len(name)
+            self._names = self._names or ToolNames(tool.name for tool in self._request.tools)
             events += self._turn.tool(call_id, self._names.client(name))
         given = said.get("input")
         if isinstance(given, (dict, list)):  # one value, where the schema has fragments of its text; {} is a beginning
@@ -379,6 +381,21 @@ class Reader(RunReader):
         return [UsageKnown(self._usage())] if self._turn.started else []
 
     def _usage(self) -> Usage:
+        """What is known now. The end says what was said last, mostly."""
+        of = (
+            self._input,
+            self._output_bytes,
+            self._thought_bytes,
+            self._credits,
+            self._percentage,
+            self._said_by_then,
+            self._counted,
+        )
+        if self._cost is None or self._cost[0] != of:
+            self._cost = of, self._reckoned()
+        return self._cost[1]
+
+    def _reckoned(self) -> Usage:
         """The best that is known (section 3.6): the upstream's count, its share of the window, our estimate."""
         if self._counted:
             output = self._counted.output_tokens or _tokens(self._output_bytes)
