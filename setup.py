@@ -31,6 +31,9 @@ extensions = [
     extension("kirostream/_scan", "kirostream/_json.h"),
 ]
 if sys.platform != "win32":  # there, a socket is no file
-    extensions += [extension("kirostream/net/_quick"), extension("kirostream/net/_wire", "kirostream/_runs.h", "kirostream/net/_quick.pxd")]
+    extensions += [
+        extension("kirostream/net/_quick"),
+        extension("kirostream/net/_wire", "kirostream/_runs.h", "kirostream/net/_quick.pxd"),
+    ]
 
 setup(ext_modules=cythonize(extensions, language_level=3))

@@ -58,7 +58,7 @@ export function seconds(value) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return `0 ${t("unit.second")}`;
   if (value < 0.001) return `${Math.round(value * 1e6)} µs`;
-  if (value < 1) return `${Math.round(value * 1000)} ms`;
+  if (value < 1) return `${number(value * 1000, value < 0.01 ? 1 : 0)} ms`;
   if (value < 60) return `${number(value, value < 10 ? 2 : 1)} s`;
   return span(value);
 }
@@ -87,8 +87,12 @@ export function bytes(value) {
   return value === null || value === undefined ? "–" : `${number(value / 1048576, 1)} MB`;
 }
 
+/** A time; of another day than today with its date. */
 export function moment(at) {
-  return at ? new Date(at * 1000).toLocaleString(locale(), { dateStyle: "medium", timeStyle: "short" }) : "–";
+  if (!at) return "–";
+  const then = new Date(at * 1000);
+  if (then.toDateString() === new Date().toDateString()) return clock(at);
+  return then.toLocaleString(locale(), { dateStyle: "medium", timeStyle: "short" });
 }
 
 export function day(at) {

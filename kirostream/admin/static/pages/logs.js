@@ -178,6 +178,11 @@ function captures() {
   return card;
 }
 
+function worth(value) {
+  if (typeof value === "string") return value;
+  return JSON.stringify(typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value);
+}
+
 function row(line) {
   const at = new Date(line.timestamp);
   return h(
@@ -189,7 +194,7 @@ function row(line) {
       "span",
       { class: "event" },
       h("b", {}, line.event),
-      Object.entries(line.known).map(([name, value]) => [" ", h("span", { class: "key" }, `${name}=`), typeof value === "string" ? value : JSON.stringify(value)]),
+      Object.entries(line.known).map(([name, value]) => [" ", h("span", { class: "key" }, `${name}=`), worth(value)]),
     ),
   );
 }

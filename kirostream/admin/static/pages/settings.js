@@ -16,7 +16,6 @@ export default function open(page) {
       { class: "head" },
       h("h1", {}, t("page.settings")),
       file,
-      h("span", { class: "grow" }),
       h("label", { class: "check" }, changed, t("settings.changed")),
       search,
       doing(t("settings.reload"), async () => {
@@ -59,7 +58,7 @@ export default function open(page) {
   async function look() {
     const said = await get("/settings");
     known = said.settings;
-    file.textContent = said.file;
+    file.textContent = file.title = said.file;
     draw();
   }
   look().catch((error) => list.replaceChildren(h("div", { class: "notice warn" }, h("p", {}, worded(error)))));
