@@ -28,7 +28,7 @@ def extension(path: str, *depends: str) -> Extension:
 
 extensions = [
     extension("kirostream/_evstream", "kirostream/_crc32.h", "kirostream/_runs.h"),
-    extension("kirostream/_scan", "kirostream/_json.h"),
+    extension("kirostream/_scan", "kirostream/_json.h", "kirostream/_digest.h"),
 ]
 if sys.platform != "win32":  # there, a socket is no file
     extensions += [

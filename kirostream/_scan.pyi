@@ -32,6 +32,13 @@ class Split:
     def tool(self, index: int) -> Tool | None:
         """A tool that a client runs itself, with a schema of its own; None for any other."""
 
+class Key:
+    """What a `turn.memory.Memory` finds a value by: `turn.memory.Key`, which hashes long texts faster."""
+
+    kind: Final[str]
+    raw: Final[bytes]
+    def __init__(self, kind: str, raw: bytes) -> None: ...
+
 def read_message(raw: bytes) -> Message | None:
     """A message of the Messages API, of the usual form: `dialects.anthropic.usual` knows which that is."""
 

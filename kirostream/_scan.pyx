@@ -25,10 +25,11 @@ another function has looked at before.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+import os
 from types import MemberDescriptorType
 
 import msgspec
@@ -56,6 +57,12 @@ cdef extern from "_json.h" nogil:
     const uint8_t* json_known_string(json_text* text, const uint8_t* at, unsigned* holds)
     const uint8_t* json_value(json_text* text, const uint8_t* at, int depth, bint modest)
     const uint8_t* json_modest_number(const uint8_t* at)
+
+cdef extern from "_digest.h" nogil:
+    enum:
+        DIGEST_FOLDS
+        DIGEST_KEYS
+    uint64_t digest(const uint8_t* at, size_t size, const uint64_t* keys)
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
@@ -652,6 +659,32 @@ def split(bytes body not None):
     rest.append(cut(copied, text.end))
     parts.rest = b"".join(rest)
     return parts
+
+
+cdef uint64_t SECRET[DIGEST_KEYS]
+memcpy(SECRET, PyBytes_AS_STRING(os.urandom(sizeof(SECRET))), sizeof(SECRET))
+
+
+cdef class Key:
+    cdef readonly str kind
+    cdef readonly bytes raw
+    cdef Py_hash_t hash
+
+    def __init__(self, str kind not None, bytes raw not None):
+        self.kind = kind
+        self.raw = raw
+        if DIGEST_FOLDS:
+            self.hash = digest(<const uint8_t*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), SECRET) >> 1
+        else:
+            self.hash = hash(raw)
+
+    def __hash__(self):
+        return self.hash
+
+    def __eq__(self, other):
+        if type(other) is not Key:
+            return NotImplemented
+        return self.hash == (<Key>other).hash and self.kind == (<Key>other).kind and self.raw == (<Key>other).raw
 
 
 # --- What stands in a message -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ False), what it would say is None: nothing is usual, and the ways in Python do e
 
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import TYPE_CHECKING
 
 from kirostream.evstream import CORE
@@ -13,6 +14,7 @@ from kirostream.evstream import CORE
 if TYPE_CHECKING:
     from kirostream._scan import (
         Fitter,
+        Key,
         Split,
         outline,
         read_message,
@@ -29,6 +31,7 @@ else:
             raise ModuleNotFoundError(name="kirostream._scan")
         from kirostream._scan import (
             Fitter,
+            Key,
             Split,
             outline,
             read_message,
@@ -44,6 +47,7 @@ else:
             raise
         BUILT = False
         Split = None
+        Key = namedtuple("Key", ("kind", "raw"))
         outline = read_message = split = write_assistant = write_tool = write_user = lambda *_: None
 
         class Fitter:
@@ -56,6 +60,7 @@ else:
 __all__ = [
     "BUILT",
     "Fitter",
+    "Key",
     "Split",
     "outline",
     "read_message",

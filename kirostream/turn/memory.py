@@ -9,7 +9,8 @@ old one, and what was old is let go. So the memory is bounded in bytes, and what
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Hashable
+from typing import Any, Final, Protocol
 
 WEIGHT: Final = 4
 """Bytes of memory that a byte of a key stands for: the key, the texts of the value, and what is written of them."""
@@ -19,14 +20,26 @@ LARGEST: Final = 1 / 16
 """Of a generation: a larger value (a message of images) would drive out too much else."""
 
 
+class Key(Hashable, Protocol):
+    """What a value is found by: one of its kind, of these bytes. Equal to another of the same."""
+
+    @property
+    def kind(self) -> str:
+        """What was made of them."""
+
+    @property
+    def raw(self) -> bytes:
+        """What it was made of."""
+
+
 class Memory:
     """Bounded by `limit` bytes of memory, about; 0 remembers nothing. Kinds of values do not meet each other."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit // 2  # of a generation
         self._size = 0
-        self._young: dict[tuple[str, bytes], Any] = {}
-        self._old: dict[tuple[str, bytes], Any] = {}
+        self._young: dict[Key, Any] = {}
+        self._old: dict[Key, Any] = {}
 
     def __repr__(self) -> str:
         return f"<Memory of {len(self)}, the young ones {self._size} of {self._limit} bytes>"
@@ -34,24 +47,23 @@ class Memory:
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def find(self, kind: str, raw: bytes) -> Any:
+    def find(self, key: Key) -> Any:
         """The value that was kept for these bytes, None where there is none."""
-        key = (kind, raw)
         value = self._young.get(key)
-        if value is None:
+        if value is None and self._old:
             value = self._old.pop(key, None)
             if value is not None:
-                self.keep(kind, raw, value)
+                self.keep(key, value)
         return value
 
-    def keep(self, kind: str, raw: bytes, value: object) -> None:
+    def keep(self, key: Key, value: object) -> None:
         """Remember what was made of these bytes. What is too large is not."""
-        size = WEIGHT * len(raw) + ENTRY
+        size = WEIGHT * len(key.raw) + ENTRY
         if size > self._limit * LARGEST:
             return
         if self._size + size > self._limit:
             self.age()
-        self._young[kind, raw] = value
+        self._young[key] = value
         self._size += size
 
     def age(self) -> None:

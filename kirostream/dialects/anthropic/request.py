@@ -293,11 +293,12 @@ def read_in_steps(body: bytes, headers: Headers, memory: Memory = FORGETFUL) -> 
     yield len(body)
     said: list[Message] = []
     for i, text in enumerate(messages):
-        read: Message | None = memory.find(_MESSAGES, text)
+        key = scan.Key(_MESSAGES, text)
+        read: Message | None = memory.find(key)
         if read is None:
             read = read_usual(text) if parts is None else parts.message(i)
             if read is not None:  # every other depends on where it stands, if only for its errors
-                memory.keep(_MESSAGES, text, read)
+                memory.keep(key, read)
         said.append(read or _read_message(Raw(text), f"$.messages[{i}]"))
         yield len(text)
     return TurnRequest(
@@ -517,9 +518,10 @@ def _read_tools(
     others: list[Raw] = []
     search: Search | None = None
     for i, text in enumerate(tools):
-        found: Tool | None = memory.find(_TOOLS, text)
+        key = scan.Key(_TOOLS, text)
+        found: Tool | None = memory.find(key)
         if found is None and parts is not None and (found := parts.tool(i)) is not None:
-            memory.keep(_TOOLS, text, found)
+            memory.keep(key, found)
         if found is not None:
             known.append(found)
             continue
@@ -537,7 +539,7 @@ def _read_tools(
         if not wire.name:
             raise MalformedRequest(f"{at}.name is required.", param=f"{at}.name", reason="missing_required_parameter")
         known.append(Tool(wire.name, wire.description or "", schema if schema.startswith(b"{") else _NO_ARGUMENTS))
-        memory.keep(_TOOLS, text, known[-1])
+        memory.keep(key, known[-1])
     return tuple(known), others, search
 
 
