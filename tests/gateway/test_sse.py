@@ -13,7 +13,7 @@ from helpers.exchange import FakeExchange
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading
 from kirostream.errors import UpstreamOverloaded
-from kirostream.gateway.sse import Heartbeats, Pump
+from kirostream.gateway.sse import AT_ONCE, Heartbeats, Pump
 from kirostream.net.exchange import Exchange, Headers, Part, PeerGone
 from kirostream.net.quick import Outlet
 from kirostream.relay.log import Rendering, TurnLog
@@ -124,6 +124,43 @@ async def test_a_busy_stream_gets_none(autojump_clock: trio.testing.MockClock) -
             log.append(END)
         nursery.cancel_scope.cancel()
     assert b"event: ping" not in exchange.sent
+
+
+async def test_a_sweep_over_many_pauses_and_wakes_each_once(autojump_clock: trio.testing.MockClock) -> None:
+    """Tokens of all streams wait while it looks. Who has left in a pause is left alone."""
+    heartbeats = Heartbeats(10.0)
+    nudged: list[int] = []
+    start = trio.current_time()
+    at_pauses: set[int] = set()
+    begun = trio.Event()
+
+    class Silent:
+        last_sent = trio.current_time()
+
+        def __init__(self, number: int) -> None:
+            self._number = number
+
+        def nudge(self) -> None:
+            nudged.append(self._number)
+            self.last_sent = trio.current_time()
+            begun.set()
+
+    pumps = [cast(Pump, Silent(number)) for number in range(4 * AT_ONCE)]
+    for pump in pumps:
+        heartbeats.add(pump)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heartbeats.run)
+        await begun.wait()
+        gone = next(number for number in range(len(pumps)) if number not in nudged)
+        heartbeats.discard(pumps[gone])
+        for _ in range(20):
+            at_pauses.add(len(nudged))
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - start == 10
+    assert sorted([*nudged, gone]) == [*range(len(pumps))]
+    assert AT_ONCE <= min(at_pauses) <= len(pumps) // 2  # others ran in between
 
 
 @pytest.mark.parametrize("method", ["start", "finish"])
