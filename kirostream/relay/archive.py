@@ -29,6 +29,7 @@ from kirostream.relay.live import LiveTurn
 from kirostream.stores.sqlite import Connection, Database
 from kirostream.telemetry.facts import Faulted
 from kirostream.telemetry.faults import faulted
+from kirostream.telemetry.writing import writing
 from kirostream.turn.events import TurnEvent, TurnFailed
 from kirostream.turn.model import Model
 from kirostream.turn.request import RawJson, Sampling, TurnRequest
@@ -36,8 +37,6 @@ from kirostream.turn.wire import dump_all, load_all
 
 INTERVAL: Final = 1.0
 """Seconds between two writes."""
-LAST_WRITE: Final = 5.0
-"""Seconds that the write at a stop may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,14 +184,8 @@ async def open_archive(
         yield None
         return
     archive = Archive(database, settings, tell)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(archive.run)
-        try:
-            yield archive
-        finally:
-            nursery.cancel_scope.cancel()
-            with trio.move_on_after(LAST_WRITE, shield=True):
-                await archive.write()
+    async with writing(archive.run, archive.write):
+        yield archive
 
 
 def _save(connection: Connection, live: LiveTurn, written: int, events: list[TurnEvent], *, over: bool) -> None:

@@ -32,6 +32,7 @@ from kirostream.net.exchange import Headers, HttpRequest
 from kirostream.stores.ring import FileRing
 from kirostream.telemetry.facts import Fact, SinkRecovered, SinkTroubled
 from kirostream.telemetry.faults import faulted, worded
+from kirostream.telemetry.writing import writing
 
 FOLDER: Final = "captures"
 """In the data directory."""
@@ -43,8 +44,6 @@ MOST_OPEN: Final = 256
 """Captures that are under way, or wait to be written. What finds them all taken is not captured, and counted."""
 PRUNE: Final = 600.0
 """Seconds between two looks at what is too old."""
-LAST_WRITE: Final = 5.0
-"""Seconds that the write at a stop may take."""
 MOST_READS: Final = 10_000
 """Times of reads and writes in one part."""
 
@@ -420,11 +419,5 @@ async def open_captures(
 ) -> AsyncIterator[Captures]:
     """Captures that are written until the context ends, and then once more."""
     captures = Captures(folder, settings, clock, tell)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(captures.run)
-        try:
-            yield captures
-        finally:
-            nursery.cancel_scope.cancel()
-            with trio.move_on_after(LAST_WRITE, shield=True):
-                await captures.flush()
+    async with writing(captures.run, captures.flush):
+        yield captures

@@ -18,7 +18,7 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,7 @@ from kirostream.errors import StoreError
 from kirostream.stores.files import file_trouble, private_folder
 from kirostream.telemetry.facts import Fact, SinkRecovered, SinkTroubled
 from kirostream.telemetry.log import LEVELS, LogSettings, json_line
+from kirostream.telemetry.writing import writing
 
 FOLDER: Final = "logs"
 """In the data directory."""
@@ -47,8 +48,6 @@ LARGEST: Final = 16 << 20
 """Bytes of one file; then the next is begun."""
 AT_ONCE: Final = 1000
 """Lines in one write."""
-LAST_WRITE: Final = 5.0
-"""Seconds that the write at a stop may take."""
 
 
 class LogFile(Protocol):
@@ -284,12 +283,6 @@ async def open_log_files(
         yield None
         return
     files = LogFiles(folder, settings, tell, clock)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(files.run)
-        try:
+    with closing(files):
+        async with writing(files.run, files.flush):
             yield files
-        finally:
-            nursery.cancel_scope.cancel()
-            with trio.move_on_after(LAST_WRITE, shield=True):
-                await files.flush()
-            files.close()

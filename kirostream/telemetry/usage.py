@@ -29,11 +29,10 @@ from kirostream.stores.sqlite import Connection, Database
 from kirostream.telemetry import usage_tables
 from kirostream.telemetry.facts import Fact, SinkRecovered, SinkTroubled, TurnFinished
 from kirostream.telemetry.usage_tables import HOUR, SUMS, Dimension, Row, Span
+from kirostream.telemetry.writing import writing
 
 RETRY: Final = 10.0
 """Seconds between two tries where the database cannot be written."""
-LAST_WRITE: Final = 5.0
-"""Seconds that the write at a stop may take."""
 AT_ONCE: Final = 1000
 """Turns in one transaction, or on one page of an export. Others write meanwhile."""
 LONGEST_NAME: Final = 200
@@ -446,14 +445,8 @@ async def open_ledger(
         yield None
         return
     ledger = Ledger(database, settings, tell, clock)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(ledger.run)
-        try:
-            yield ledger
-        finally:
-            nursery.cancel_scope.cancel()
-            with trio.move_on_after(LAST_WRITE, shield=True):
-                await ledger.flush()
+    async with writing(ledger.run, ledger.flush):
+        yield ledger
 
 
 def _totals(sums: list[float] | None) -> Totals:
