@@ -78,7 +78,7 @@ def write_assistant(
         used: takes those of them that are in the entry.
     """
 
-def write_tool(name: str, description: str, schema: RawJson) -> RawJson | None:
+def write_tool(tool: Tool, name: str) -> RawJson | None:
     """An entry of the list of tools, under its name on the wire.
 
     Raises:

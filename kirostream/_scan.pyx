@@ -140,6 +140,7 @@ cdef Py_ssize_t RESULT_IS_ERROR = slot(ToolResult, "is_error")
 cdef Py_ssize_t IMAGE_TYPE = slot(Image, "media_type"), IMAGE_DATA = slot(Image, "data")
 cdef Py_ssize_t TOOL_NAME = slot(Tool, "name"), TOOL_DESCRIPTION = slot(Tool, "description")
 cdef Py_ssize_t TOOL_SCHEMA = slot(Tool, "schema"), TOOL_KEPT = slot(Tool, "kept")
+cdef Py_ssize_t TOOL_LITERAL = slot(Tool, "literal")
 cdef Py_ssize_t MESSAGE_ROLE = slot(Message, "role"), MESSAGE_CONTENT = slot(Message, "content")
 cdef Py_ssize_t MESSAGE_KEPT = slot(Message, "kept")
 
@@ -212,12 +213,16 @@ cdef object make_result(const Span* call_id, tuple content, bint is_error):
     return settled(made)
 
 
-cdef object make_tool(str name, str description, bytes schema):
+cdef object make_tool(str name, const Span* description, bytes schema):
     cdef object made = new(TOOL)
     put(made, TOOL_NAME, name)
-    put(made, TOOL_DESCRIPTION, description)
     put(made, TOOL_SCHEMA, schema)
     put(made, TOOL_KEPT, {})
+    if is_null(description) or description.holds & JSON_FOREIGN or description.end - description.at == 2:
+        put(made, TOOL_DESCRIPTION, "" if is_null(description) else text_of(description))
+        put(made, TOOL_LITERAL, None)
+    else:
+        put(made, TOOL_LITERAL, cut(description.at, description.end))
     return made
 
 
@@ -508,7 +513,7 @@ cdef object message(json_text* text, const uint8_t* at, const uint8_t* end):
 cdef object tool(json_text* text, const uint8_t* at, const uint8_t* end):
     """The tool from `at` to `end`, None if it is not usual."""
     cdef Span found[MEMBERS]
-    cdef str name, description
+    cdef str name
     if members(text, at, found) != end:
         return None
     if not is_string(&found[NAME]) or found[NAME].end - found[NAME].at == 2 or not is_flag(&found[DEFER_LOADING]):
@@ -522,8 +527,7 @@ cdef object tool(json_text* text, const uint8_t* at, const uint8_t* end):
     name = text_of(&found[NAME])
     if name == PLACEHOLDER:
         return None
-    description = text_of(&found[DESCRIPTION]) if is_string(&found[DESCRIPTION]) else ""
-    return make_tool(name, description, cut(found[INPUT_SCHEMA].at, found[INPUT_SCHEMA].end))
+    return make_tool(name, &found[DESCRIPTION], cut(found[INPUT_SCHEMA].at, found[INPUT_SCHEMA].end))
 
 
 cdef inline const uint8_t* open_text(json_text* text, bytes raw) noexcept:
@@ -941,15 +945,23 @@ def write_assistant(tuple content not None, dict names not None, list used not N
     return out.whole()
 
 
-def write_tool(str name not None, str description not None, bytes schema not None):
+def write_tool(tool not None, str name not None):
     cdef Buffer out = Buffer.__new__(Buffer)
-    out.expect(256 + len(name) + 2 * len(description) + len(schema))
+    cdef bytes literal, schema
+    if type(tool) is not TOOL:
+        return None
+    literal, schema = held(tool, TOOL_LITERAL), held(tool, TOOL_SCHEMA)
+    description = tool.description if literal is None else ""
+    out.expect(256 + len(name) + len(schema) + (2 * len(description) if literal is None else len(literal)))
     out.put(b'{"toolSpecification":{"name":')
     out.string(name)
     out.put(b',"inputSchema":{"json":')
     out.put(schema)
     out.put(b'},"description":')
-    out.string(description)
+    if literal is None:
+        out.string(description)
+    else:
+        out.put(literal)
     out.put(b"}}")
     return out.whole()
 

@@ -315,7 +315,15 @@ def test_usual_tools_are_read() -> None:
     raw = b'{"name":"a","description":"b\\n","input_schema":{"type": "object"},"cache_control":{"type":"ephemeral"}}'
     parts = scan.split(b'{"tools":[%b]}' % raw)
     assert parts is not None
-    assert parts.tool(0) == Tool("a", "b\n", b'{"type": "object"}')
+    read = parts.tool(0)
+    assert read is not None
+    assert read.literal == b'"b\\n"'
+    assert read.with_schema(b"{}") == Tool("a", "b\n", b"{}")
+    for tool in (read, copy.copy(read), replace(read), pickle.loads(pickle.dumps(read)), read.with_schema(read.schema)):
+        assert tool == Tool("a", "b\n", b'{"type": "object"}')
+        assert repr(tool) == repr(Tool("a", "b\n", b'{"type": "object"}'))
+    with pytest.raises(AttributeError, match="'Tool' object has no attribute 'text'"):
+        read.text  # type: ignore[attr-defined]  # noqa: B018
 
 
 # A schema
@@ -554,7 +562,7 @@ def test_usual_entries_are_written() -> None:
         b'{"assistantResponseMessage":{"content":"a","toolUses":[{"toolUseId":"c","name":"N","input":{"x":1}}]}}'
     )
     assert used == [("n", "N")]
-    assert scan.write_tool("n", "d", b"{}") == (
+    assert scan.write_tool(Tool("m", "d", b"{}"), "n") == (
         b'{"toolSpecification":{"name":"n","inputSchema":{"json":{}},"description":"d"}}'
     )
     assert scan.outline((text, call), users=False) == ((), ("c",), ("n",), ())

@@ -471,6 +471,9 @@ def fit_descriptions(request: TurnRequest, most: int = MAX_DESCRIPTION) -> TurnR
 
 def _described(tool: Tool, most: int) -> tuple[Tool, tuple[Text, ...]]:
     """The tool with a description that fits, and what goes into the system prompt instead."""
+    literal = tool.literal  # never shorter than what it says
+    if literal is not None and len(literal) <= most and literal[1:2].isalnum():
+        return tool, ()
     description = tool.description
     moved: tuple[Text, ...] = ()
     if not description.strip():
@@ -496,7 +499,7 @@ def repair_schemas(request: TurnRequest) -> TurnRequest:
 
 def _schema_repaired(tool: Tool) -> Tool:
     schema = repair_schema(tool.schema)
-    return tool if schema == tool.schema else Tool(tool.name, tool.description, schema)
+    return tool if schema == tool.schema else tool.with_schema(schema)
 
 
 CONVERSATION_RULES: Final[tuple[Rule, ...]] = (

@@ -36,6 +36,15 @@ class Role(enum.Enum):
     SYSTEM = "system"
 
 
+def _decoded(of: Any, name: str, field: str) -> str:
+    """What the literal of an object says, which from now on is its `field`."""
+    if name != field:
+        raise AttributeError(f"{type(of).__name__!r} object has no attribute {name!r}", name=name, obj=of)
+    said: str = json.loads(of.literal)
+    object.__setattr__(of, field, said)
+    return said
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """Plain text. `phase` is what it was in an answer, where the client says: ``commentary`` or ``final_answer``.
@@ -80,11 +89,7 @@ class Text:
 
         def __getattr__(self, name):
             """Called for a field that is not set: `text`, of a literal, until it is asked for."""
-            if name != "text":
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-            text = json.loads(self.literal)
-            object.__setattr__(self, "text", text)
-            return text
+            return _decoded(self, name, "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +211,32 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool the model may call. `schema` is the raw JSON Schema of its arguments."""
+    """A tool the model may call. `schema` is the raw JSON Schema of its arguments.
+
+    A reader may leave the description as JSON, in `literal`, as it leaves a `Text`: valid, not empty, and written as
+    `msgspec` writes it.
+    """
 
     name: str
     description: str
     schema: RawJson
     kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    literal: RawJson | None = field(default=None, init=False, repr=False, compare=False)
+
+    def with_schema(self, schema: RawJson) -> Tool:
+        """The tool with another schema. It decodes nothing."""
+        if self.literal is None:
+            return Tool(self.name, self.description, schema)
+        made = Tool.__new__(Tool)
+        for name, value in (("name", self.name), ("schema", schema), ("kept", {}), ("literal", self.literal)):
+            object.__setattr__(made, name, value)
+        return made
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """As of `Text`: `description`, of a literal, until it is asked for."""
+            return _decoded(self, name, "description")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import trio.testing
 from kirostream.app import AGE, _aging
 from kirostream.dialects import remembering
 from kirostream.dialects.dialect import all_at_once
+from kirostream.scan import Key
 from kirostream.turn.memory import Memory
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"Hello"}]}'
@@ -25,9 +26,9 @@ async def test_what_is_not_sent_any_more_is_let_go(autojump_clock: trio.testing.
     memory = Memory(1 << 20)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_aging, memory)
-        memory.keep("a", b"x", 1)
+        memory.keep(Key("a", b"x"), 1)
         await trio.sleep(1.5 * AGE)
-        assert memory.find("a", b"x") == 1
+        assert memory.find(Key("a", b"x")) == 1
         await trio.sleep(2 * AGE)
         assert len(memory) == 0
         nursery.cancel_scope.cancel()

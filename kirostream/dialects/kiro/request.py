@@ -360,7 +360,7 @@ class _Body:
         kept: tuple[str, RawJson] | None = tool.kept.get(_WRITTEN)
         if kept is not None and kept[0] == name:
             return kept[1]
-        written = scan.write_tool(name, tool.description, tool.schema) or self._tool_in_python(tool, name)
+        written = scan.write_tool(tool, name) or self._tool_in_python(tool, name)
         tool.kept[_WRITTEN] = name, written
         return written
 
