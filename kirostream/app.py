@@ -56,7 +56,7 @@ from kirostream.relay.house import House
 from kirostream.relay.relay import Relay
 from kirostream.relay.resets import Resets
 from kirostream.relay.switch import Switch
-from kirostream.reporting import changes_to, exchanges_to, faults_to, traced
+from kirostream.reporting import changes_to, exchanges_to, faults_to, tokens_to, traced
 from kirostream.settings import DATABASE, Settings, Sources
 from kirostream.simulated import found_in_demo, open_simulator, open_stand_in, pointed_at, simulated_account
 from kirostream.steering import Steering
@@ -67,9 +67,7 @@ from kirostream.telemetry.captures import open_captures
 from kirostream.telemetry.counts import Counts
 from kirostream.telemetry.facts import (
     PoolTroubled,
-    RefreshFailed,
     SinkTroubled,
-    TokenRefreshed,
     TurnFinished,
 )
 from kirostream.telemetry.logfiles import FOLDER as LOGS
@@ -208,12 +206,7 @@ async def open_gateway(
             ide_version=settings.kiro.ide_version,
             lock_folder=data_dir / "locks",
             look_up=look_up,
-            on_refreshed=lambda name, seconds: recorder.record(
-                TokenRefreshed(account=pool.label(name), expires_in=round(seconds))
-            ),
-            on_failed=lambda name, error: recorder.record(
-                RefreshFailed(account=pool.label(name), error=type(error).__name__, message=error.message)
-            ),
+            **tokens_to(recorder, pool.label),
         )
         keeping = await owners.enter_async_context(trio.open_nursery())
         await keeping.start(keeper.run)
@@ -254,12 +247,7 @@ async def open_gateway(
                 replace(settings.keeper, sweep=0.0),
                 ide_version=settings.kiro.ide_version,
                 look_up=look_up,
-                on_refreshed=lambda name, seconds: recorder.record(
-                    TokenRefreshed(account=name, expires_in=round(seconds))
-                ),
-                on_failed=lambda name, error: recorder.record(
-                    RefreshFailed(account=name, error=type(error).__name__, message=error.message)
-                ),
+                **tokens_to(recorder),
             )
             await keeping.start(guest_keeper.run)
             guests = Guests(guest_keeper, clients, catalogues, settings.pool, settings.guests)

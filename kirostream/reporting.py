@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypedDict
 
-from kirostream.accounts.account import Account
+from kirostream.accounts.account import Account, AccountId
 from kirostream.accounts.health import Health
+from kirostream.errors import KirostreamError
 from kirostream.net.door import ExchangeRecord
 from kirostream.net.exchange import HttpRequest
-from kirostream.telemetry.facts import AccountChanged, ExchangeFinished, SinkTroubled
+from kirostream.telemetry.facts import AccountChanged, ExchangeFinished, RefreshFailed, SinkTroubled, TokenRefreshed
 from kirostream.telemetry.faults import faulted
 from kirostream.telemetry.recorder import Recorder
 
@@ -61,6 +63,25 @@ def changes_to(recorder: Recorder) -> Callable[[Account, Health, Health], None]:
         )
 
     return on_change
+
+
+class KeeperTold(TypedDict):
+    """What a keeper of tokens is given to tell of them."""
+
+    on_refreshed: Callable[[AccountId, float], None]
+    on_failed: Callable[[AccountId, KirostreamError], None]
+
+
+def tokens_to(recorder: Recorder, label: Callable[[AccountId], str] = str) -> KeeperTold:
+    """What a keeper tells of its tokens, as facts. `label`: what people call an account."""
+
+    def on_refreshed(account: AccountId, seconds: float) -> None:
+        recorder.record(TokenRefreshed(account=label(account), expires_in=round(seconds)))
+
+    def on_failed(account: AccountId, error: KirostreamError) -> None:
+        recorder.record(RefreshFailed(account=label(account), error=type(error).__name__, message=error.message))
+
+    return {"on_refreshed": on_refreshed, "on_failed": on_failed}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -25,7 +25,7 @@ from kirostream.relay.clients import Clients
 from kirostream.relay.fleet import Fleet
 from kirostream.relay.relay import Relay
 from kirostream.relay.service import Service
-from kirostream.reporting import faults_to
+from kirostream.reporting import faults_to, tokens_to
 from kirostream.settings import Settings
 from kirostream.telemetry.recorder import Recorder
 
@@ -43,6 +43,10 @@ async def open_simulator(settings: Settings, recorder: Recorder) -> AsyncIterato
         simulator, url = await nursery.start(serve, settings.simulator, on_fault)
         yield simulator, url
         nursery.cancel_scope.cancel()
+
+
+CLOSE: Final = 1.0
+"""Seconds for closing the connections to a simulator in this process."""
 
 
 class SimulatedKiro(KiroProvider):
@@ -63,7 +67,8 @@ async def open_stand_in(settings: Settings, relay: Relay, recorder: Recorder) ->
         provider = SimulatedKiro(there.kiro)
         clients = Clients(replace(there.upstream, proxy=""))
         pool = Pool(replace(there.pool, selected="", sticky=False, accounts={}), MemoryPoolStore())
-        keeper = TokenKeeper(no_post, there.keeper, ide_version=there.kiro.ide_version)
+        told = tokens_to(recorder, pool.label)
+        keeper = TokenKeeper(no_post, there.keeper, ide_version=there.kiro.ide_version, **told)
         credential = simulator.credential()
         account = Account(
             id=account_id("simulator", credential.key),
@@ -84,7 +89,7 @@ async def open_stand_in(settings: Settings, relay: Relay, recorder: Recorder) ->
             yield relay.service(provider, Fleet(pool, keeper, catalogues), clients.of, free=True)
         finally:
             nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(CLOSE, shield=True):
                 await clients.aclose()
 
 

@@ -210,7 +210,12 @@ class Relay:
         Raises:
             NoAccount: as for `fleet`.
         """
-        return await self.fleet(scope).catalogues.models()
+        service = self.asked
+        service.enter()
+        try:
+            return await service.fleet(scope).catalogues.models()
+        finally:
+            service.leave()
 
     async def offered(self, scope: str = "") -> Sequence[Model]:
         """The models that can be asked for, and the operator's other names for them.

@@ -69,7 +69,7 @@ class Service:
         )
         self.free = free
         self.turns = 0
-        """Those that were begun here and are not over."""
+        """Those that were begun here and are not over, and questions for what models there are."""
         self._guests = guests
         self._idle = trio.Event()
 
