@@ -79,11 +79,14 @@ class Text:
 
     @property
     def encoded(self) -> bytes:
-        """The text in UTF-8, half a surrogate pair as ``?``. Of a literal without escapes it decodes nothing."""
+        """The text in UTF-8, half a surrogate pair as ``?``. What is decoded for it is not kept."""
         literal = self.literal
-        if literal is not None and b"\\" not in literal:
+        if literal is None:
+            return self.text.encode("utf-8", "replace")
+        if b"\\" not in literal:
             return literal[1:-1]
-        return self.text.encode("utf-8", "replace")
+        said: str = json.loads(literal)
+        return said.encode()
 
     if not TYPE_CHECKING:
 

@@ -18,8 +18,9 @@ def test_half_a_surrogate_pair_has_no_utf8() -> None:
     assert Text("half \ud83d").encoded == b"half ?"
 
 
-def test_a_literal_without_escapes_is_not_decoded() -> None:
-    text = Text.of_literal(b'"plain"')
+@pytest.mark.parametrize("literal", [b'"plain"', b'"with an \\n escape"'])
+def test_asking_for_utf8_leaves_a_literal_as_it_is(literal: bytes) -> None:
+    text = Text.of_literal(literal)
     text.encoded  # noqa: B018
     with pytest.raises(AttributeError):
         object.__getattribute__(text, "text")
