@@ -11,6 +11,8 @@ from typing import Final
 
 from kirostream.dialects.anthropic import request as anthropic_request
 from kirostream.dialects.anthropic import response as anthropic_response
+from kirostream.dialects.anthropic.errors import read_error as read_anthropic_error
+from kirostream.dialects.anthropic.errors import write_error as write_anthropic_error
 from kirostream.dialects.dialect import Dialect, Registry
 from kirostream.dialects.kiro import request as kiro_request
 from kirostream.dialects.kiro import response as kiro_response
@@ -36,8 +38,8 @@ DIALECTS: Final[Registry] = {
         reader=anthropic_response.Reader,
         write_result=anthropic_response.write_result,
         read_result=anthropic_response.read_result,
-        write_error=anthropic_response.write_error,
-        read_error=anthropic_response.read_error,
+        write_error=write_anthropic_error,
+        read_error=read_anthropic_error,
     ),
     "openai_chat": Dialect(
         name="openai_chat",

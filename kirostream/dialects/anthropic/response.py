@@ -1,4 +1,4 @@
-"""Messages answers and errors, read and written (client-apis.md sections 4.4 to 4.9).
+"""Messages answers, read and written (client-apis.md sections 4.4 to 4.8).
 
 **The wire's brackets.** Blocks are numbered from 0 and never interleave, while a turn's blocks may overlap. So the
 writer has one block on the wire at a time; what belongs to a later one is held until the earlier is closed, in order
@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Raw
 
 from kirostream.dialects import sse
+from kirostream.dialects.anthropic.errors import WireError, error_body, failure
 from kirostream.dialects.anthropic.websearch import (
     RESULT,
     read_content,
@@ -25,39 +26,9 @@ from kirostream.dialects.anthropic.websearch import (
     write_call,
     write_outcome,
 )
-from kirostream.dialects.dialect import Complaint, ErrorReply, Headers, Heading, Template, Templates
-from kirostream.dialects.hints import overflow, retry_headers
+from kirostream.dialects.dialect import Heading, Template, Templates
 from kirostream.dialects.jsontext import as_object, decode_answer, encode
-from kirostream.errors import (
-    AccessDenied,
-    AccountSuspended,
-    AccountThrottled,
-    BudgetSpent,
-    CallerThrottled,
-    ContextOverflow,
-    CredentialRejected,
-    KeyRejected,
-    KirostreamError,
-    MalformedRequest,
-    ModelNotOnAccount,
-    NoAccount,
-    NoSuchRoute,
-    NoSuchTurn,
-    NotAllowed,
-    QuotaSpent,
-    RemoteProtocolError,
-    RequestError,
-    RequestTooLarge,
-    RequestTooSlow,
-    ShuttingDown,
-    StreamCut,
-    UnknownModel,
-    UpstreamError,
-    UpstreamFault,
-    UpstreamOverloaded,
-    UpstreamRefused,
-    UpstreamTimeout,
-)
+from kirostream.errors import MalformedRequest, RemoteProtocolError, StreamCut
 from kirostream.turn.events import (
     BlockDelta,
     BlockEnded,
@@ -96,7 +67,18 @@ STOP_REASONS: Final[Mapping[Stop, str]] = {
 
 STOPS: Final = {word: stop for stop, word in STOP_REASONS.items()}
 
+_COUNTS: Final = b'{"input_tokens":%d,"cache_creation_input_tokens":%d,"cache_read_input_tokens":%d,"output_tokens":%d}'
 _PING: Final = sse.event(b"ping", b'{"type":"ping"}')
+_OPEN: Final = sse.event(
+    b"message_start",
+    b'{"type":"message_start","message":{"id":%b,"type":"message","role":"assistant","model":%b,"content":[],'
+    b'"stop_reason":null,"stop_sequence":null,"usage":%b}}',
+)
+_START: Final = sse.event(b"content_block_start", b'{"type":"content_block_start","index":%d,"content_block":%b}')
+_TEXT: Final = b'{"type":"text","text":""}'
+_STOP: Final = sse.event(b"content_block_stop", b'{"type":"content_block_stop","index":%d}')
+_END: Final = sse.event(b"message_delta", b'{"type":"message_delta","delta":%b,"usage":%b}')
+_LAST: Final = sse.event(b"message_stop", b'{"type":"message_stop"}')
 _PREFIX: Final = (
     b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":"'
 )
@@ -153,7 +135,7 @@ class Writer(Templates):
             case TurnEnded():
                 return self._close(event)
             case TurnFailed():
-                return [sse.event(b"error", encode(_error_body(event.error)))]
+                return [sse.event(b"error", encode(error_body(event.error)))]
             case _:
                 return []  # UsageKnown is said again by the end; Foreign is made by no reader of this dialect
 
@@ -169,25 +151,20 @@ class Writer(Templates):
         return _PING
 
     def _open(self, event: TurnStarted) -> bytes:
-        message: dict[str, object] = {
-            "id": self._id,
-            "type": "message",
-            "role": "assistant",
-            "model": event.model if event.stands_in else self._model,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": _usage(event.usage),
-        }
-        return sse.event(b"message_start", encode({"type": "message_start", "message": message}))
+        model = event.model if event.stands_in else self._model
+        return _OPEN % (encode(self._id), encode(model), _counts(event.usage))
 
     def _start(self, event: BlockStarted) -> bytes:
         self._current = event.index
         self._on_wire = True
+        if event.kind in _DELTAS:
+            kind, member = _DELTAS[event.kind]
+            self._prefix = _PREFIX % (event.index, kind, member)
+            self._sep = _SUFFIX + self._prefix
         block: dict[str, object]
         match event.kind:
             case BlockKind.TEXT:
-                block = {"type": "text", "text": ""}
+                return _START % (event.index, _TEXT)
             case BlockKind.THINKING:
                 block = {"type": "thinking", "thinking": "", "signature": ""}
             case BlockKind.REDACTED:
@@ -198,17 +175,12 @@ class Writer(Templates):
                 block = {"type": "server_tool_use", "id": event.call_id, "name": SEARCH_TOOL, "input": {}}
             case BlockKind.SEARCH_RESULT:
                 block = write_outcome(event.outcome or SearchOutcome(event.call_id))
-        if event.kind in _DELTAS:
-            kind, member = _DELTAS[event.kind]
-            self._prefix = _PREFIX % (event.index, kind, member)
-            self._sep = _SUFFIX + self._prefix
-        start = {"type": "content_block_start", "index": event.index, "content_block": block}
-        return sse.event(b"content_block_start", encode(start))
+        return _START % (event.index, encode(block))
 
     def _stop(self, event: BlockEnded) -> list[bytes]:
         self._current += 1
         self._on_wire = False
-        stop = sse.event(b"content_block_stop", b'{"type":"content_block_stop","index":%d}' % event.index)
+        stop = _STOP % event.index
         if not event.signature:
             return [stop]  # a thought that the upstream did not sign stays unsigned
         delta = {"type": "signature_delta", "signature": event.signature}
@@ -234,8 +206,7 @@ class Writer(Templates):
         delta: dict[str, object] = {"stop_reason": reason, "stop_sequence": event.stop_sequence or None}
         if details:
             delta["stop_details"] = details
-        end = {"type": "message_delta", "delta": delta, "usage": _usage(event.usage)}
-        return [sse.event(b"message_delta", encode(end)), sse.event(b"message_stop", b'{"type":"message_stop"}')]
+        return [_END % (encode(delta), _counts(event.usage)), _LAST]
 
 
 def write_result(request: TurnRequest, result: TurnResult, heading: Heading) -> bytes:
@@ -283,6 +254,13 @@ def _stop_reason(stop: Stop, *, called_tools: bool) -> tuple[str, dict[str, obje
     if stop is Stop.REFUSED:
         details = {"type": "refusal", "category": None, "explanation": None}
     return STOP_REASONS[stop], details
+
+
+def _counts(usage: Usage) -> bytes:
+    """`_usage` as JSON; what most of them say needs no objects."""
+    if usage.thinking_tokens or usage.searches:
+        return encode(_usage(usage))
+    return _COUNTS % (usage.input_tokens, usage.cache_write_tokens, usage.cache_read_tokens, usage.output_tokens)
 
 
 def _usage(usage: Usage) -> dict[str, object]:
@@ -381,26 +359,6 @@ class WireMessage(msgspec.Struct):
     usage: WireUsage | None = None
 
 
-class WireDetails(msgspec.Struct):
-    """``error.details``."""
-
-    error_code: str | None = None
-
-
-class WireError(msgspec.Struct):
-    """``error``."""
-
-    type: str = ""
-    message: str = ""
-    details: WireDetails | None = None
-
-
-class WireErrorBody(msgspec.Struct):
-    """A whole error."""
-
-    error: WireError
-
-
 class WireEvent(msgspec.Struct):
     """Any event of a stream."""
 
@@ -469,7 +427,7 @@ class Reader:
         if event.type == "error":
             self._over = True
             error = event.error or WireError()
-            return [TurnFailed(_failure(error.type, error.message))]
+            return [TurnFailed(failure(error.type, error.message))]
         if event.type == "message_start":
             if self._started:
                 raise RemoteProtocolError("The upstream sent message_start twice.")
@@ -628,96 +586,3 @@ def _read_usage(wire: WireUsage | None, before: Usage) -> Usage:
         before.thinking_tokens if details is None else details.thinking_tokens or 0,
         searches=before.searches if tools is None else tools.web_search_requests or 0,
     )
-
-
-# Errors (section 4.9)
-
-_WORDS: Final[Mapping[type[KirostreamError], tuple[int, str]]] = {
-    KeyRejected: (401, "authentication_error"),
-    NotAllowed: (403, "permission_error"),
-    NoSuchRoute: (404, "not_found_error"),
-    UnknownModel: (404, "not_found_error"),
-    RequestTooSlow: (408, "timeout_error"),
-    RequestTooLarge: (413, "request_too_large"),
-    CallerThrottled: (429, "rate_limit_error"),
-    BudgetSpent: (429, "billing_error"),
-    RequestError: (0, "invalid_request_error"),
-    UpstreamOverloaded: (529, "overloaded_error"),
-    UpstreamTimeout: (504, "timeout_error"),
-    AccountThrottled: (429, "rate_limit_error"),
-    QuotaSpent: (429, "billing_error"),
-    CredentialRejected: (401, "authentication_error"),
-    AccountSuspended: (403, "permission_error"),
-    AccessDenied: (403, "permission_error"),
-    NoSuchTurn: (404, "not_found_error"),
-    ModelNotOnAccount: (404, "not_found_error"),
-    UpstreamRefused: (400, "invalid_request_error"),
-    NoAccount: (529, "overloaded_error"),
-    ShuttingDown: (529, "overloaded_error"),
-    KirostreamError: (0, "api_error"),
-}
-"""Status and type of each class; a class that is not here is worded as its base is. Status 0: the error's own."""
-
-_CLASSES: Final[Mapping[str, type[UpstreamError]]] = {
-    "invalid_request_error": UpstreamRefused,
-    "request_too_large": UpstreamRefused,
-    "authentication_error": CredentialRejected,
-    "billing_error": QuotaSpent,
-    "permission_error": AccessDenied,
-    "not_found_error": ModelNotOnAccount,
-    "rate_limit_error": AccountThrottled,
-    "timeout_error": UpstreamTimeout,
-    "overloaded_error": UpstreamOverloaded,
-    "api_error": UpstreamFault,
-}
-
-
-def write_error(error: KirostreamError, request_id: str) -> ErrorReply:
-    """An error as a whole HTTP answer, with ``request-id`` and the headers that govern repeats."""
-    status = _words(error)[0] or error.status
-    headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
-    body = _error_body(error)
-    if request_id:
-        headers.append((b"request-id", request_id.encode()))
-        body["request_id"] = request_id
-    return ErrorReply(status, [*headers, *retry_headers(error)], encode(body))
-
-
-def _words(error: KirostreamError) -> tuple[int, str]:
-    return next(_WORDS[kind] for kind in type(error).__mro__ if kind in _WORDS)
-
-
-def _error_body(error: KirostreamError) -> dict[str, object]:
-    story: dict[str, object] = {"type": _words(error)[1], "message": _message(error)}
-    if isinstance(error, MalformedRequest) and error.reason == "thread_unsupported_request":
-        # The SDKs' tool runners read this and send the whole conversation instead (client-surprises.md, 2).
-        story["details"] = {"error_code": error.reason, "unsupported": ["thread"]}
-    return {"type": "error", "error": story}
-
-
-def _message(error: KirostreamError) -> str:
-    """Claude Code compacts the conversation when it reads one of these two sentences, and only then (section 4.9)."""
-    if isinstance(error, ContextOverflow):
-        if error.tokens and error.limit:
-            return f"prompt is too long: {error.tokens} tokens > {error.limit} maximum"
-        # Without counts: the words of both kinds of client, those that look for the first half and for the second.
-        return "prompt is too long: input is too long for requested model"
-    return error.message
-
-
-def read_error(headers: Headers, body: bytes) -> Complaint:
-    """An error body: `code` is the type, `reason` the code in its details. What is no such body is all message."""
-    try:
-        error = decode_answer(body, WireErrorBody).error
-    except RemoteProtocolError:
-        return Complaint(message=body[:500].decode("utf-8", "replace").strip())
-    return Complaint(error.type, (error.details and error.details.error_code) or "", error.message)
-
-
-def _failure(code: str, message: str) -> UpstreamError:
-    """The error that an ``error`` event in a stream stands for."""
-    message = message or "The upstream broke off with an error."
-    kind = _CLASSES.get(code, UpstreamFault)
-    if kind is UpstreamRefused and (too_long := overflow(message, reason=code)):
-        return too_long
-    return kind(message, reason=code)
