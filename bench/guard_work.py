@@ -1,8 +1,9 @@
 """What the guard counts: the codec, a canned turn in each language, and a request. ``python -m bench.guard_work``
 
-Nothing here has an upstream, a clock or a task: bytes go in, and bytes come out, the way they go through a gateway.
-Each piece of work is done a few times, so that whatever is made once is made and the interpreter has settled, and is
-then counted once. The collector of cyclic garbage rests meanwhile: when it runs depends on what was allocated before.
+But for the short turn (`bench.guard_turn`) nothing here has an upstream, a clock or a task: bytes go in, and bytes come
+out, the way they go through a gateway. Each piece of work is done a few times, so that whatever is made once is made
+and the interpreter has settled, and is then counted once. The collector of cyclic garbage rests meanwhile: when it runs
+depends on what was allocated before.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from importlib.util import find_spec
 import trio
 
 from bench import compiled, scripts
+from bench.guard_turn import short_turns, upstream
 from kirostream.dialects import DIALECTS
 from kirostream.dialects.dialect import Heading, Stamp
 from kirostream.dialects.kiro.response import Reader
@@ -182,8 +184,13 @@ REFERENCE = "reference"
 _IS_COMPILED = find_spec("kirostream.net._wire") is not None
 
 
-def works() -> dict[str, Work]:
-    """Everything that is counted, by name."""
+def works(port: int) -> dict[str, Work]:
+    """Everything that is counted, by name. At `port` is the upstream."""
+
+    def short() -> TurnRequest:
+        body = json.dumps(scripts.DIALECTS["messages"].body(scripts.prompt(10, 0))).encode()
+        return DIALECTS["anthropic"].read_request(body, ())
+
     frames = answer()
     reads = reads_of(b"".join(frames))
     asked = DIALECTS["anthropic"].read_request(
@@ -201,6 +208,7 @@ def works() -> dict[str, Work]:
         "turn to Responses, a frame a read": turn(frames, "openai_responses", asked),
         **({"track to Messages, a frame a read": track(frames, asked)} if _IS_COMPILED else {}),
         "request of Messages": request(question()),
+        "short turn through the relay": short_turns(short, port),
     }
 
 
@@ -208,16 +216,20 @@ def main() -> None:
     """Do all of it, and have callgrind dump a file for each. Names and units go to stdout."""
     counting = ctypes.CDLL(str(compiled.library("counting")))
     assert counting.counted(), "this is for `python -m bench guard`, which runs it under valgrind"
-    for name, work in works().items():
-        for _ in range(WARM_UP):
-            units = work()
-        gc.collect()
-        gc.disable()
-        counting.begin()
-        work()
-        counting.end(name.encode())
-        gc.enable()
-        sys.stdout.write(json.dumps([name, units]) + "\n")
+    asked = upstream()
+    try:
+        for name, work in works(asked.port).items():
+            for _ in range(WARM_UP):
+                units = work()
+            gc.collect()
+            gc.disable()
+            counting.begin()
+            work()
+            counting.end(name.encode())
+            gc.enable()
+            sys.stdout.write(json.dumps([name, units]) + "\n")
+    finally:
+        asked.stop()
 
 
 if __name__ == "__main__":

@@ -13,16 +13,27 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # `bench` is not part of what is installed
 
-from bench import guard, guard_work  # noqa: E402
+from bench import compiled, guard, guard_turn, guard_work  # noqa: E402
 
 BASELINE = json.loads(guard.BASELINE.read_text())
 
 
-@pytest.mark.parametrize("name", guard_work.works())
+@pytest.mark.parametrize("name", guard_work.works(0))
 def test_all_that_is_counted_works(name: str) -> None:
-    units = guard_work.works()[name]()
+    try:
+        upstream = guard_turn.upstream()
+    except compiled.NotCompiled as error:
+        pytest.skip(str(error))
+    try:
+        units = guard_work.works(upstream.port)[name]()
+    finally:
+        upstream.stop()
     frames = guard_work.TOKENS + 2  # what comes after the text are two
-    expected = {"request of Messages": guard_work.REQUESTS, "decode": frames}
+    expected = {
+        "request of Messages": guard_work.REQUESTS,
+        "short turn through the relay": guard_turn.TURNS,
+        "decode": frames,
+    }
     assert units == expected.get(name, expected["decode"] if name.startswith("decode") else guard_work.TOKENS)
     assert name in BASELINE["instructions"]
 
