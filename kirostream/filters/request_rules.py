@@ -37,11 +37,13 @@ from kirostream.filters.outline import WIRE_ID, Outline, outline
 from kirostream.filters.tool_schemas import OBJECT_SCHEMA, repair_schema
 from kirostream.filters.websearch import as_calls
 from kirostream.turn.request import (
+    ASSISTANT,
     AUTO,
+    SYSTEM,
+    USER,
     ContentBlock,
     Image,
     Message,
-    Role,
     Text,
     Thought,
     Tool,
@@ -108,14 +110,14 @@ def label_system_messages(request: TurnRequest) -> TurnRequest:
     """A system message between the turns becomes user text under a label; merging joins it to the turn beside it."""
 
     def labelled(message: Message) -> Message:
-        if message.role is not Role.SYSTEM:
+        if message.role is not SYSTEM:
             return message
         content = (
             Text(f"<system-reminder>\n{block.text}\n</system-reminder>") if isinstance(block, Text) else block
             for block in message.content
             if block != Text("")
         )
-        return Message(Role.USER, tuple(content))
+        return Message(USER, tuple(content))
 
     return _each_message(request, labelled)
 
@@ -130,7 +132,7 @@ def move_misplaced_blocks(request: TurnRequest) -> TurnRequest:
         return request
     messages: list[Message] = []
     for message in request.messages:
-        if message.role is Role.USER:
+        if message.role is USER:
             calls = any(isinstance(block, ToolCall) for block in message.content)
             content = tuple(Text(_call_as_text(b)) if isinstance(b, ToolCall) else b for b in message.content)
             messages.append(replace(message, content=content) if calls else message)
@@ -143,12 +145,12 @@ def move_misplaced_blocks(request: TurnRequest) -> TurnRequest:
         moves = tuple(block for block in message.content if isinstance(block, ToolResult))
         messages.append(message if stays == message.content else replace(message, content=stays))
         if moves:
-            messages.append(Message(Role.USER, moves))
+            messages.append(Message(USER, moves))
     return _with_messages(request, messages)
 
 
 def _misplaced(message: Message) -> bool:
-    wrong = _NOT_THE_USERS if message.role is Role.USER else _NOT_THE_ASSISTANTS
+    wrong = _NOT_THE_USERS if message.role is USER else _NOT_THE_ASSISTANTS
     return not wrong.isdisjoint(map(type, message.content))
 
 
@@ -222,9 +224,9 @@ def merge_neighbours(request: TurnRequest) -> TurnRequest:
 
 def start_with_user(request: TurnRequest) -> TurnRequest:
     """A conversation that the assistant opens gets a neutral opening."""
-    if request.messages and request.messages[0].role is Role.USER:
+    if request.messages and request.messages[0].role is USER:
         return request
-    opening = (Message(Role.USER, (Text(OPENING),)),) if request.messages else ()
+    opening = (Message(USER, (Text(OPENING),)),) if request.messages else ()
     return replace(request, messages=opening + request.messages)
 
 
@@ -274,11 +276,11 @@ def pair_tools(request: TurnRequest) -> TurnRequest:
                     content += _result_as_text(block, {})
             else:
                 content.append(block)
-        if message.role is Role.USER:
+        if message.role is USER:
             content, due = due + content, []
         messages.append(Message(message.role, tuple(content)))
     if due:
-        messages.append(Message(Role.USER, tuple(due)))
+        messages.append(Message(USER, tuple(due)))
     return _with_messages(request, messages)
 
 
@@ -390,7 +392,7 @@ def fill_empty_contents(request: TurnRequest) -> TurnRequest:
 
 
 def _full(message: Message) -> Message:
-    users = message.role is Role.USER
+    users = message.role is USER
     content = message.content
     says = hollow = False
     for block in content:
@@ -433,9 +435,9 @@ def _is_full(result: ToolResult) -> bool:
 
 def end_with_user(request: TurnRequest) -> TurnRequest:
     """A conversation that ends with the assistant (a prefill) goes on with ``Continue``."""
-    if request.messages and request.messages[-1].role is Role.USER:
+    if request.messages and request.messages[-1].role is USER:
         return request
-    return replace(request, messages=(*request.messages, Message(Role.USER, (_CONTINUE,))))
+    return replace(request, messages=(*request.messages, Message(USER, (_CONTINUE,))))
 
 
 def limit_messages(request: TurnRequest) -> TurnRequest:
@@ -561,10 +563,12 @@ def _look(message: Message) -> _Look:
 
 
 def _outline(message: Message) -> Outline | None:
-    if message.role is Role.SYSTEM:
+    if message.role is SYSTEM:
         return None
-    seen = outline(message.content, message.role is Role.USER)
-    return seen if seen is None or all(readable(image) is image for image in seen[3]) else None
+    seen = outline(message.content, message.role is USER)
+    if seen is not None and seen[3] and any(readable(image) is not image for image in seen[3]):
+        return None
+    return seen
 
 
 def _settled(request: TurnRequest) -> TurnRequest | None:
@@ -573,7 +577,7 @@ def _settled(request: TurnRequest) -> TurnRequest | None:
     if request.tool_choice != AUTO or len(names) < len(request.tools) or len(request.messages) > MAX_MESSAGES:
         return None
     known = {name.lower() for name in names}
-    speaker = Role.USER
+    speaker = USER
     due: tuple[str, ...] = ()
     seen: set[str] = set()
     messages: list[Message] = []
@@ -582,13 +586,13 @@ def _settled(request: TurnRequest) -> TurnRequest | None:
         changed, link = message.kept.get(_LOOK) or _look(message)
         if link is None or message.role is not speaker or link[0] != due or not known.issuperset(link[2]):
             return None
-        speaker = Role.ASSISTANT if speaker is Role.USER else Role.USER
+        speaker = ASSISTANT if speaker is USER else USER
         due = link[1]
         seen.update(due)
         calls += len(due)
         images += len(link[3])
         messages.append(changed or message)
-    if speaker is Role.USER or len(seen) < calls or images > MAX_IMAGES:
+    if speaker is USER or len(seen) < calls or images > MAX_IMAGES:
         return None
     same = all(map(operator.is_, messages, request.messages))
     return request if same else replace(request, messages=tuple(messages))

@@ -18,7 +18,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from kirostream.dataclass import dataclass
 
@@ -34,6 +34,12 @@ class Role(enum.Enum):
     USER = "user"
     ASSISTANT = "assistant"
     SYSTEM = "system"
+
+
+USER: Final = Role.USER
+ASSISTANT: Final = Role.ASSISTANT
+SYSTEM: Final = Role.SYSTEM
+"""For what asks of every message who speaks: a member looked up in its class takes six times as long (Python 3.11)."""
 
 
 def _decoded(of: Any, name: str, field: str) -> str:

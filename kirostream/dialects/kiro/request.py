@@ -30,10 +30,11 @@ from kirostream.errors import MalformedRequest
 from kirostream.turn.events import escape, unescape
 from kirostream.turn.model import Model
 from kirostream.turn.request import (
+    ASSISTANT,
+    USER,
     Image,
     Message,
     RawJson,
-    Role,
     Text,
     Thinking,
     Tool,
@@ -234,7 +235,7 @@ class _Body:
             history.append(_AGREED)
         messages = request.messages
         current = UserInputMessage("")
-        if messages and messages[-1].role is not Role.ASSISTANT:
+        if messages and messages[-1].role is not ASSISTANT:
             messages, current = messages[:-1], self._user(messages[-1])
         history += map(self._entry, messages)
         current.model_id = stamp.model.id
@@ -287,7 +288,7 @@ class _Body:
             if origin == self._origin and self._still(used):
                 return written
         names: list[tuple[str, str]] = []
-        if message.role is Role.ASSISTANT:
+        if message.role is ASSISTANT:
             known = scan.write_assistant(message.content, self._names.known, names)
         else:
             known = scan.write_user(message.content, self._origin)
@@ -304,7 +305,7 @@ class _Body:
         return True
 
     def _entry_in_python(self, message: Message, names: list[tuple[str, str]]) -> RawJson:
-        if message.role is Role.ASSISTANT:
+        if message.role is ASSISTANT:
             return _encode(Entry(None, self._assistant(message, names)))
         return _encode(Entry(self._user(message)))
 
@@ -468,11 +469,11 @@ def _messages(entry: Entry) -> Iterable[Message]:
         results = (user.user_input_message_context or UserContext()).tool_results or ()
         images = (Image(f"image/{image.format}", image.source.bytes) for image in user.images or ())
         text = (Text(user.content),) if user.content else ()
-        yield Message(Role.USER, (*map(_read_result, results), *images, *text))
+        yield Message(USER, (*map(_read_result, results), *images, *text))
     if assistant := entry.assistant_response_message:
         calls = (ToolCall(use.tool_use_id, use.name, bytes(use.input)) for use in assistant.tool_uses or ())
         text = (Text(assistant.content),) if assistant.content else ()
-        yield Message(Role.ASSISTANT, (*text, *calls))
+        yield Message(ASSISTANT, (*text, *calls))
 
 
 def _read_result(result: ToolUseResult) -> ToolResult:
