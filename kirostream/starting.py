@@ -73,7 +73,8 @@ def serve(
     Raises:
         KirostreamError: it cannot start.
     """
-    gc.set_threshold(10_000, 5, 5)  # imports make little that goes again; `running.settle_heap` ends this
+    # Imports make little that goes again, and none of it gets old; `running.settle_heap` ends this.
+    gc.set_threshold(20_000, 1_000, 1_000)
     import trio
 
     from kirostream.running import serve as run
