@@ -36,7 +36,7 @@ from kirostream.turn.request import Attachment, ContentBlock, Text, ToolResult, 
 CATALOGUE = offers("")
 MODEL = CATALOGUE["claude-opus-4.7"].model
 PROVIDER = KiroProvider()
-ACCOUNT = Account(id=AccountId("a"), label="someone", auth=AuthMethod.SOCIAL)
+ACCOUNT = Account(id=AccountId("a"), label="someone", auth=AuthMethod.SOCIAL, machine_id="0" * 64)
 TOKEN = Token(Secret("t"), NEVER, "arn", ACCOUNT.id)
 
 

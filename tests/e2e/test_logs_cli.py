@@ -119,7 +119,7 @@ def test_a_report_has_what_a_bug_needs_and_nothing_that_was_said(running: tuple[
     assert {"kirostream", "core", "python", "system", "settings", "log", "captures"} <= set(said)
     assert said["settings"]["log.level"] == {"value": "debug", "from": "KIROSTREAM_LOG_LEVEL"}
     assert any(line["event"] == "attempt failed" for line in said["log"])
-    assert len(said["captures"]) == 1
+    assert len(said["captures"]["forms"]) == 1
     assert file.stat().st_mode & 0o777 == 0o600
     assert KEY not in text
     assert "a secret plan" not in text
