@@ -89,6 +89,12 @@ class _Item:
         self.origin = Origin(Kind.FUNCTION, "")
         self.unwrapper: Unwrapper | None = None
 
+    def make_form(self) -> bytes:
+        """`form`, where it is first needed: a track needs none."""
+        assert self.delta is not None
+        self.form = self.delta.form
+        return self.form
+
     @property
     def place(self) -> bytes:
         """The members that say where an event belongs."""
@@ -161,8 +167,11 @@ class Writer(Templates):
             item.pieces += pieces
             if item.delta is None:
                 return self._unwrap(item, pieces)
-            form = item.form = item.form or item.delta.form
+            form = item.form or item.make_form()
             number = self._number
+            if len(pieces) == 1:
+                self._number = number + 1
+                return [form % (number, pieces[0])]
             self._number = number + len(pieces)
             return [form % numbered for numbered in enumerate(pieces, number)]
         match event:
