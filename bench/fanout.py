@@ -290,10 +290,12 @@ class Nowhere:
 
     def __init__(self) -> None:
         self.request = HttpRequest("GET", "/", "", ())
+        self.started = False
         self.tokens = 0
 
     async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]], first: bytes = b"") -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        self.started = True
         self.tokens += first.count(b"@0 ")
 
     async def send(self, data: bytes) -> None:

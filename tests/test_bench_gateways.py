@@ -91,7 +91,7 @@ def test_the_upstream_replays_frames_with_a_number_a_time_and_a_checksum(
         assert [int(match[1]) for match in found if match] == list(range(30))
         stamps = [int(match[2]) for match in found if match]
         assert stamps == sorted(stamps)
-        assert (stamps[-1] - stamps[0] >= 29 * 1_900_000) == bool(period)
+        assert (stamps[-1] - stamps[0] >= 29 * 1_000_000) == bool(period)  # the first may be late on a busy machine
 
 
 def test_the_upstream_says_what_it_does_not_know(upstream: peers.Program) -> None:
